@@ -1,0 +1,143 @@
+"""Schema of `manifest.json`: what a bundle is, and the hash of every file in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = "edgemed/bundle/1"
+MANIFEST = "manifest.json"
+MANIFEST_HASH = "manifest.sha256"
+SIGNATURE = "signature.json"
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(pattern=r"^(?!/)(?!.*(^|/)\.\.?(/|$))[A-Za-z0-9_.+/-]+$", max_length=255)]
+Precision = Literal["fp32", "fp16", "int8"]
+GraphName = Literal["float", "int8", "int8_fp16", "plain", "explain"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class FileEntry(_Strict):
+    """One file of the bundle."""
+
+    sha256: Digest
+    size: Annotated[int, Field(ge=0)]
+
+
+class Source(_Strict):
+    """The file the bundle was built from."""
+
+    file: str
+    sha256: Digest
+    format: Literal["keras-h5", "keras-v3", "saved-model"]
+    versions: dict[str, str]
+
+
+class InputTensor(_Strict):
+    """One input; `None` marks a dimension that may vary."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    layout: str
+
+
+class OutputTensor(_Strict):
+    """One output and how it is read."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    layout: str
+    task: str | None = None
+    activation: str | None = None
+    classes: tuple[str, ...] = ()
+    threshold: float | None = None
+    geometry: str | None = None
+
+
+class RecipeRef(_Strict):
+    """The recipe in the bundle."""
+
+    path: RelativePath
+    sha256: Digest
+    assumed: bool
+
+
+class Calibration(_Strict):
+    """What the scales were taken from."""
+
+    method: str
+    digest: Digest
+    images: Annotated[int, Field(ge=1)]
+
+
+class GraphRef(_Strict):
+    """One ONNX graph."""
+
+    path: RelativePath
+    sha256: Digest
+    opset: int
+    ir_version: int
+
+
+class EngineRef(_Strict):
+    """One ahead-of-time plan. A plan is code: verify the hash before deserialising it."""
+
+    path: RelativePath
+    sha256: Digest
+    flavour: Literal["tensorrt", "tensorrt_rtx"]
+    version: str
+    precision: Precision
+    compute_capabilities: tuple[str, ...]
+
+
+class OutputFidelity(_Strict):
+    """Error of one output: max|Δ| / max|reference|, and SQNR in dB (None when the error is exactly zero)."""
+
+    output: str
+    reference: Literal["keras", "float"]
+    relative_error: Annotated[float, Field(ge=0)]
+    sqnr_db: float | None
+
+
+class Fidelity(_Strict):
+    """Measured on `samples` real inputs on ONNX Runtime, fake quantization for INT8."""
+
+    samples: Annotated[int, Field(ge=1)]
+    float_vs_keras: tuple[OutputFidelity, ...]
+    int8_vs_float: tuple[OutputFidelity, ...] = ()
+    int8_mac_share: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Golden(_Strict):
+    """The golden vectors: inputs, expected outputs and tolerance per precision."""
+
+    path: RelativePath
+    samples: Annotated[int, Field(ge=1)]
+    tolerance: dict[str, dict[str, float]] = Field(description="precision -> output -> absolute tolerance")
+
+
+class Manifest(_Strict):
+    """`manifest.json`. Every other file of the bundle stands in `files`; unlisted files are refused."""
+
+    schema_: Literal["edgemed/bundle/1"] = Field(SCHEMA, alias="schema")
+    name: str
+    created: str = Field(description="UTC, ISO 8601")
+    edgemed: str = Field(description="version of edgemed that wrote the bundle")
+    source: Source
+    inputs: tuple[InputTensor, ...]
+    outputs: tuple[OutputTensor, ...]
+    precision: Precision
+    recipe: RecipeRef
+    calibration: Calibration | None = None
+    graphs: dict[GraphName, GraphRef]
+    engines: tuple[EngineRef, ...] = ()
+    fidelity: Fidelity
+    golden: Golden
+    intended_use: str = "not stated; research use only"
+    files: dict[RelativePath, FileEntry]
