@@ -13,7 +13,9 @@ SIGNATURE = "signature.json"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # no part may start with a dot, so neither `..` nor hidden files can be named
-RelativePath = Annotated[str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9_.+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9_.+-]*$", max_length=255)]
+RelativePath = Annotated[
+    str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9_.+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9_.+-]*$", max_length=255)
+]
 Precision = Literal["fp32", "fp16", "int8"]
 GraphName = Literal["float", "int8", "int8_fp16", "plain", "explain"]
 

@@ -1,0 +1,5 @@
+"""`python -m edgemed`."""
+
+from edgemed.cli.main import main
+
+main()

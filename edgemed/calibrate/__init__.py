@@ -1,0 +1,1 @@
+"""Calibration: samples, observers, and the one streaming pass that yields the scale table."""

@@ -1,0 +1,82 @@
+"""The one streaming pass: samples go through an instrumented graph, and only histograms come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemed.base.errors import InputError
+from edgemed.calibrate.observers import BINS, DEFAULT_PERCENTILE, Histogram, amax_of
+from edgemed.graph.scales import Method, ScaleTable, TensorScale, scale_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+def collect(model: ir.Model, samples: Iterable[Feeds], *, tensors: list[str]) -> dict[str, Histogram]:
+    """Histograms of |x| of each tensor over all samples, in one pass with bounded memory.
+
+    Args:
+        model: the clean float graph.
+        samples: feeds, read one at a time.
+        tensors: floating-point values of the main graph.
+
+    Raises:
+        InputError: a tensor overflowed or became NaN on some sample, or there was no sample.
+    """
+    from edgemed.graph.instrument import instrument
+    from edgemed.graph.model import to_bytes
+    from edgemed.runners.ort import OnnxRuntimeRunner
+
+    observed, probes = instrument(model, tensors, bins=BINS)
+    histograms = {name: Histogram() for name in tensors}
+    seen = 0
+    with OnnxRuntimeRunner(to_bytes(observed)) as runner:
+        wanted = {spec.name for spec in runner.specs.inputs}
+        for feeds in samples:
+            fetches = runner.infer({name: feeds[name] for name in wanted})
+            seen += 1
+            for probe in probes:
+                amax = float(fetches[probe.amax])
+                if not np.isfinite(amax):
+                    raise InputError(
+                        f"Tensor {probe.tensor} is {amax} on calibration sample {seen}.",
+                        "Check the recipe's scaling and the model's weights.",
+                    )
+                assert probe.counts is not None
+                histograms[probe.tensor].add(int(fetches[probe.exponent]), fetches[probe.counts], amax)
+    if seen == 0:
+        raise InputError("There are no calibration samples.", "Give a folder with images.")
+    return histograms
+
+
+def scale_table(
+    histograms: Mapping[str, Histogram],
+    method: Method,
+    *,
+    images: int,
+    data_digest: str,
+    recipe_digest: str,
+    graph_digest: str,
+    percentile: float = DEFAULT_PERCENTILE,
+) -> ScaleTable:
+    """The scale table by one method, from the histograms that serve all three."""
+    tensors = {}
+    for name, histogram in histograms.items():
+        amax = amax_of(histogram, method, percentile)
+        tensors[name] = TensorScale(amax=amax, scale=scale_of(amax), seen=histogram.amax)
+    return ScaleTable(
+        schema="edgemed/scales/1",
+        method=method,
+        percentile=percentile if method == "percentile" else None,
+        images=images,
+        data_digest=data_digest,
+        recipe_digest=recipe_digest,
+        graph_digest=graph_digest,
+        tensors=tensors,
+    )

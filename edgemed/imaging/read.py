@@ -1,0 +1,195 @@
+"""Read one image file, or one file of arrays."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemed.base.errors import InputError, from_os_error
+from edgemed.base.hashing import sha256_file
+from edgemed.base.lazy import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
+MAX_SIDE = 16_384
+MAX_PIXELS = 1 << 28
+MAX_ARRAY_BYTES = 4 << 30
+
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_EXIF_ORIENTATION = 0x0112
+_DICOM_MAGIC_OFFSET = 128
+
+
+@dataclass(frozen=True)
+class Image:
+    """Pixels of one image: `(rows, columns)` for gray, `(rows, columns, 3)` for RGB; uint8, uint16 or float32."""
+
+    pixels: NDArray[Any]
+    path: Path
+    sha256: str
+
+    @property
+    def bits(self) -> int:
+        """Bits per sample of integer pixels, 0 for floating-point ones."""
+        return self.pixels.dtype.itemsize * 8 if self.pixels.dtype.kind == "u" else 0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all pixels are equal."""
+        first = self.pixels[:1, :1]
+        return bool((self.pixels == first).all())
+
+
+def list_samples(folder: Path) -> list[Path]:
+    """All image and array files below `folder`, sorted by their path; hidden files and links are passed over.
+
+    Raises:
+        InputError: `folder` is not a directory.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a directory of images.", "Give a directory with images.")
+    suffixes = IMAGE_SUFFIXES | ARRAY_SUFFIXES
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file() and not p.is_symlink())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def read_image(path: Path) -> Image:
+    """Read a PNG, JPEG, BMP or TIFF file.
+
+    Raises:
+        InputError: not such a file, damaged, empty, beyond the size limits, several frames, translucent, or turned by
+            EXIF (whether the training code turned it too cannot be known).
+        ResourceError: the file cannot be opened.
+    """
+    _refuse_empty(path)
+    _refuse_dicom(path)
+    pil = require("PIL.Image", extra="imaging", purpose="read images")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pil.DecompressionBombWarning)
+            with pil.open(path, formats=_FORMATS) as image:
+                _check_header(image, path)
+                pixels = _pixels(image, path)
+    except pil.UnidentifiedImageError as error:
+        raise InputError(f"{path} is not a PNG, JPEG, BMP or TIFF image.", "Remove it or convert it.") from error
+    except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
+        raise InputError(f"{path} claims more pixels than allowed.", "Check the file.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:  # Pillow's words for damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise from_os_error(error, path) from error
+        raise InputError(f"{path} is damaged: {error}.", "Replace or remove it.") from error
+    return Image(pixels, path, sha256_file(path))
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of an NPZ file by name, or the one array of an NPY file under the name `""`.
+
+    Raises:
+        InputError: not such a file, damaged, holding Python objects, too large, or holding NaN or infinity.
+        ResourceError: the file cannot be opened.
+    """
+    _refuse_empty(path)
+    try:
+        if path.suffix.lower() == ".npz":
+            _check_npz_size(path)
+            with np.load(path, allow_pickle=False) as archive:
+                arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
+        else:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # a lying header fails before any allocation
+            arrays = {"": np.array(mapped)}
+    except OSError as error:
+        if error.errno is not None:
+            raise from_os_error(error, path) from error
+        raise InputError(f"{path} is damaged: {error}.", "Replace or remove it.") from error
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a plain array file: {error}.", "Save it with numpy.save or savez.") from error
+    _check_values(arrays, path)
+    return arrays
+
+
+def _refuse_empty(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a directory, not an image.", "Give image files.")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes).", "Replace or remove it.")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def _refuse_dicom(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(_DICOM_MAGIC_OFFSET)
+        if file.read(4) == b"DICM":
+            raise InputError(f"{path} is a DICOM file; this version reads PNG, JPEG, BMP, TIFF and NPY.", "Convert it.")
+
+
+def _check_header(image: PilImage, path: Path) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise InputError(f"{path} has no pixels ({width}x{height}).", "Replace or remove it.")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(f"{path} is {width}x{height}, more than allowed.", f"At most {MAX_SIDE} a side.")
+    if getattr(image, "n_frames", 1) > 1:
+        raise InputError(f"{path} has several frames.", "Give one image per file.")
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        raise InputError(f"{path} is turned by an EXIF tag.", "Store it upright, as the model was trained.")
+
+
+def _pixels(image: PilImage, path: Path) -> NDArray[Any]:
+    mode = image.mode
+    if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return _opaque(image, path)
+    if mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if mode in ("I", "F"):
+        return _wide(np.asarray(image), path)
+    if mode in ("P", "RGB", "YCbCr", "CMYK", "LAB", "HSV"):
+        return np.asarray(image.convert("RGB"))
+    raise InputError(f"{path} has the pixel format {mode}, which is not supported.", "Store it as gray or RGB.")
+
+
+def _opaque(image: PilImage, path: Path) -> NDArray[Any]:
+    rgba = np.asarray(image.convert("RGBA"))
+    if (rgba[..., 3] != 255).any():
+        raise InputError(f"{path} is partly transparent.", "Store it without an alpha channel.")
+    return rgba[..., 0] if image.mode == "LA" else rgba[..., :3]
+
+
+def _wide(values: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Pillow opens some 16-bit gray files as 32-bit integers; true 32-bit ones become float32."""
+    if values.dtype.kind == "f":
+        _check_values({"": values}, path)
+        return values.astype(np.float32)
+    if values.min() >= 0 and values.max() <= np.iinfo(np.uint16).max:
+        return values.astype(np.uint16)
+    return values.astype(np.float32)
+
+
+def _check_npz_size(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
+            raise InputError(f"{path} unpacks to more than 4 GiB.", "Split it into one file per sample.")
+
+
+def _check_values(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
+    for name, array in arrays.items():
+        label = f"{path}{f' [{name}]' if name else ''}"
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{label} holds {array.dtype}, not numbers.", "Store floats or integers.")
+        if array.size == 0:
+            raise InputError(f"{label} has no elements (shape {array.shape}).", "Replace or remove it.")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{label} holds NaN or infinity.", "Replace or remove it.")
