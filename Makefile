@@ -1,0 +1,71 @@
+# `make test` and `make demo` do all the set-up they need: Python 3.10-3.13 with pip, make and a C compiler suffice.
+PYTHON  ?= python3
+JOBS    ?= 2
+DATA    ?= ../shared/data/pneumoniamnist.npz
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+PYTAG   := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+PINS    := constraints/$(PYTAG).txt
+STAMP   := $(VENV)/.installed-$(PYTAG)
+FETCH   := tests/engine/fetch_bindings.py
+# tensorrt and gpu are left out: their sdists build only where NVIDIA's own software is
+EXTRAS  := build imaging serve rtx scale dev
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest constraints
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
+
+venv: $(STAMP)  ## install edgemed and all tools into .venv, at pinned versions
+
+$(STAMP): pyproject.toml $(PINS)
+	@test -z "$$($(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])' 2>/dev/null | grep -vx $(PYTAG))" || rm -rf $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[dev]'
+	@touch $@
+
+$(PINS):
+	@echo "edgemed supports Python 3.10 to 3.13; $(PYTHON) is another ($(PYTAG)). Try: make PYTHON=python3.11" >&2; exit 4
+
+test: lint types contracts licences unit  ## everything that CI checks
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+contracts: $(STAMP)  ## who may import whom
+	$(BIN)/lint-imports --config importlinter.toml --no-cache
+
+licences: $(STAMP)  ## licences of everything that edgemed needs at run time
+	$(BIN)/python scripts/licence_gate.py
+
+bindings: $(STAMP)
+	@if test -f $(FETCH); then $(BIN)/python $(FETCH); fi
+
+unit: $(STAMP) bindings  ## the tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
+
+test-slow: $(STAMP) bindings  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow -q
+
+demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
+	$(BIN)/python -m examples.demo.train demo
+
+example-chest: $(STAMP)  ## the same on chest X-rays: make example-chest DATA=/path/pneumoniamnist.npz
+	$(BIN)/python -m examples.chest.train demo/chest --data $(DATA)
+
+schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
+	$(BIN)/python scripts/make_schemas.py
+
+constraints: $(STAMP)  ## choose and pin the newest versions that fit, for each Python
+	$(BIN)/python -m pip install --quiet uv
+	for version in 3.10 3.11 3.12 3.13; do \
+	  $(BIN)/uv pip compile --quiet --upgrade --python-version $$version --python-platform x86_64-manylinux_2_28 \
+	    $(EXTRAS:%=--extra %) --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
+	    --output-file constraints/py$$(echo $$version | tr -d .).txt pyproject.toml || exit 1; \
+	done
