@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = "edgemed/bundle/1"
+SCHEMA: Final = "edgemed/bundle/1"
 MANIFEST = "manifest.json"
 MANIFEST_HASH = "manifest.sha256"
 SIGNATURE = "signature.json"

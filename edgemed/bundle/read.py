@@ -14,7 +14,17 @@ from pydantic import ValidationError
 
 from edgemed.base.errors import InputError, IntegrityError, from_os_error
 from edgemed.base.hashing import sha256_bytes, sha256_file
-from edgemed.bundle.manifest import MANIFEST, MANIFEST_HASH, SIGNATURE, FileEntry, GraphName, Manifest
+from edgemed.bundle.manifest import (
+    MANIFEST,
+    MANIFEST_HASH,
+    SIGNATURE,
+    EngineRef,
+    FileEntry,
+    GraphName,
+    GraphRef,
+    Manifest,
+    RecipeRef,
+)
 
 _MAX_MANIFEST_BYTES = 16 << 20
 _REBUILD = "Copy the bundle again, or build it anew."
@@ -137,7 +147,7 @@ def _check_files(path: Path, manifest: Manifest) -> None:
 
 def _check_references(manifest: Manifest) -> None:
     """Hashes stated twice must agree, so that no reader can be led to trust the other one."""
-    refs = [manifest.recipe, *manifest.graphs.values(), *manifest.engines]
+    refs: list[RecipeRef | GraphRef | EngineRef] = [manifest.recipe, *manifest.graphs.values(), *manifest.engines]
     for ref in refs:
         entry = manifest.files.get(ref.path)
         if entry is None or entry.sha256 != ref.sha256:

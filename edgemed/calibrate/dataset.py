@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +18,7 @@ from edgemed.imaging.read import ARRAY_SUFFIXES, list_samples, read_arrays, read
 from edgemed.recipe.apply import Preprocessor
 from edgemed.recipe.schema import Layout, Recipe
 
-SCHEMA = "edgemed/calibration-set/1"
+SCHEMA: Final = "edgemed/calibration-set/1"
 RECIPE_FILE = "recipe.toml"
 ENOUGH_IMAGES = 100  # fewer give unstable ranges; NVIDIA's and Ultralytics' guides ask for about 500
 MAX_IMAGES = 512

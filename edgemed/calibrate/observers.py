@@ -102,17 +102,18 @@ def entropy_amax(counts: NDArray[np.int64], bin_width: float) -> float:
     Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017 (histogram of 2048 bins, 128 levels, values beyond the
     threshold counted in its last bin). Bin 0 is left out, so that the zeros a ReLU makes do not outweigh the rest.
     """
-    counts = counts.astype(np.float64)
-    counts[0] = 0
-    occupied = np.flatnonzero(counts)
+    weights: NDArray[np.float64] = counts.astype(np.float64)
+    weights[0] = 0
+    occupied = np.flatnonzero(weights)
     if occupied.size == 0:
         return bin_width
     last = int(occupied[-1]) + 1
     if last <= LEVELS:
         return last * bin_width
     candidates = [*range(LEVELS, last, _ENTROPY_STEP), last]
-    divergences = [_divergence(counts, stop) for stop in candidates]
-    return candidates[int(np.argmin(divergences))] * bin_width
+    divergences = [_divergence(weights, stop) for stop in candidates]
+    best: int = candidates[int(np.argmin(divergences))]
+    return best * bin_width
 
 
 def _divergence(counts: NDArray[np.float64], stop: int) -> float:

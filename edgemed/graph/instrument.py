@@ -9,9 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
+
+from edgemed.graph.values import static_shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 PREFIX = "edgemed_observer"
 _MIN_EXPONENT = -100  # below it, 1 / width would leave the range of normal FP32 numbers
@@ -43,6 +48,8 @@ def instrument(
     Returns:
         The new model, and one probe per tensor, in their order.
     """
+    import onnx_ir as ir
+
     copy = model.clone()
     copy.opset_imports[""] = max(copy.opset_imports.get("", 0), _SCATTER_ADD_OPSET)
     graph = copy.graph
@@ -61,6 +68,8 @@ class _Builder:
         self._ones: dict[int, ir.Value] = {}
 
     def observe(self, value: ir.Value, index: int, *, histograms: bool) -> Probe:
+        import onnx_ir as ir
+
         base = f"{PREFIX}/{index}"
         flat = self._node("Reshape", [value, self._constant("flat", np.array([-1], np.int64))], f"{base}/flat")
         magnitude = self._node("Abs", [flat], f"{base}/abs")
@@ -74,6 +83,8 @@ class _Builder:
 
     def _exponent(self, amax: ir.Value, base: str) -> ir.Value:
         """floor(log2(amax) + slack) + 1 in double precision, at least `_MIN_EXPONENT`."""
+        import onnx_ir as ir
+
         wide = self._node("Cast", [amax], f"{base}/wide", to=ir.DataType.DOUBLE)
         log = self._node("Log", [wide], f"{base}/log")
         log2 = self._node("Mul", [log, self._constant("1/ln2", np.float64(1 / math.log(2)))], f"{base}/log2")
@@ -84,12 +95,17 @@ class _Builder:
         return self._output(exponent, ir.DataType.DOUBLE, ir.Shape([]))
 
     def _counts(self, magnitude: ir.Value, exponent: ir.Value, value: ir.Value, base: str) -> ir.Value:
+        import onnx_ir as ir
+
         two = self._constant("two", np.float64(2))
         bits = self._constant("log2 bins", np.float64(math.log2(self._bins)))
         shift = self._node("Sub", [bits, exponent], f"{base}/shift")
         per_unit = self._node("Cast", [self._node("Pow", [two, shift], f"{base}/pow")], f"{base}/per_unit", to=1)
         scaled = self._node("Mul", [magnitude, per_unit], f"{base}/scaled")  # exact: a power of two
-        bin_index = self._node("Cast", [scaled], f"{base}/bin", to=ir.DataType.INT32)
+        truncated = self._node("Cast", [scaled], f"{base}/truncated", to=ir.DataType.INT32)
+        # only infinity and NaN leave the bins; the reader of `amax` reports them, the scatter would only crash
+        lowest, highest = (self._constant(f"bin {i}", np.int32(i)) for i in (0, self._bins - 1))
+        bin_index = self._node("Clip", [truncated, lowest, highest], f"{base}/bin")
         zeros = self._constant("zeros", np.zeros(self._bins, np.int32))
         ones = self._ones_like(bin_index, value, base)
         counts = self._node("ScatterElements", [zeros, bin_index, ones], f"{base}/counts", axis=0, reduction="add")
@@ -97,7 +113,10 @@ class _Builder:
 
     def _ones_like(self, bin_index: ir.Value, value: ir.Value, base: str) -> ir.Value:
         """Ones, shared by all tensors of one size where sizes are known."""
-        size = math.prod(value.shape) if value.shape is not None and value.shape.is_static() else None
+        import onnx_ir as ir
+
+        shape = static_shape(value)
+        size = None if shape is None else math.prod(shape)
         if size is not None and size in self._ones:
             return self._ones[size]
         fill = ir.tensor(np.array([1], np.int32))
@@ -105,11 +124,13 @@ class _Builder:
             return self._node(
                 "ConstantOfShape", [self._node("Shape", [bin_index], f"{base}/n")], f"{base}/1", value=fill
             )
-        shape = self._constant(f"size {size}", np.array([size], np.int64))
-        self._ones[size] = self._node("ConstantOfShape", [shape], f"{PREFIX}/ones/{size}", value=fill)
+        count = self._constant(f"size {size}", np.array([size], np.int64))
+        self._ones[size] = self._node("ConstantOfShape", [count], f"{PREFIX}/ones/{size}", value=fill)
         return self._ones[size]
 
     def _constant(self, key: str, array: np.ndarray | np.generic) -> ir.Value:
+        import onnx_ir as ir
+
         if key not in self._constants:
             name = f"{PREFIX}/constant/{key}"
             value = ir.Value(name=name, const_value=ir.tensor(np.asarray(array), name=name))
@@ -118,11 +139,15 @@ class _Builder:
         return self._constants[key]
 
     def _node(self, op: str, inputs: list[ir.Value], output: str, **attributes: object) -> ir.Value:
+        import onnx_ir as ir
+
         node = ir.node(op, inputs, attributes, outputs=[ir.Value(name=output)], name=output)  # type: ignore[arg-type]
         self._graph.append(node)
         return node.outputs[0]
 
     def _output(self, value: ir.Value, dtype: ir.DataType, shape: ir.Shape) -> ir.Value:
+        import onnx_ir as ir
+
         value.type, value.shape = ir.TensorType(dtype), shape
         self._graph.outputs.append(value)
         return value

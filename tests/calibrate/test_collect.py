@@ -1,0 +1,116 @@
+"""Collection equals numpy on the tensors that ONNX Runtime itself hands out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgemed.base.errors import InputError
+from edgemed.calibrate.collect import collect, scale_table
+from edgemed.calibrate.observers import BINS
+from edgemed.graph.model import float_values, infer_shapes
+
+rng = np.random.default_rng(0)
+WEIGHT = rng.standard_normal((8, 3, 3, 3)).astype(np.float32)
+
+
+def small_net() -> ir.Model:
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["conv"], name="c", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv"], ["relu"], name="r"),
+        helper.make_node("GlobalAveragePool", ["relu"], ["y"], name="g"),
+    ]
+    weights = [
+        numpy_helper.from_array(WEIGHT, "w"),
+        numpy_helper.from_array(rng.standard_normal(8).astype(np.float32), "b"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 1, 1])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return infer_shapes(ir.from_proto(model))
+
+
+def tensors_by_ort(model: ir.Model, names: list[str], feeds: dict) -> dict:
+    proto = ir.to_proto(model)
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name != "x")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(proto.SerializeToString(), options)
+    got = dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
+    return {**got, **feeds}
+
+
+def samples(n: int = 5) -> list[dict]:
+    return [{"x": rng.standard_normal((1, 3, 16, 16)).astype(np.float32) * 2.0**i} for i in range(n)]
+
+
+def test_histograms_equal_numpy_on_every_tensor():
+    model, data = small_net(), samples()
+    names = float_values(model)
+    assert names == ["x", "conv", "relu", "y"]
+    histograms = collect(model, data, tensors=names)
+    every = [tensors_by_ort(model, names, feeds) for feeds in data]
+    for name in names:
+        values = np.concatenate([tensors[name].ravel() for tensors in every]).astype(np.float64)
+        amax = np.abs(values).max()
+        histogram = histograms[name]
+        assert histogram.amax == pytest.approx(amax, rel=1e-6)  # FP32 of one kernel run in two graphs
+        assert histogram.exponent == math.floor(math.log2(amax)) + 1
+        index = (np.abs(values) * (BINS / 2.0**histogram.exponent)).astype(np.int64)
+        # another fusion may move a value by one ULP over the edge of a bin
+        assert np.abs(np.cumsum(np.bincount(index, minlength=BINS)) - np.cumsum(histogram.counts)).max() <= 2
+
+
+@pytest.mark.parametrize("amax", [1.0, 2.0**-20, 65536.0, 0.1, 3.0, 0.0, 1e-40])
+def test_powers_of_two_and_zeros_stay_inside_the_bins(amax):
+    model = small_net()
+    feeds = {"x": np.full((1, 3, 16, 16), -amax, np.float32)}
+    histogram = collect(model, [feeds], tensors=["x"])["x"]
+    assert histogram.counts.sum() == 3 * 16 * 16
+    assert histogram.amax == np.float32(amax)
+    assert amax < 2.0**histogram.exponent
+
+
+def test_the_model_itself_is_not_changed():
+    model = small_net()
+    before = ir.to_proto(model).SerializeToString()
+    collect(model, samples(1), tensors=["relu"])
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_overflow_names_the_tensor():
+    model = small_net()
+    feeds = {"x": np.full((1, 3, 16, 16), 3e38, np.float32)}
+    with pytest.raises(InputError, match="Tensor conv is inf on calibration sample 1"):
+        collect(model, [feeds], tensors=["conv"])
+
+
+def test_no_samples_is_an_error():
+    with pytest.raises(InputError, match="no calibration samples"):
+        collect(small_net(), [], tensors=["x"])
+
+
+def test_the_table_holds_every_tensor_and_its_provenance():
+    model = small_net()
+    histograms = collect(model, samples(), tensors=float_values(model))
+    digest = "0" * 64
+    table = scale_table(
+        histograms, "minmax", images=5, data_digest=digest, recipe_digest=digest, graph_digest=digest
+    )
+    assert set(table.tensors) == {"x", "conv", "relu", "y"}
+    for name, entry in table.tensors.items():
+        assert entry.amax == histograms[name].amax == entry.seen
+        assert entry.scale == pytest.approx(entry.amax / 127, rel=1e-12)
+    assert table.percentile is None
