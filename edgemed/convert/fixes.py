@@ -1,0 +1,133 @@
+"""Repairs around tf2onnx 1.17 and Keras 3, each for one measured failure; imported in the child only.
+
+All private names that are touched here are pinned by `tests/convert/test_fixes.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def register_erfc() -> None:
+    """Teach tf2onnx `Erfc` (which TensorFlow's exact GELU emits) as `1 - Erf(x)`."""
+    import numpy as np
+    from tf2onnx.handler import tf_op
+
+    class Erfc:
+        @classmethod
+        def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003 - tf2onnx's signature
+            dtype, shape = ctx.get_dtype(node.output[0]), ctx.get_shape(node.output[0])
+            source, output = node.input[0], node.output[0]
+            kind = np.float64 if dtype == 11 else np.float32
+            ctx.remove_node(node.name)
+            erf = ctx.make_node("Erf", [source], name=f"{node.name}_erf", shapes=[shape], dtypes=[dtype])
+            one = ctx.make_const(f"{node.name}_one", np.array(1, dtype=kind))
+            ctx.make_node(
+                "Sub", [one.output[0], erf.output[0]], name=node.name, outputs=[output], shapes=[shape], dtypes=[dtype]
+            )
+
+    tf_op("Erfc")(Erfc)
+
+
+def restore_numpy_product() -> None:
+    """Give tf2onnx the `np.product` that numpy 2 dropped."""
+    import numpy as np
+
+    if not hasattr(np, "product"):
+        np.product = np.prod  # type: ignore[attr-defined]
+
+
+@contextmanager
+def constants_copied_once() -> Iterator[None]:
+    """Keep tf2onnx from copying every weight again in each optimizer pass.
+
+    `Graph.update_proto` re-creates the protobuf of all nodes, some 24 times; protobuf's arena never frees the
+    old copies, so a 550 MB model ran out of 24 GB. The initializers are taken from the attributes in the end,
+    not from this protobuf, so constants can be left out.
+    """
+    from tf2onnx.graph import Node
+
+    original = Node.update_proto
+
+    def update_proto(self: Any, external_tensor_storage: Any = None) -> Any:
+        return None if self.is_const() else original(self, external_tensor_storage)
+
+    Node.update_proto = update_proto
+    try:
+        yield
+    finally:
+        Node.update_proto = original
+
+
+def strip_xla_attributes(graph_def: Any) -> None:
+    """Remove the marks that keep grappler from inlining Keras' grouped convolution.
+
+    Keras wraps it in `tf.function(jit_compile=True)`; the call that stays behind has no ONNX equivalent.
+    """
+    functions = graph_def.library.function
+    holders = [*functions, *graph_def.node, *(node for function in functions for node in function.node_def)]
+    for holder in holders:
+        for attribute in ("_XlaMustCompile", "_noinline"):
+            if attribute in holder.attr:
+                del holder.attr[attribute]
+
+
+@contextmanager
+def nearest_upsampling_as_resize() -> Iterator[None]:
+    """While tracing, let a nearest `UpSampling2D` be one resize operation.
+
+    Keras repeats along each axis, which becomes chains of Unsqueeze, Tile, Transpose and Reshape that no graph
+    optimizer removes. For whole factors, nearest resizing (asymmetric, floor) copies the same pixels.
+    """
+    import keras
+    import tensorflow as tf
+
+    layer = keras.layers.UpSampling2D
+    original = layer.call
+
+    def call(self: Any, inputs: Any) -> Any:
+        height, width = inputs.shape[1:3]
+        channels_last = self.data_format == "channels_last"
+        if self.interpolation != "nearest" or not channels_last or height is None or width is None:
+            return original(self, inputs)
+        size = [height * self.size[0], width * self.size[1]]
+        return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=size)
+
+    layer.call = call
+    try:
+        yield
+    finally:
+        layer.call = original
+
+
+class ErrorLog(logging.Handler):
+    """Collects what tf2onnx logs as errors: it goes on after them and writes an invalid model."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.unsupported: list[tuple[str, str]] = []
+        """(TensorFlow node, operation) without an ONNX equivalent."""
+        self.failed: list[str] = []
+        """TensorFlow nodes whose conversion raised."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Sort one record by tf2onnx's own message formats."""
+        args = record.args if isinstance(record.args, tuple) else ()
+        if record.msg.startswith("Tensorflow op [%s: %s]"):
+            self.unsupported.append((str(args[0]), str(args[1])))
+        elif record.msg.startswith("Failed to convert node"):
+            self.failed.append(str(args[0]))
+
+
+@contextmanager
+def tf2onnx_errors() -> Iterator[ErrorLog]:
+    """Collect tf2onnx's errors of the block."""
+    logger, log = logging.getLogger("tf2onnx"), ErrorLog()
+    logger.addHandler(log)
+    try:
+        yield log
+    finally:
+        logger.removeHandler(log)

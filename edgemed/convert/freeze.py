@@ -1,0 +1,201 @@
+"""The conversion route: trace, freeze, tf2onnx, check. Runs in the child.
+
+Freezing first is what makes it work where tf2onnx's own entrances fail: constants captured by a trace do not
+leak as inputs, Sequential models need no names, and a function that XLA would compile can be inlined.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgemed.base.errors import InputError
+from edgemed.base.runner import TensorSpec
+from edgemed.convert import fixes
+from edgemed.convert.load import Loaded
+from edgemed.convert.types import IR_VERSIONS, Activation, LayerInfo
+
+if TYPE_CHECKING:
+    import onnx
+
+_MAX_BYTES = int(1.9 * 2**30)  # protobuf refuses a message of 2 GiB; graph and names need a part of it
+
+
+def to_onnx(loaded: Loaded, opset: int, path: Path) -> tuple[TensorSpec, ...]:
+    """Convert a loaded model and write it to `path`; return its outputs.
+
+    Raises:
+        InputError: an operation has no ONNX equivalent, or the model is too large; the Keras layer is named.
+    """
+    import onnx
+
+    if opset not in IR_VERSIONS:
+        raise InputError(f"Opset {opset} cannot be written.", f"Give one of {', '.join(map(str, IR_VERSIONS))}.")
+    if loaded.parameter_bytes > _MAX_BYTES:
+        gib = loaded.parameter_bytes / 2**30
+        raise InputError(f"The model's weights take {gib:.1f} GiB.", "This version converts models below 1.9 GiB.")
+    graph_def, names, shapes = freeze(loaded)
+    model = _convert(graph_def, names, loaded, opset)
+    model.ir_version = IR_VERSIONS[opset]
+    _drop_unused_opsets(model)
+    _check(model, loaded, shapes)
+    onnx.save_model(model, str(path))
+    return tuple(_output_spec(value) for value in model.graph.output)
+
+
+def freeze(loaded: Loaded) -> tuple[Any, dict[str, str], list[tuple[int | None, ...]]]:
+    """Trace the model and make its variables constants.
+
+    Returns:
+        The GraphDef, the wanted ONNX name by TensorFlow tensor name (inputs, then outputs), and output shapes.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    signature = [tf.TensorSpec(s.shape, s.dtype, name=f"edgemed_in_{i}") for i, s in enumerate(loaded.inputs)]
+
+    @tf.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator, unused-ignore]
+    def traced(*values: Any) -> dict[str, Any]:
+        # zero-padded keys: TensorFlow sorts a dictionary's outputs by key, the model's own order must survive
+        return {f"out_{i:06d}": tf.identity(value) for i, value in enumerate(loaded.call(values))}
+
+    with fixes.nearest_upsampling_as_resize():
+        concrete = traced.get_concrete_function()
+    # control flow stays functional: tf2onnx recognises recurrent layers by their While nodes
+    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    graph_def = frozen.graph.as_graph_def()
+    fixes.strip_xla_attributes(graph_def)
+    names = {tensor.name: spec.name for tensor, spec in zip(frozen.inputs, loaded.inputs, strict=True)}
+    names |= {tensor.name: name for tensor, name in zip(frozen.outputs, loaded.outputs, strict=True)}
+    return graph_def, names, [tuple(tensor.shape) for tensor in frozen.outputs]
+
+
+def _convert(graph_def: Any, names: dict[str, str], loaded: Loaded, opset: int) -> onnx.ModelProto:
+    import tf2onnx
+
+    fixes.register_erfc()
+    fixes.restore_numpy_product()
+    tensors = list(names)
+    count = len(loaded.inputs)
+    with fixes.constants_copied_once(), fixes.tf2onnx_errors() as log:
+        try:
+            model, _ = tf2onnx.convert.from_graph_def(
+                graph_def, name="model", input_names=tensors[:count], output_names=tensors[count:],
+                opset=opset, tensors_to_rename=names,
+            )  # fmt: skip
+        except MemoryError:
+            raise
+        except Exception as error:
+            _raise_logged(log, loaded.layers)
+            raise InputError(
+                f"The model cannot be converted to ONNX: {str(error)[:300]}.", "Report it with --debug's output."
+            ) from error
+    _raise_logged(log, loaded.layers)
+    return model
+
+
+def _raise_logged(log: fixes.ErrorLog, layers: tuple[LayerInfo, ...]) -> None:
+    if log.unsupported:
+        node, operation = log.unsupported[0]
+        where = layer_of(node, layers)
+        raise InputError(
+            f"{where} uses the TensorFlow operation {operation}, which has no ONNX equivalent.",
+            "Replace that layer, or take it out of the model and do its work in the recipe.",
+        )
+    if log.failed:
+        raise InputError(f"{layer_of(log.failed[0], layers)} cannot be converted to ONNX.", "Replace that layer.")
+
+
+def layer_of(node: str, layers: tuple[LayerInfo, ...]) -> str:
+    """Words for the Keras layer whose name stands in a TensorFlow node name, else for the node."""
+    by_name = {layer.name: layer for layer in layers}
+    parts = node.split("/")
+    for start in range(len(parts) - 1, -1, -1):
+        for end in range(len(parts), start, -1):  # layer names may hold slashes themselves (conv1/conv)
+            layer = by_name.get("/".join(parts[start:end]))
+            if layer is not None:
+                return f"The layer '{layer.name}' ({layer.class_name})"
+    return f"The node '{node}'"
+
+
+def _drop_unused_opsets(model: onnx.ModelProto) -> None:
+    used = {node.domain for node in model.graph.node} | {""}
+    for entry in [e for e in model.opset_import if e.domain not in used]:
+        model.opset_import.remove(entry)
+
+
+def _check(model: onnx.ModelProto, loaded: Loaded, shapes: list[tuple[int | None, ...]]) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        bad = next((n for n in model.graph.node if f'"{n.op_type}"' in str(error) or n.op_type in str(error)), None)
+        where = layer_of(bad.name, loaded.layers) if bad is not None else "A part of the model"
+        raise InputError(f"{where} does not convert to valid ONNX.", "Replace that layer.") from error
+    inputs = [(v.name, tuple(d.dim_value for d in v.type.tensor_type.shape.dim)) for v in model.graph.input]
+    wanted = [(spec.name, spec.shape) for spec in loaded.inputs]
+    if inputs != wanted:
+        raise InputError(f"The converted graph takes {inputs}, not {wanted}.", "Report it with --debug's output.")
+    outputs = [v.name for v in model.graph.output]
+    if outputs != list(loaded.outputs):
+        raise InputError(
+            f"The converted graph gives {outputs}, not {list(loaded.outputs)}.", "Report it with --debug's output."
+        )
+    for value, shape in zip(model.graph.output, shapes, strict=True):
+        _complete_shape(value, shape)
+
+
+def _complete_shape(value: Any, shape: tuple[int | None, ...]) -> None:
+    """Write the traced static shape of an output where tf2onnx lost it."""
+    dims = value.type.tensor_type.shape.dim
+    if len(dims) != len(shape):
+        del dims[:]
+        dims.extend(type(value.type.tensor_type.shape).Dimension() for _ in shape)
+    for dim, size in zip(dims, shape, strict=True):
+        if size is not None:
+            dim.dim_value = size
+
+
+def _output_spec(value: Any) -> TensorSpec:
+    import onnx
+
+    tensor = value.type.tensor_type
+    dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, dims)
+
+
+_LOOK_THROUGH = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Cast"})
+
+
+def output_activations(path: Path) -> dict[str, Activation]:
+    """The activation that each output of an ONNX file ends with, looking through pure data movement."""
+    import onnx
+
+    graph = onnx.load_model(str(path), load_external_data=False).graph
+    producers = {output: node for node in graph.node for output in node.output}
+    kinds: dict[str, Activation] = {"Sigmoid": "sigmoid", "Softmax": "softmax"}
+    found: dict[str, Activation] = {}
+    for output in graph.output:
+        node = producers.get(output.name)
+        while node is not None and node.op_type in _LOOK_THROUGH:
+            node = producers.get(node.input[0])
+        found[output.name] = kinds.get(node.op_type, "none") if node is not None else "none"
+    return found
+
+
+def graph_rescales(path: Path) -> bool:
+    """Whether an ONNX graph begins with arithmetic by constants: for a SavedModel, whose layers are unknown."""
+    import onnx
+
+    graph = onnx.load_model(str(path), load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    frontier = {value.name for value in graph.input}
+    for node in graph.node:
+        if not frontier & set(node.input):
+            continue
+        if node.op_type in _LOOK_THROUGH or node.op_type == "Resize":
+            frontier |= set(node.output)
+        elif node.op_type in ("Mul", "Div", "Sub", "Add") and constants & set(node.input):
+            return "batch_norm" not in node.name.lower()
+    return False

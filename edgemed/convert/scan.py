@@ -1,0 +1,254 @@
+"""Look at a model file before anything loads it: its format, its faults, and the code it would run.
+
+Nothing here imports TensorFlow or Keras, and nothing from the file is executed. `.h5` has no safe mode of its
+own, so this look is what stands between a stranger's Lambda layer and the user's machine.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgemed.base.errors import InputError, UnsafeModelError, from_os_error
+from edgemed.base.lazy import require
+from edgemed.convert.known import CODE_CLASSES, KERAS_CLASSES, KERAS_OPERATIONS
+from edgemed.convert.savedmodel import check_saved_model
+from edgemed.convert.types import Format
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_GIVE = "Give a Keras model: a .h5 or .keras file, or a SavedModel directory."
+_AGAIN = "Save the whole model again with model.save('model.keras')."
+_TRUST = "If you trust the file, define what it needs in a Python file and give --allow-code FILE.py."
+
+_MAX_CONFIG = 64 << 20  # the largest config.json of keras.applications is below 1 MiB
+_MAX_MEMBERS = 10_000
+_MAX_RATIO = 200  # float weights do not compress 200-fold; a zip bomb does
+_MAX_DEPTH = 200
+
+_DATA_CLASSES = frozenset("__keras_tensor__ __tensor__ __numpy__ __bytes__ __ellipsis__ __slice__ __typespec__".split())
+_KERAS2_ONLY = frozenset(
+    "TFOpLambda SlicingOpLambda ClassMethod InstanceMethod InstanceProperty TensorFlowOpLayer".split()
+)
+_SKIPPED = frozenset({"compile_config", "build_config"})  # never deserialized: models load with compile=False
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a look at the file tells."""
+
+    format: Format
+    written_by: str | None
+    """Version of Keras (or of TensorFlow, for a SavedModel) that wrote the file."""
+    unsafe: tuple[str, ...] = ()
+    """What the file would execute, one phrase per layer; only ever non-empty where code was allowed."""
+
+    @property
+    def keras2(self) -> bool:
+        """Whether Keras 2 wrote the file."""
+        return self.format != "saved-model" and (self.written_by or "2").split(".")[0] in ("1", "2")
+
+
+def scan_model(model: Path, *, allow_code: bool = False) -> Scan:
+    """Find out what a model file is, without loading it.
+
+    Args:
+        model: a `.h5` or `.keras` file (known by its bytes, not its name), or a SavedModel directory.
+        allow_code: whether the user trusts the code in it.
+
+    Raises:
+        InputError: missing, empty, damaged, weights only, or not a model.
+        UnsafeModelError: loading it would run code; the message names the layers.
+        ResourceError: the file cannot be read.
+    """
+    if not model.exists():
+        raise InputError(f"{model} does not exist.", _GIVE)
+    if model.is_dir():
+        if not (model / "saved_model.pb").is_file():
+            raise InputError(f"{model} is a directory without saved_model.pb.", _GIVE)
+        return Scan("saved-model", check_saved_model(model))
+    try:
+        with model.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise from_os_error(error, model) from error
+    if not head:
+        raise InputError(f"{model} is empty.", "Copy or save the model again.")
+    if head.startswith(_HDF5):
+        return _scan_h5(model, allow_code)
+    if head.startswith(b"PK"):
+        return _scan_keras(model, allow_code)
+    raise InputError(f"{model} is not a Keras model{_looks_like(model, head)}.", _GIVE)
+
+
+def _looks_like(model: Path, head: bytes) -> str:
+    if b"onnx" in head or model.suffix == ".onnx":
+        return ": it looks like an ONNX file"
+    if b"TFL3" in head[:8]:
+        return ": it is a TensorFlow Lite file"
+    if head.startswith(b"\x80") and model.suffix in (".pt", ".pth", ".pkl", ".pickle"):
+        return ": it is a Python pickle"
+    return ""
+
+
+# .h5
+
+
+def _scan_h5(model: Path, allow_code: bool) -> Scan:
+    h5py = require("h5py", extra="build", purpose="read .h5 models")
+    try:
+        with h5py.File(model, "r") as file:
+            config, version = file.attrs.get("model_config"), file.attrs.get("keras_version")
+            if config is None:
+                raise _no_config(model, set(file.attrs) | set(file))
+            _check_h5_weights(model, h5py, file)
+    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for cut or damaged files
+        raise _damaged(model, error) from error
+    return Scan("keras-h5", _as_text(version), _check_config(model, _parse_json(model, config), allow_code))
+
+
+def _as_text(value: object) -> str | None:
+    if value is None:
+        return None
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _no_config(model: Path, names: set[str]) -> InputError:
+    if names & {"layer_names", "layers", "_layer_checkpoint_dependencies", "top_level_model_weights", "vars"}:
+        return InputError(f"{model} holds weights only, not the model.", _AGAIN)
+    return InputError(f"{model} is an HDF5 file, but not a Keras model.", _GIVE)
+
+
+def _damaged(model: Path, error: Exception) -> InputError:
+    reason = "is cut: some of its bytes are missing" if "truncated" in str(error) else "is damaged"
+    return InputError(f"{model} {reason}.", "Copy or save the model again.")
+
+
+def _check_h5_weights(model: Path, h5py: Any, file: Any) -> None:
+    """Every weight that the file lists must be there; no data is read."""
+    group = file.get("model_weights")
+    if not isinstance(group, h5py.Group):
+        raise InputError(f"{model} holds no weights.", _AGAIN)
+    for layer in group.attrs.get("layer_names", []):
+        name = _as_text(layer) or ""
+        for weight in group[name].attrs.get("weight_names", []) if name in group else [name]:
+            if name not in group or not isinstance(group[name].get(_as_text(weight)), h5py.Dataset):
+                raise InputError(f"{model} lacks weights of the layer '{name}'.", "Copy or save the model again.")
+
+
+# .keras
+
+
+def _scan_keras(model: Path, allow_code: bool) -> Scan:
+    try:
+        with zipfile.ZipFile(model) as archive:
+            names = _check_members(model, archive)
+            if "config.json" not in names:
+                kind = ": it looks like a PyTorch file" if any(n.endswith("data.pkl") for n in names) else ""
+                raise InputError(f"{model} is a ZIP file, but not a Keras model{kind}.", _GIVE)
+            if "model.weights.h5" not in names:
+                raise InputError(f"{model} holds no weights.", _AGAIN)
+            config = _parse_json(model, _read_member(model, archive, "config.json"))
+            metadata = (
+                _parse_json(model, _read_member(model, archive, "metadata.json")) if "metadata.json" in names else {}
+            )
+            if archive.testzip() is not None:
+                raise InputError(f"{model} is damaged.", "Copy or save the model again.")
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise InputError(f"{model} is cut or damaged.", "Copy or save the model again.") from error
+    return Scan("keras-v3", _as_text(metadata.get("keras_version")), _check_config(model, config, allow_code))
+
+
+def _check_members(model: Path, archive: zipfile.ZipFile) -> set[str]:
+    members = archive.infolist()
+    total = sum(m.file_size for m in members)
+    if len(members) > _MAX_MEMBERS or total > _MAX_RATIO * max(model.stat().st_size, 1 << 16):
+        raise InputError(f"{model} unpacks to {total} bytes in {len(members)} files.", "Do not trust this file.")
+    for member in members:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            raise InputError(f"{model} holds a file that would land outside: {member.filename!r}.", "Do not trust it.")
+    names = [m.filename for m in members]
+    if len(set(names)) != len(names):  # two readers may take different copies: one is scanned, the other loaded
+        raise InputError(f"{model} holds two files of one name.", "Do not trust this file.")
+    return set(names)
+
+
+def _read_member(model: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as file:
+        data = file.read(_MAX_CONFIG + 1)
+    if len(data) > _MAX_CONFIG:
+        raise InputError(f"{model} has a {name} of more than 64 MiB.", "Do not trust this file.")
+    return data
+
+
+def _parse_json(model: Path, text: str | bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{model} has an unreadable model configuration.", "Copy or save the model again.")
+    return value
+
+
+# the configuration
+
+
+def _check_config(model: Path, config: dict[str, Any], allow_code: bool) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(_code_in(config, "", 0)))
+    if found and not allow_code:
+        listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        raise UnsafeModelError(f"Loading {model.name} would run code: {listed}.", _TRUST)
+    return found
+
+
+def _code_in(value: Any, layer: str, depth: int) -> Iterator[str]:
+    """Phrases for everything below `value` that needs code which is not Keras' own."""
+    if depth > _MAX_DEPTH:
+        raise InputError("The model's configuration is nested too deeply.", "Do not trust this file.")
+    if isinstance(value, dict):
+        layer = _layer_name(value, layer)
+        if isinstance(value.get("class_name"), str):
+            phrase = _judge(value)
+            if phrase:
+                yield f"layer '{layer}' ({phrase})" if layer else phrase
+        for key, item in value.items():
+            if key not in _SKIPPED:
+                yield from _code_in(item, layer, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _code_in(item, layer, depth + 1)
+
+
+def _layer_name(value: dict[str, Any], outer: str) -> str:
+    config = value.get("config")
+    for name in (config.get("name") if isinstance(config, dict) else None, value.get("name")):
+        if isinstance(name, str) and isinstance(value.get("class_name"), str) and value["class_name"] != "DTypePolicy":
+            return name
+    return outer
+
+
+def _judge(value: dict[str, Any]) -> str | None:
+    """What is not Keras' own about one serialized object; None for what is."""
+    name: str = value["class_name"]
+    module, registered = value.get("module"), value.get("registered_name")
+    if name in CODE_CLASSES:
+        return CODE_CLASSES[name]
+    if name in _DATA_CLASSES or name in _KERAS2_ONLY:
+        return None
+    if name == "function":
+        own = module in (None, "builtins") or _is_keras(module)
+        return None if own and ">" not in str(registered or "") else f"the custom function {value.get('config')}"
+    custom = ">" in name or (isinstance(registered, str) and ">" in registered)
+    known = name in KERAS_CLASSES or name in KERAS_OPERATIONS
+    if not custom and known and (module is None or _is_keras(module)):
+        return None
+    return f"the custom class {registered if custom and registered else name}"
+
+
+def _is_keras(module: object) -> bool:
+    return isinstance(module, str) and module.split(".")[0] in ("keras", "tf_keras")
