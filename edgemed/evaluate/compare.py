@@ -1,0 +1,188 @@
+"""Run the precisions of a bundle side by side over labelled images, one image at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from edgemed.base.errors import InputError, IntegrityError
+from edgemed.base.progress import Progress, SilentProgress
+from edgemed.base.runner import Runner
+from edgemed.bundle.manifest import GraphName, InputTensor
+from edgemed.bundle.read import Bundle
+from edgemed.evaluate.dataset import LabelledSet, SampleReader, open_labelled_set
+from edgemed.evaluate.estimate import Estimate
+from edgemed.evaluate.gate import Decision, Gate, choose, decide
+from edgemed.evaluate.head import Head, head_of
+from edgemed.evaluate.metrics import Answers, disagreement, metrics, paired_differences
+from edgemed.evaluate.record import ClassCount, Data, Evaluation, GateResult, Measured, PrecisionResult
+from edgemed.recipe.schema import Layout, Recipe, load_recipe
+from edgemed.runners.ort import OnnxRuntimeRunner
+
+CALIBRATION_FILE = "calibration.json"
+FLOAT, INT8 = "float", "int8"
+_PRECISIONS: dict[GraphName, str] = {"float": "fp32", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An evaluation, and the decisions on its gates."""
+
+    evaluation: Evaluation
+    decisions: tuple[Decision, ...]
+
+
+def evaluate_bundle(
+    bundle: Bundle, folder: Path, gates: Sequence[Gate] = (), progress: Progress | None = None
+) -> Comparison:
+    """Run the float and the INT8 graph of a bundle over labelled images, on ONNX Runtime.
+
+    Args:
+        bundle: a verified bundle.
+        folder: one subfolder per class; disjoint from the calibration images.
+        gates: what must hold; undecided and failed ones are returned, not raised.
+        progress: where to report.
+
+    Raises:
+        InputError: the model is no classifier, or the data do not fit it; see `open_labelled_set`.
+        UsageError: a gate names an unknown metric, or compares with float where there is no INT8.
+    """
+    head = head_of(bundle.manifest.outputs)
+    if len(bundle.manifest.inputs) != 1:
+        names = ", ".join(tensor.name for tensor in bundle.manifest.inputs)
+        raise InputError(f"The model has several inputs ({names}).", "Evaluate models with one image input.")
+    dataset = open_labelled_set(folder, classes=head.classes, named=head.named, seen=calibration_hashes(bundle))
+    recipe = load_recipe(bundle.file(bundle.manifest.recipe.path))
+    with ExitStack() as stack:
+        runners = _runners(bundle, stack)
+        reader = SampleReader(recipe, runners[FLOAT].specs.inputs[0], _layout(bundle.manifest.inputs[0]))
+        answers = run_all(runners, dataset, reader, head, progress or SilentProgress())
+    measured = {name: metrics(answer, dataset.truth) for name, answer in answers.items()}
+    differences = paired_differences(answers[FLOAT], answers[INT8], dataset.truth) if INT8 in answers else {}
+    decisions = tuple(decide(gate, choose(gate, measured.get(INT8, measured[FLOAT]), differences)) for gate in gates)
+    evaluation = Evaluation(
+        bundle=bundle.path.name,
+        bundle_digest=bundle.digest,
+        output=head.output,
+        threshold=head.threshold if head.binary else None,
+        data=_data(dataset),
+        results=tuple(_result(runners[name], measured[name]) for name in answers),
+        differences=_measured(differences),
+        disagreement=_disagreement(answers),
+        gates=tuple(GateResult.of(decision) for decision in decisions),
+        warnings=_warnings(bundle, dataset, recipe),
+    )
+    return Comparison(evaluation, decisions)
+
+
+def run_all(
+    runners: Mapping[str, Runner],
+    dataset: LabelledSet,
+    read: Callable[[Path], dict[str, NDArray[Any]]],
+    head: Head,
+    progress: Progress,
+) -> dict[str, Answers]:
+    """Answers of every Runner to every sample; each sample is read once and forgotten.
+
+    Raises:
+        InputError: a sample cannot be read, or an answer is not finite; names the file.
+    """
+    decided: dict[str, list[int]] = {name: [] for name in runners}
+    scores: dict[str, list[float]] = {name: [] for name in runners}
+    with progress.stage("evaluate", len(dataset.files)) as stage:
+        for file in dataset.files:
+            feeds = read(file.path)
+            for name, runner in runners.items():
+                try:
+                    decision, score = head.read(runner.infer(feeds)[head.output])
+                except InputError as error:
+                    raise InputError(f"{file.path} on {name}: {error.what}", error.hint) from error
+                decided[name].append(decision)
+                scores[name].append(score)
+            stage.advance()
+        stage.note(f"{len(dataset.files)} images")
+    return {
+        name: Answers(np.array(decided[name], dtype=np.intp), np.array(scores[name]) if head.binary else None)
+        for name in runners
+    }
+
+
+def calibration_hashes(bundle: Bundle) -> frozenset[str]:
+    """SHA-256 of every sample that the bundle was calibrated on; empty for a bundle that never was.
+
+    Raises:
+        IntegrityError: the list is missing from a calibrated bundle, or is not one.
+    """
+    if bundle.manifest.calibration is None:
+        return frozenset()
+    try:
+        document = TypeAdapter(dict[str, Any]).validate_json(bundle.read(CALIBRATION_FILE))
+        samples = TypeAdapter(list[dict[str, str]]).validate_python(document["samples"])
+        return frozenset(sample["sha256"] for sample in samples)
+    except (ValidationError, KeyError) as error:
+        raise IntegrityError(f"{CALIBRATION_FILE} does not list hashes.", "Build the bundle anew.") from error
+
+
+def _runners(bundle: Bundle, stack: ExitStack) -> dict[str, Runner]:
+    present = [name for name in _PRECISIONS if name in bundle.manifest.graphs]
+    return {
+        name: stack.enter_context(
+            OnnxRuntimeRunner(bundle.graph(name), precision=_PRECISIONS[name], bundle_digest=bundle.digest)
+        )
+        for name in present
+    }
+
+
+def _layout(tensor: InputTensor) -> Layout:
+    known: tuple[Layout, ...] = ("NHWC", "NCHW")
+    return next((layout for layout in known if layout == tensor.layout), "as-is")
+
+
+def _result(runner: Runner, estimates: Mapping[str, Estimate]) -> PrecisionResult:
+    info = runner.info
+    return PrecisionResult(
+        precision=info.precision, backend=info.backend, device=info.device, metrics=_measured(estimates)
+    )
+
+
+def _data(dataset: LabelledSet) -> Data:
+    counts = Counter(file.label for file in dataset.files)
+    return Data(
+        folder=dataset.folder.name or str(dataset.folder),
+        digest=dataset.digest,
+        samples=len(dataset.files),
+        classes=tuple(ClassCount(name=name, samples=counts[i]) for i, name in enumerate(dataset.classes)),
+        class_order=dataset.named_by,
+        duplicates=dataset.duplicates,
+    )
+
+
+def _measured(estimates: Mapping[str, Estimate]) -> dict[str, Measured]:
+    return {name: Measured.of(estimate) for name, estimate in estimates.items()}
+
+
+def _disagreement(answers: Mapping[str, Answers]) -> Measured | None:
+    if INT8 not in answers:
+        return None
+    return Measured.of(disagreement(answers[FLOAT].decided, answers[INT8].decided))
+
+
+def _warnings(bundle: Bundle, dataset: LabelledSet, recipe: Recipe) -> tuple[str, ...]:
+    found = []
+    if recipe.assumed:
+        found.append(f"The recipe was assumed ({recipe.description}); check that training used the same.")
+    if dataset.duplicates:
+        found.append(f"{dataset.duplicates} images are byte-wise copies of others: the intervals are too narrow.")
+    if bundle.manifest.calibration is not None:
+        found.append(
+            "Disjoint from the calibration images by hash; whether patients are shared cannot be seen in them."
+        )
+    return tuple(found)

@@ -1,0 +1,96 @@
+"""How a classification output is read: its classes, its score, its decision."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemed.base.errors import InputError
+from edgemed.bundle.manifest import OutputTensor
+
+_NAME_THE_TASK = 'Say in the recipe: [output] task = "binary" or "multiclass", and activation.'
+_DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Head:
+    """One classification output.
+
+    Args:
+        output: its name.
+        classes: how many classes it tells apart; 2 for a single sigmoid.
+        named: class names of the recipe, if any.
+        threshold: probability from which a binary task decides for class 1.
+        applies_sigmoid: the model ends before its sigmoid.
+        binary: decide by threshold, and report sensitivity, specificity and AUC.
+    """
+
+    output: str
+    classes: int
+    named: tuple[str, ...]
+    threshold: float
+    applies_sigmoid: bool
+    binary: bool
+
+    def read(self, value: NDArray[Any]) -> tuple[int, float]:
+        """The decided class of one sample, and the score of the positive class (of the decided one otherwise).
+
+        Raises:
+            InputError: the model answered NaN or infinity.
+        """
+        flat = np.asarray(value, dtype=np.float64).reshape(-1)
+        if not np.isfinite(flat).all():
+            raise InputError(f"The output {self.output} is NaN or infinite.", "Check the model and its recipe.")
+        if not self.binary:
+            best = int(flat.argmax())
+            return best, float(flat[best])
+        score = float(flat[-1])  # a softmax over two classes gives the positive one last
+        if self.applies_sigmoid:
+            score = 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))
+        return int(score >= self.threshold), score
+
+
+def head_of(outputs: tuple[OutputTensor, ...]) -> Head:
+    """The head of a model with one classification output.
+
+    Raises:
+        InputError: several outputs, another task, or no way to tell which task it is.
+    """
+    if len(outputs) != 1:
+        names = ", ".join(o.name for o in outputs)
+        raise InputError(f"The model has {len(outputs)} outputs ({names}).", "Evaluate models with one output.")
+    output = outputs[0]
+    width = _width(output)
+    task = output.task or _guess_task(output, width)
+    if task == "binary" and width in (1, 2) and not (width == 2 and output.activation != "softmax"):
+        return _head(output, 2, binary=True)
+    if task == "multiclass" and width > 1:
+        return _head(output, width, binary=width == 2 and output.activation == "softmax")
+    raise InputError(
+        f"The output {output.name} of task {task} with {width} values cannot be judged by folders of classes.",
+        "Evaluate binary and multiclass classifiers.",
+    )
+
+
+def _head(output: OutputTensor, classes: int, *, binary: bool) -> Head:
+    threshold = _DEFAULT_THRESHOLD if output.threshold is None else output.threshold
+    return Head(output.name, classes, output.classes, threshold, binary and output.activation == "none", binary)
+
+
+def _width(output: OutputTensor) -> int:
+    sizes = output.shape[1:] if len(output.shape) > 1 else output.shape
+    if any(size is None for size in sizes):
+        raise InputError(f"The output {output.name} has a varying size.", "Evaluate classifiers.")
+    return math.prod(size for size in sizes if size is not None)
+
+
+def _guess_task(output: OutputTensor, width: int) -> str:
+    if width == 1 and output.activation == "sigmoid":
+        return "binary"
+    if width > 1 and output.activation == "softmax":
+        return "multiclass"
+    raise InputError(f"The output {output.name} does not say what it means.", _NAME_THE_TASK)
