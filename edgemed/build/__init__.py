@@ -1,0 +1,1 @@
+"""The build: the stages in order, and the only writer of bundles."""

@@ -1,0 +1,54 @@
+"""What the user asked the build for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from edgemed.base.errors import UsageError
+from edgemed.calibrate.dataset import MAX_IMAGES
+from edgemed.graph.scales import Method
+
+Precision = Literal["int8", "fp32"]
+DEFAULT_METHOD: Method = "entropy"
+CALIBRATION_FOLDER = Path("calibration")
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of `edgemed build MODEL`; `None` means the default of design §5."""
+
+    precision: Precision = "int8"
+    calibration: Path | None = None
+    recipe: str | None = None
+    output: Path | None = None
+    force: bool = False
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    allow_code: Path | None = None
+    method: Method = DEFAULT_METHOD
+    max_images: int = MAX_IMAGES
+    devices: tuple[str, ...] = ()
+
+    def target(self, model: Path) -> Path:
+        """Where the bundle goes: `--output`, else `./<stem>.edgemed`."""
+        if self.output is not None:
+            return self.output
+        return Path(f"{model.resolve().stem}.edgemed")
+
+
+def parse_inputs(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    """Parse `NAME=1x512x512x1` options.
+
+    Raises:
+        UsageError: not of that form, or a name twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, equals, dims = text.rpartition("=")
+        parts = dims.lower().replace("×", "x").split("x")
+        if not (name and equals) or name in shapes or not all(part.isdigit() and int(part) > 0 for part in parts):
+            raise UsageError(f"--input {text} is not NAME=1x512x512x1.", "Give each input once, all sizes positive.")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes
