@@ -243,8 +243,14 @@ def opset(model: ir.Model) -> int | None:
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
 
 
-def infer_shapes(model: ir.Model) -> ir.Model:
+def infer_shapes(model: ir.Model, *, strict: bool = True) -> ir.Model:
     """Infer the type and shape of every value in place, and return the model.
+
+    Shapes that the model declares for its intermediate values are only believed where none can be inferred.
+
+    Args:
+        model: the model.
+        strict: raise on contradictions; otherwise infer as far as possible.
 
     Raises:
         InputError: types or shapes in the model contradict each other.
@@ -254,7 +260,7 @@ def infer_shapes(model: ir.Model) -> ir.Model:
 
     try:
         inferred = onnx.shape_inference.infer_shapes(
-            ir.to_proto(_without_large_weights(model)), check_type=True, strict_mode=True, data_prop=True
+            ir.to_proto(_undeclared(model)), check_type=strict, strict_mode=strict, data_prop=True
         )
     except Exception as error:
         what = f"The types or shapes in the model contradict each other: {_first_line(error)}."
@@ -267,11 +273,16 @@ def infer_shapes(model: ir.Model) -> ir.Model:
     return model
 
 
-def _without_large_weights(model: ir.Model) -> ir.Model:
-    """Copy a model, its large weights turned into inputs: shape inference copies every byte several times."""
+def _undeclared(model: ir.Model) -> ir.Model:
+    """Copy a model without the shapes of intermediate values, and with its large weights turned into inputs.
+
+    Shape inference copies every byte of the model several times.
+    """
     import onnx_ir as ir
 
     light = model.clone()
+    for value in (v for node in light.graph for v in node.outputs if not v.is_graph_output()):
+        value.shape = None
     for name, value in list(light.graph.initializers.items()):
         tensor = value.const_value
         if tensor is not None and (tensor.nbytes > _LARGE_BYTES or isinstance(tensor, ir.ExternalTensor)):
