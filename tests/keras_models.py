@@ -221,11 +221,18 @@ def rescaling(size: int = 16, seed: int = 11) -> Any:
 
 
 BUILDERS = {
-    builder.__name__: builder
-    for builder in (
-        seed_cnn, unet, resnet50, tiny_resnet, sequential, functional, multi_io, grouped, gelu, normalization, rescaling,
-    )
-}  # fmt: skip
+    "seed_cnn": seed_cnn,
+    "unet": unet,
+    "resnet50": resnet50,
+    "tiny_resnet": tiny_resnet,
+    "sequential": sequential,
+    "functional": functional,
+    "multi_io": multi_io,
+    "grouped": grouped,
+    "gelu": gelu,
+    "normalization": normalization,
+    "rescaling": rescaling,
+}
 
 
 def save(model: Any, path: Path) -> None:

@@ -6,6 +6,7 @@ All private names that are touched here are pinned by `tests/convert/test_fixes.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +61,20 @@ def constants_copied_once() -> Iterator[None]:
         yield
     finally:
         Node.update_proto = original
+
+
+@contextmanager
+def optimized_in_place() -> Iterator[None]:
+    """Keep tf2onnx from deep-copying the whole graph, weights included, before each optimizer pass.
+
+    The copies only serve to go on when a pass raises. Where this variable is set at all, tf2onnx 1.17 lets the
+    exception out instead; then the caller tries again without this.
+    """
+    os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
+    try:
+        yield
+    finally:
+        del os.environ["TF2ONNX_CATCH_ERRORS"]
 
 
 def strip_xla_attributes(graph_def: Any) -> None:

@@ -6,6 +6,7 @@ leak as inputs, Sequential models need no names, and a function that XLA would c
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,26 +72,46 @@ def freeze(loaded: Loaded) -> tuple[Any, dict[str, str], list[tuple[int | None, 
 
 
 def _convert(graph_def: Any, names: dict[str, str], loaded: Loaded, opset: int) -> onnx.ModelProto:
-    import tf2onnx
-
     fixes.register_erfc()
     fixes.restore_numpy_product()
-    tensors = list(names)
-    count = len(loaded.inputs)
     with fixes.constants_copied_once(), fixes.tf2onnx_errors() as log:
         try:
-            model, _ = tf2onnx.convert.from_graph_def(
-                graph_def, name="model", input_names=tensors[:count], output_names=tensors[count:],
-                opset=opset, tensors_to_rename=names,
-            )  # fmt: skip
+            with fixes.optimized_in_place():
+                model = _tf2onnx(graph_def, names, len(loaded.inputs), opset)
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception:
             _raise_logged(log, loaded.layers)
-            raise InputError(
-                f"The model cannot be converted to ONNX: {str(error)[:300]}.", "Report it with --debug's output."
-            ) from error
+            model = _convert_again(graph_def, names, loaded, opset)
     _raise_logged(log, loaded.layers)
+    return model
+
+
+def _convert_again(graph_def: Any, names: dict[str, str], loaded: Loaded, opset: int) -> onnx.ModelProto:
+    """Slower, but an optimizer pass that raises is left out."""
+    try:
+        return _tf2onnx(graph_def, names, len(loaded.inputs), opset)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The model cannot be converted to ONNX: {str(error)[:300]}.", "Report it with --debug's output."
+        ) from error
+
+
+def _tf2onnx(graph_def: Any, names: dict[str, str], inputs: int, opset: int) -> onnx.ModelProto:
+    import tf2onnx
+
+    tensors = list(names)
+    model: onnx.ModelProto
+    model, _ = tf2onnx.convert.from_graph_def(
+        graph_def,
+        name="model",
+        input_names=tensors[:inputs],
+        output_names=tensors[inputs:],
+        opset=opset,
+        tensors_to_rename=names,
+    )
     return model
 
 
@@ -112,7 +133,8 @@ def layer_of(node: str, layers: tuple[LayerInfo, ...]) -> str:
     parts = node.split("/")
     for start in range(len(parts) - 1, -1, -1):
         for end in range(len(parts), start, -1):  # layer names may hold slashes themselves (conv1/conv)
-            layer = by_name.get("/".join(parts[start:end]))
+            name = "/".join(parts[start:end])
+            layer = by_name.get(name) or by_name.get(re.sub(r"_\d+$", "", name))  # a second trace counts its scopes on
             if layer is not None:
                 return f"The layer '{layer.name}' ({layer.class_name})"
     return f"The node '{node}'"

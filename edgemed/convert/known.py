@@ -4,7 +4,12 @@ Listed from Keras 3.15.1; a test compares them with the installed Keras. A class
 treated as custom code, which errs on the safe side.
 """
 
-KERAS_CLASSES = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+KERAS_CLASSES = _words(
     """
     AWQConfig AWQDTypePolicy AbsMaxQuantizer Activation ActivityRegularization AdaptiveAveragePooling1D
     AdaptiveAveragePooling2D AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D
@@ -38,11 +43,11 @@ KERAS_CLASSES = frozenset(
     Zeros constant glorot_normal glorot_uniform he_normal he_uniform identity l1 l1_l2 l2 lecun_normal
     lecun_uniform max_norm min_max_norm non_neg ones orthogonal orthogonal_regularizer random_normal
     random_uniform stft truncated_normal unit_norm variance_scaling zeros
-    """.split()
+    """
 )
 """Layers, models, initializers, regularizers, constraints, dtype policies, with their aliases."""
 
-KERAS_OPERATIONS = frozenset(
+KERAS_OPERATIONS = _words(
     """
     Abs Absolute AdaptiveAveragePool AdaptiveMaxPool Add AffineTransform All AllClose Amax Amin Angle Any Append
     Arange Arccos Arccosh Arcsin Arcsinh Arctan Arctan2 Arctanh Argmax Argmin Argpartition Argsort Array
@@ -71,7 +76,7 @@ KERAS_OPERATIONS = frozenset(
     Switch Take TakeAlongAxis Tan Tanh TanhShrink Tensordot Threshold Tile TopK Trace Transpose Trapezoid Tril
     Triu TrueDivide Trunc Unfold Unique UnravelIndex Unstack Vander Var Vdot VectorizedMap View ViewAsComplex
     ViewAsReal Vsplit Vstack Where WhileLoop ZerosLike
-    """.split()
+    """
 )
 """Functions of `keras.ops` that stand in a functional model as nodes."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgemed.base.errors import InputError, ResourceError, UnsafeModelError
 from edgemed.base.runner import TensorSpec
+from edgemed.convert.known import KERAS_OPERATIONS
 from edgemed.convert.scan import Scan
 from edgemed.convert.shapes import fix_shapes
 from edgemed.convert.types import LayerInfo
@@ -272,8 +273,13 @@ def _explain(error: Exception, scan: Scan) -> InputError:
     name = next((match.group(1) for pattern in _MISSING if (match := pattern.search(text))), None)
     if scan.keras2:
         return InputError(
-            f"The file was written by Keras {scan.written_by or '2'}, and Keras 3 cannot load it: {_first_line(error)}.",
+            f"Keras {scan.written_by or '2'} wrote the file, and Keras 3 cannot load it: {_first_line(error)}.",
             "Files written by Keras 2 come with a later version; save it again with Keras 3, or as a SavedModel.",
+        )
+    if name in KERAS_OPERATIONS:
+        return InputError(
+            f"Keras cannot load the operation '{name}' from a .h5 file.",
+            "Save the model again with model.save('model.keras'), or put a layer (such as Rescaling) in its place.",
         )
     if name is not None:
         return UnsafeModelError(

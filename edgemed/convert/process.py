@@ -43,7 +43,7 @@ class KerasModel:
     """A Keras model in a child process of its own.
 
     Nothing is started before `convert`. Use it as a context manager: leaving the block, by whatever way, kills the
-    child's whole process group; the kernel does it when the parent dies.
+    child's whole process group; the kernel kills the child when the parent dies, or the thread that called `convert`.
 
     Args:
         model: a `.h5` or `.keras` file, or a SavedModel directory.
@@ -122,13 +122,14 @@ class KerasModel:
 
         Raises:
             InputError: a feed does not fit.
-            ChildError: `convert` has not run, or the child died.
+            ChildError: the child died.
+            RuntimeError: `convert` has not run.
         """
         import numpy as np
 
         if self._child is None or self._converted is None:
-            raise ChildError("There is no converted model to ask.", "Call convert() first.")
-        arrays = {}
+            raise RuntimeError("reference() needs convert() first")
+        arrays: dict[str, NDArray[np.generic]] = {}
         for sample, feed in enumerate(feeds):
             _check_feed(feed, self._converted.inputs)
             arrays |= {f"{sample}/{i}": feed[spec.name] for i, spec in enumerate(self._converted.inputs)}
@@ -175,6 +176,7 @@ class _Child:
 
     def __init__(self, workdir: Path) -> None:
         self._log = workdir / "convert.log"
+        self._killed = False
         request_read, request_write = os.pipe()
         answer_read, answer_write = os.pipe()
         try:
@@ -254,7 +256,10 @@ class _Child:
         return ""
 
     def kill(self) -> None:
-        """Kill the child's process group and reap the child."""
+        """Kill the child's process group and reap the child; once, since its number may be another's afterwards."""
+        if self._killed:
+            return
+        self._killed = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

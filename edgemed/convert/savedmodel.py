@@ -147,6 +147,6 @@ def _check_nodes(functions: dict[str, list[_Node]], directory: Path) -> None:
             if forbidden or reaches:
                 what = op if forbidden else f"a call of {sorted(node.calls & saver)[0]}"
                 raise UnsafeModelError(
-                    f"{directory.name} holds {what} (node '{node.name}'), which can touch files, Python or the network.",
+                    f"{directory.name} has {what} (node '{node.name}'), which can touch files, Python or a network.",
                     "Export the model without it; edgemed never runs such a graph.",
                 )

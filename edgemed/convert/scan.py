@@ -29,9 +29,11 @@ _MAX_MEMBERS = 10_000
 _MAX_RATIO = 200  # float weights do not compress 200-fold; a zip bomb does
 _MAX_DEPTH = 200
 
-_DATA_CLASSES = frozenset("__keras_tensor__ __tensor__ __numpy__ __bytes__ __ellipsis__ __slice__ __typespec__".split())
+_DATA_CLASSES = frozenset(
+    {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__typespec__"}
+)
 _KERAS2_ONLY = frozenset(
-    "TFOpLambda SlicingOpLambda ClassMethod InstanceMethod InstanceProperty TensorFlowOpLayer".split()
+    {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer"}
 )
 _SKIPPED = frozenset({"compile_config", "build_config"})  # never deserialized: models load with compile=False
 
@@ -216,6 +218,7 @@ def _code_in(value: Any, layer: str, depth: int) -> Iterator[str]:
             phrase = _judge(value)
             if phrase:
                 yield f"layer '{layer}' ({phrase})" if layer else phrase
+                return
         for key, item in value.items():
             if key not in _SKIPPED:
                 yield from _code_in(item, layer, depth + 1)
@@ -242,7 +245,11 @@ def _judge(value: dict[str, Any]) -> str | None:
         return None
     if name == "function":
         own = module in (None, "builtins") or _is_keras(module)
-        return None if own and ">" not in str(registered or "") else f"the custom function {value.get('config')}"
+        return (
+            None
+            if own and ">" not in f"{registered}{value.get('config')}"
+            else f"the custom function {value.get('config')}"
+        )
     custom = ">" in name or (isinstance(registered, str) and ">" in registered)
     known = name in KERAS_CLASSES or name in KERAS_OPERATIONS
     if not custom and known and (module is None or _is_keras(module)):
