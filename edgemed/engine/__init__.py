@@ -1,0 +1,1 @@
+"""The only room that imports tensorrt and tensorrt_rtx: one bridge, graph to plan, plans kept on the board."""
