@@ -57,7 +57,7 @@ demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
 	$(BIN)/python -m examples.demo.train demo
 
 example-chest: $(STAMP)  ## the same on chest X-rays: make example-chest DATA=/path/pneumoniamnist.npz
-	$(BIN)/python -m examples.chest.train demo/chest --data $(DATA)
+	$(BIN)/python -m examples.chest.train demo-chest --data $(DATA)
 
 schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python scripts/make_schemas.py
