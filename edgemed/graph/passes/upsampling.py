@@ -146,7 +146,9 @@ def _trace(chain: list[ir.Node], shape: tuple[int, ...]) -> Indices | None:
     import numpy as np
 
     size = math.prod(shape)
-    indices: Indices = np.arange(size, dtype=np.int32 if size < 1 << 31 else np.int64).reshape(shape)
+    small = size < 1 << 31
+    indices: Indices = np.arange(size, dtype=np.int32) if small else np.arange(size, dtype=np.int64)
+    indices = indices.reshape(shape)
     for node in chain:
         target = static_shape(node.outputs[0])
         if target is None:
