@@ -42,7 +42,7 @@ contracts: $(STAMP)  ## who may import whom
 	$(BIN)/lint-imports --config importlinter.toml --no-cache
 
 licences: $(STAMP)  ## licences of everything that edgemed needs at run time
-	$(BIN)/python scripts/licence_gate.py
+	$(BIN)/python -m scripts.licence_gate
 
 bindings: $(STAMP)
 	@if test -f $(FETCH); then $(BIN)/python $(FETCH); fi
@@ -60,7 +60,7 @@ example-chest: $(STAMP)  ## the same on chest X-rays: make example-chest DATA=/p
 	$(BIN)/python -m examples.chest.train demo-chest --data $(DATA)
 
 schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
-	$(BIN)/python scripts/make_schemas.py
+	$(BIN)/python -m scripts.make_schemas
 
 constraints: $(STAMP)  ## choose and pin the newest versions that fit, for each Python
 	$(BIN)/python -m pip install --quiet uv

@@ -1,0 +1,222 @@
+"""The shipped JSON Schemas: they are what the models say, and they judge documents as the models do."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from edgemed.base.resources import shipped
+from edgemed.base.toml import read_toml
+from scripts import make_schemas
+
+HASH = "0" * 64
+TENSOR = {"name": "x", "dtype": "float32", "shape": [1, None]}
+
+DOCUMENTS: dict[str, dict[str, Any]] = {
+    "calibration-set": {
+        "schema": "edgemed/calibration-set/1",
+        "samples": [{"file": "a/b.png", "sha256": HASH}],
+        "found": 1,
+        "digest": HASH,
+    },
+    "device-profile": {
+        "schema": "edgemed/device-profile/1",
+        "name": "Board",
+        "kind": "jetson",
+        "soc": "soc",
+        "compute_capability": "8.7",
+        "int8": True,
+        "figures": [{"quantity": "int8_tops", "value": 40.0, "verified": False}],
+        "software": [
+            {"jetpack": ["6.1"], "python": "3.10", "cuda": "12.6", "tensorrt": "10.3", "opset": 20, "dla": False}
+        ],
+    },
+    "engine": {
+        "schema": "edgemed/engine/1",
+        "key": {
+            "bundle": HASH,
+            "flavour": "tensorrt",
+            "version": "10.3",
+            "compute_capability": "8.7",
+            "board": "orin-nano-8gb",
+            "precision": "int8",
+        },
+        "plan_sha256": HASH,
+        "plan_bytes": 1,
+        "graph": "graphs/int8.onnx",
+        "graph_sha256": HASH,
+        "strongly_typed": False,
+        "inputs": [TENSOR],
+        "outputs": [TENSOR],
+        "layer_count": 1,
+        "build_seconds": 0.5,
+        "created": "2025-01-01T00:00:00Z",
+        "edgemed": "0.1.0",
+    },
+    "evaluation": {
+        "schema": "edgemed/evaluation/1",
+        "bundle": "m.edgemed",
+        "bundle_digest": HASH,
+        "output": "y",
+        "threshold": 0.5,
+        "data": {
+            "folder": "test",
+            "digest": HASH,
+            "samples": 2,
+            "classes": [{"name": "a", "samples": 2}],
+            "class_order": "recipe",
+            "duplicates": 0,
+        },
+        "results": [
+            {
+                "precision": "fp32",
+                "backend": "onnxruntime",
+                "device": "cpu",
+                "metrics": {"accuracy": {"value": 0.5, "n": 2, "low": 0.1, "high": 0.9}},
+            }
+        ],
+        "differences": {},
+        "disagreement": None,
+    },
+    "manifest": {
+        "schema": "edgemed/bundle/1",
+        "name": "m",
+        "created": "2025-01-01T00:00:00Z",
+        "edgemed": "0.1.0",
+        "source": {"file": "m.h5", "sha256": HASH, "format": "keras-h5", "versions": {}},
+        "inputs": [{**TENSOR, "layout": "NCHW"}],
+        "outputs": [{**TENSOR, "layout": "NC"}],
+        "precision": "int8",
+        "recipe": {"path": "recipe.toml", "sha256": HASH, "assumed": False},
+        "graphs": {"float": {"path": "graphs/float.onnx", "sha256": HASH, "opset": 17, "ir_version": 8}},
+        "fidelity": {"samples": 8, "float_vs_keras": []},
+        "golden": {"path": "golden.npz", "samples": 8, "tolerance": {"fp32": {"y": 1e-4}}},
+        "files": {"golden.npz": {"sha256": HASH, "size": 1}},
+    },
+    "recipe": {
+        "input": {"color": "rgb", "size": [32, 64], "scaling": {"divisor": 255.0}},
+        "output": {"task": "binary", "classes": ["a", "b"], "threshold": 0.5},
+    },
+    "scales": {
+        "schema": "edgemed/scales/1",
+        "method": "entropy",
+        "images": 8,
+        "data_digest": HASH,
+        "recipe_digest": HASH,
+        "graph_digest": HASH,
+        "tensors": {"conv": {"amax": 127.0, "scale": 1.0, "seen": 130.0}},
+    },
+}
+
+# (document, path to a value in it, what it is broken to)
+BROKEN: list[tuple[str, list[str | int], Any]] = [
+    ("calibration-set", ["schema"], "edgemed/calibration-set/2"),
+    ("calibration-set", ["samples"], []),
+    ("calibration-set", ["samples", 0, "sha256"], "00"),
+    ("device-profile", ["kind"], "toaster"),
+    ("device-profile", ["compute_capability"], "sm_87"),
+    ("device-profile", ["figures", 0, "value"], 0),
+    ("device-profile", ["software", 0, "jetpack"], []),
+    ("engine", ["key", "precision"], "int4"),
+    ("engine", ["plan_bytes"], 0),
+    ("evaluation", ["results", 0, "metrics", "accuracy", "n"], 0),
+    ("evaluation", ["data", "digest"], HASH.upper() + "A"),
+    ("manifest", ["files", "../escape"], {"sha256": HASH, "size": 1}),
+    ("manifest", ["files", ".hidden"], {"sha256": HASH, "size": 1}),
+    ("manifest", ["files", "golden.npz", "size"], -1),
+    ("manifest", ["graphs", "int4"], {"path": "g.onnx", "sha256": HASH, "opset": 17, "ir_version": 8}),
+    ("manifest", ["recipe", "path"], "/etc/passwd"),
+    ("manifest", ["fidelity", "samples"], 0),
+    ("recipe", ["input", "size"], [32]),
+    ("recipe", ["input", "size"], [0, 64]),
+    ("recipe", ["input", "color"], "cmyk"),
+    ("recipe", ["output", "threshold"], 1.5),
+    ("scales", ["method"], "guess"),
+    ("scales", ["images"], 0),
+    ("scales", ["tensors", "conv", "scale"], 0),
+    ("scales", ["tensors", "conv", "amax"], -1),
+]
+
+
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    path = make_schemas.FOLDER / f"{name}.schema.json"
+    return jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+
+
+def assert_refused(name: str, document: dict[str, Any]) -> None:
+    assert not validator(name).is_valid(document)
+    with pytest.raises(ValidationError):
+        make_schemas.MODELS[name].model_validate_json(json.dumps(document))
+
+
+def test_there_is_a_file_for_each_model_and_no_other() -> None:
+    assert {path.name for path in make_schemas.FOLDER.iterdir()} == {path.name for path, _ in make_schemas.files()}
+
+
+@pytest.mark.parametrize(("path", "text"), list(make_schemas.files()), ids=lambda value: getattr(value, "name", ""))
+def test_files_are_as_generated(path: Path, text: str) -> None:
+    assert path.read_text(encoding="utf-8") == text, "run `make schemas`"
+
+
+@pytest.mark.parametrize("name", make_schemas.MODELS)
+def test_schemas_are_valid_and_named(name: str) -> None:
+    schema = validator(name).schema
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
+    assert schema["$id"] == f"urn:edgemed:schema:{name}:1"
+    assert schema["description"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_documents_pass_and_survive_the_model(name: str) -> None:
+    validator(name).validate(DOCUMENTS[name])
+    model = make_schemas.MODELS[name].model_validate_json(json.dumps(DOCUMENTS[name]))
+    written = json.loads(model.model_dump_json(by_alias=True))
+    validator(name).validate(written)
+    assert make_schemas.MODELS[name].model_validate_json(json.dumps(written)) == model
+
+
+def test_every_model_has_a_document() -> None:
+    assert set(DOCUMENTS) == set(make_schemas.MODELS)
+
+
+@pytest.mark.parametrize(("name", "path", "value"), BROKEN)
+def test_broken_values_are_refused(name: str, path: list[str | int], value: Any) -> None:
+    document: Any = copy.deepcopy(DOCUMENTS[name])
+    place = document
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = value
+    assert_refused(name, document)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_unknown_keys_are_refused(name: str) -> None:
+    assert_refused(name, {**DOCUMENTS[name], "surprise": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [(name, key) for name in DOCUMENTS for key in validator(name).schema.get("required", [])]
+)
+def test_missing_keys_are_refused(name: str, key: str) -> None:
+    assert_refused(name, {k: v for k, v in DOCUMENTS[name].items() if k != key})
+
+
+SHIPPED = [("device-profile", path) for path in shipped("profiles").values()] + [
+    ("recipe", path) for path in shipped("calibration").values()
+]
+
+
+@pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))
+def test_shipped_files_pass(name: str, path: Path) -> None:
+    validator(name).validate(read_toml(path))
+
+
+def test_device_profiles_are_shipped() -> None:
+    assert any(name == "device-profile" for name, _ in SHIPPED)
