@@ -16,20 +16,25 @@ from pydantic import TypeAdapter, ValidationError
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.progress import Progress, SilentProgress
 from edgemed.base.runner import Runner
-from edgemed.bundle.manifest import GraphName, InputTensor
 from edgemed.bundle.read import Bundle
-from edgemed.evaluate.dataset import LabelledSet, SampleReader, open_labelled_set
+from edgemed.evaluate.bundled import precisions, reader_of, runner_of
+from edgemed.evaluate.dataset import LabelledSet, open_labelled_set
 from edgemed.evaluate.estimate import Estimate
-from edgemed.evaluate.gate import Decision, Gate, choose, decide
+from edgemed.evaluate.gate import Decision, Gate, check_gate, decide
 from edgemed.evaluate.head import Head, head_of
-from edgemed.evaluate.metrics import Answers, disagreement, metrics, paired_differences
+from edgemed.evaluate.metrics import (
+    BINARY_METRICS,
+    MULTICLASS_METRICS,
+    Answers,
+    disagreement,
+    metrics,
+    paired_differences,
+)
 from edgemed.evaluate.record import ClassCount, Data, Evaluation, GateResult, Measured, PrecisionResult
-from edgemed.recipe.schema import Layout, Recipe, load_recipe
-from edgemed.runners.ort import OnnxRuntimeRunner
+from edgemed.recipe.schema import Recipe
 
 CALIBRATION_FILE = "calibration.json"
-FLOAT, INT8 = "float", "int8"
-_PRECISIONS: dict[GraphName, str] = {"float": "fp32", "int8": "int8"}
+FLOAT, INT8 = "fp32", "int8"
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,20 @@ def evaluate_bundle(
         UsageError: a gate names an unknown metric, or compares with float where there is no INT8.
     """
     head = head_of(bundle.manifest.outputs)
-    if len(bundle.manifest.inputs) != 1:
-        names = ", ".join(tensor.name for tensor in bundle.manifest.inputs)
-        raise InputError(f"The model has several inputs ({names}).", "Evaluate models with one image input.")
+    has_int8 = INT8 in precisions(bundle)
+    for gate in gates:
+        check_gate(gate, BINARY_METRICS if head.binary else MULTICLASS_METRICS, has_int8=has_int8)
     dataset = open_labelled_set(folder, classes=head.classes, named=head.named, seen=calibration_hashes(bundle))
-    recipe = load_recipe(bundle.file(bundle.manifest.recipe.path))
+    reader = reader_of(bundle)
     with ExitStack() as stack:
-        runners = _runners(bundle, stack)
-        reader = SampleReader(recipe, runners[FLOAT].specs.inputs[0], _layout(bundle.manifest.inputs[0]))
-        answers = run_all(runners, dataset, reader, head, progress or SilentProgress())
+        runners: dict[str, Runner] = {name: stack.enter_context(runner_of(bundle, name)) for name in precisions(bundle)}
+        answers = run_all(runners, dataset, reader.read, head, progress or SilentProgress())
     measured = {name: metrics(answer, dataset.truth) for name, answer in answers.items()}
-    differences = paired_differences(answers[FLOAT], answers[INT8], dataset.truth) if INT8 in answers else {}
-    decisions = tuple(decide(gate, choose(gate, measured.get(INT8, measured[FLOAT]), differences)) for gate in gates)
+    differences = paired_differences(answers[FLOAT], answers[INT8], dataset.truth) if has_int8 else {}
+    decisions = tuple(
+        decide(gate, (differences if gate.paired else measured[INT8 if has_int8 else FLOAT])[gate.metric])
+        for gate in gates
+    )
     evaluation = Evaluation(
         bundle=bundle.path.name,
         bundle_digest=bundle.digest,
@@ -78,7 +85,7 @@ def evaluate_bundle(
         differences=_measured(differences),
         disagreement=_disagreement(answers),
         gates=tuple(GateResult.of(decision) for decision in decisions),
-        warnings=_warnings(bundle, dataset, recipe),
+        warnings=_warnings(bundle, dataset, reader.recipe),
     )
     return Comparison(evaluation, decisions)
 
@@ -129,21 +136,6 @@ def calibration_hashes(bundle: Bundle) -> frozenset[str]:
         return frozenset(sample["sha256"] for sample in samples)
     except (ValidationError, KeyError) as error:
         raise IntegrityError(f"{CALIBRATION_FILE} does not list hashes.", "Build the bundle anew.") from error
-
-
-def _runners(bundle: Bundle, stack: ExitStack) -> dict[str, Runner]:
-    present = [name for name in _PRECISIONS if name in bundle.manifest.graphs]
-    return {
-        name: stack.enter_context(
-            OnnxRuntimeRunner(bundle.graph(name), precision=_PRECISIONS[name], bundle_digest=bundle.digest)
-        )
-        for name in present
-    }
-
-
-def _layout(tensor: InputTensor) -> Layout:
-    known: tuple[Layout, ...] = ("NHWC", "NCHW")
-    return next((layout for layout in known if layout == tensor.layout), "as-is")
 
 
 def _result(runner: Runner, estimates: Mapping[str, Estimate]) -> PrecisionResult:

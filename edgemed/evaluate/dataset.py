@@ -6,17 +6,13 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_file, sha256_json
-from edgemed.base.runner import TensorSpec
-from edgemed.imaging.read import ARRAY_SUFFIXES, list_samples, read_arrays, read_image
-from edgemed.recipe.apply import Preprocessor
-from edgemed.recipe.schema import Layout, Recipe
+from edgemed.imaging.read import list_samples
 
 _NAME_THE_CLASSES = "Name them in the order of the model's output in the recipe: [output] classes = [...]."
 
@@ -115,38 +111,6 @@ def class_order(folders: list[str], named: tuple[str, ...], classes: int) -> tup
     if all(name.isdecimal() for name in folders) and folders != sorted(folders, key=int):
         raise InputError(f"The order of the class folders {have} is ambiguous.", _NAME_THE_CLASSES)
     return tuple(folders)
-
-
-@dataclass(frozen=True)
-class SampleReader:
-    """Turns a file into feeds of a model with one input: images through the recipe, arrays as they are."""
-
-    recipe: Recipe
-    spec: TensorSpec
-    layout: Layout
-
-    def __call__(self, path: Path) -> dict[str, NDArray[Any]]:
-        """Feeds of one sample.
-
-        Raises:
-            InputError: unreadable, refused by the recipe, or of another shape; names the file.
-        """
-        if path.suffix.lower() in ARRAY_SUFFIXES:
-            return {self.spec.name: self._array(path)}
-        if self.recipe.raw:
-            raise InputError(f"{path} is an image, and the recipe takes arrays as they are.", "Give NPY files.")
-        image = read_image(path)
-        try:
-            return {self.spec.name: Preprocessor(self.recipe, self.spec, self.layout)(image.pixels)}
-        except InputError as error:
-            raise InputError(f"{path}: {error.what}", error.hint) from error
-
-    def _array(self, path: Path) -> NDArray[Any]:
-        arrays = read_arrays(path)
-        if len(arrays) != 1:
-            raise InputError(f"{path} holds {len(arrays)} arrays.", "Give one array per file.")
-        array = next(iter(arrays.values()))
-        return (array[None] if array.ndim == len(self.spec.shape) - 1 else array).astype(self.spec.dtype)
 
 
 def _samples(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,18 +95,21 @@ def decide(gate: Gate, estimate: Estimate) -> Decision:
     return Decision(gate, verdict, estimate.value, bounds.low, bounds.high, estimate.n, more)
 
 
-def choose(gate: Gate, metrics: Mapping[str, Estimate], differences: Mapping[str, Estimate]) -> Estimate:
-    """The estimate that a gate is about.
+def check_gate(gate: Gate, metrics: Collection[str], *, has_int8: bool) -> None:
+    """Refuse a gate that could not be decided, before anything is run.
+
+    Args:
+        gate: the gate.
+        metrics: names of the metrics there will be.
+        has_int8: whether there is an INT8 model to compare with float.
 
     Raises:
-        UsageError: there is no such metric, or nothing to compare with float.
+        UsageError: there is no such metric, or nothing to compare.
     """
-    if gate.paired and not differences:
+    if gate.paired and not has_int8:
         raise UsageError(f"The gate '{gate.text}' compares INT8 with float, and there is no INT8 model.", _HINT)
-    known = differences if gate.paired else metrics
-    if gate.metric not in known:
-        raise UsageError(f"There is no metric '{gate.metric}' for this model.", f"It has: {', '.join(known)}.")
-    return known[gate.metric]
+    if gate.metric not in metrics:
+        raise UsageError(f"There is no metric '{gate.metric}' for this model.", f"It has: {', '.join(metrics)}.")
 
 
 def enforce(decisions: Sequence[Decision]) -> None:

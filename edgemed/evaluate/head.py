@@ -66,7 +66,7 @@ def head_of(outputs: tuple[OutputTensor, ...]) -> Head:
     output = outputs[0]
     width = _width(output)
     task = output.task or _guess_task(output, width)
-    if task == "binary" and width in (1, 2) and not (width == 2 and output.activation != "softmax"):
+    if task == "binary" and (width == 1 or (width == 2 and output.activation == "softmax")):
         return _head(output, 2, binary=True)
     if task == "multiclass" and width > 1:
         return _head(output, width, binary=width == 2 and output.activation == "softmax")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemed.base.errors import GateError, InconclusiveError, UsageError
-from edgemed.evaluate.gate import Gate, choose, decide, describe, enforce, parse_gate
+from edgemed.evaluate.gate import Gate, check_gate, decide, describe, enforce, parse_gate
 from edgemed.evaluate.proportions import PairedDifference, Proportion
 
 
@@ -99,10 +99,9 @@ def test_describe_gives_the_sign_of_a_difference() -> None:
     assert describe(decision).startswith("accuracy INT8 − float is +0.0100")
 
 
-def test_choose_refuses_what_is_not_there() -> None:
-    known = {"accuracy": Proportion(9, 10)}
+def test_a_gate_that_cannot_be_decided_is_refused() -> None:
     with pytest.raises(UsageError, match="no metric 'auc'"):
-        choose(parse_gate("auc >= 0.9"), known, {})
+        check_gate(parse_gate("auc >= 0.9"), ("accuracy",), has_int8=True)
     with pytest.raises(UsageError, match="no INT8 model"):
-        choose(parse_gate("accuracy >= float"), known, {})
-    assert choose(parse_gate("accuracy >= 0.5"), known, {}) is known["accuracy"]
+        check_gate(parse_gate("accuracy >= float"), ("accuracy",), has_int8=False)
+    check_gate(parse_gate("accuracy >= 0.5"), ("accuracy",), has_int8=False)

@@ -1,0 +1,80 @@
+"""`edgemed evaluate`: float and INT8 side by side on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgemed.cli.console import ConsoleProgress, out, print_json
+
+if TYPE_CHECKING:
+    from edgemed.evaluate.record import Evaluation, Measured
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="NAME.edgemed")],
+    data: Annotated[Path, typer.Argument(help="Directory with one folder of images per class.")],
+    *,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR", help="What must hold, e.g. 'auc >= float - 0.005'; may be repeated.", show_default=False
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure BUNDLE on labelled DATA: each metric with n and its 95 % interval.
+
+    A gate passes when its one-sided 95 % bound clears the limit; a failed gate is exit code 1, an undecided one 3.
+    """
+    from edgemed.bundle.read import open_bundle
+    from edgemed.evaluate.compare import evaluate_bundle
+    from edgemed.evaluate.gate import enforce, parse_gate
+
+    gates = [parse_gate(text) for text in gate or ()]
+    comparison = evaluate_bundle(open_bundle(bundle), data, gates, ConsoleProgress())
+    if json:
+        print_json(comparison.evaluation.model_dump(mode="json", by_alias=True))
+    else:
+        _print(comparison.evaluation)
+    enforce(comparison.decisions)
+
+
+def _print(evaluation: Evaluation) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("metric")
+    table.add_column("n", justify="right")
+    for result in evaluation.results:
+        table.add_column("float" if result.precision == "fp32" else result.precision.upper())
+    if evaluation.differences:
+        table.add_column("difference")
+    for name, first in evaluation.results[0].metrics.items():
+        cells = [_cell(result.metrics[name]) for result in evaluation.results]
+        if evaluation.differences:
+            cells.append(_cell(evaluation.differences[name], signed=True))
+        table.add_row(name, str(first.n), *cells)
+    out.print(table)
+    for line in _notes(evaluation):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    counts = ", ".join(f"{c.name} {c.samples}" for c in evaluation.data.classes)
+    lines = [f"{evaluation.data.samples} images ({counts}; classes {evaluation.data.class_order})"]
+    if evaluation.threshold is not None:
+        lines.append(f"positive: {evaluation.data.classes[-1].name}, from a probability of {evaluation.threshold:g}")
+    if evaluation.disagreement is not None:
+        share = evaluation.disagreement
+        count = round(share.value * share.n)
+        lines.append(f"float and INT8 decide differently on {count} of {share.n} (at most {share.high:.1%})")
+    lines += [f"gate '{g.gate}': {g.verdict} (bounds {g.low:+.4f} to {g.high:+.4f})" for g in evaluation.gates]
+    return lines + [f"note: {text}" for text in evaluation.warnings]
+
+
+def _cell(measured: Measured, *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{measured.value:{sign}.4f} ({measured.low:{sign}.4f} to {measured.high:{sign}.4f})"
