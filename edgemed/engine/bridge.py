@@ -48,12 +48,12 @@ def load_bridge(flavour: Flavour) -> Bridge:
         return bridge_over(require(flavour, extra="rtx", purpose="compile TensorRT-RTX plans"), flavour)
     try:
         return bridge_over(require(flavour, extra="tensorrt", purpose="build and run TensorRT engines"), flavour)
-    except MissingSoftwareError as error:
+    except MissingSoftwareError as missing:
         raise MissingSoftwareError(
-            error.what,
+            missing.what,
             "On a Jetson it is JetPack's (sudo apt install nvidia-jetpack), seen from a virtual environment made with "
             "--system-site-packages; on x86-64 install it with: pip install 'edgemed[tensorrt]'",
-        ) from error
+        ) from missing
 
 
 @cache

@@ -11,7 +11,7 @@ from edgemed.base.progress import Stage
 from edgemed.engine.bridge import Native
 
 _SCALE = 1000  # a bar's steps; TensorRT's own counts differ per phase and nest
-_POLL_S = 0.1  # how long a signal may wait; `Thread.join` without a timeout would hold it back
+_POLL_S = 0.1
 
 Result = TypeVar("Result")
 
@@ -88,19 +88,29 @@ def make_monitor(trt: Native, phases: PhaseTree) -> Native:
 
 
 class _Call(Generic[Result]):
-    """Runs a function in a thread and keeps what it returned or raised."""
+    """Runs a function in a thread and keeps what it returned or raised.
+
+    Its end is an event: `Thread.join` that a signal interrupts takes the thread for ended (Python before 3.13).
+    """
 
     def __init__(self, function: Callable[[], Result]) -> None:
         self._function = function
+        self._ended = threading.Event()
         self._result: list[Result] = []
         self._error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name="engine-build", daemon=True)
+        threading.Thread(target=self._run, name="engine-build").start()
 
     def _run(self) -> None:
         try:
             self._result.append(self._function())
         except BaseException as error:  # handed on to the thread that waits
             self._error = error
+        finally:
+            self._ended.set()
+
+    def wait(self) -> None:
+        while not self._ended.wait(_POLL_S):
+            pass
 
     def outcome(self) -> Result:
         if self._error is not None:
@@ -116,24 +126,18 @@ def interruptible(build: Callable[[], Result], cancel: threading.Event) -> Resul
     (TensorRT 8.6 has no monitor).
     """
     call = _Call(build)
-    call.thread.start()
     try:
-        _wait(call.thread)
+        call.wait()
     except BaseException:
         cancel.set()
-        _wait_or_die(call.thread)
+        _wait_or_die(call)
         raise
     return call.outcome()
 
 
-def _wait(thread: threading.Thread) -> None:
-    while thread.is_alive():
-        thread.join(_POLL_S)
-
-
-def _wait_or_die(thread: threading.Thread) -> None:
+def _wait_or_die(call: _Call[Result]) -> None:
     try:
-        _wait(thread)
+        call.wait()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)

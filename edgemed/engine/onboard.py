@@ -80,7 +80,7 @@ def build_on_device(
     precision = precision or bundle.manifest.precision
     check_precision(here.compute_capability, precision, dla_core)
     bridge = load_bridge(_choose_flavour(here))
-    graphs: dict[str, GraphRef] = {name: ref for name, ref in bundle.manifest.graphs.items()}
+    graphs: dict[str, GraphRef] = dict(bundle.manifest.graphs.items())
     ref = graphs[choose_graph(graphs, precision, strongly_typed=bridge.strongly_typed)]
     key = _key(bundle, bridge, here, precision, dla_core)
     folder = state_dir() / "engines" / bundle.digest / key_slug(key)
