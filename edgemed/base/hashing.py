@@ -37,6 +37,12 @@ def sha256_tree(path: Path) -> str:
     return sha256_json(entries)
 
 
+def tree_bytes(path: Path) -> int:
+    """Size of a file, or of all files below a directory, in bytes."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def canonical_json(value: Any) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, NaN refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

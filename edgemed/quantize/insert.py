@@ -6,6 +6,7 @@ int8 behind a lone DequantizeLinear are a later addition).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +54,15 @@ def weight_scales(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]
     amax = np.abs(weight).max(axis=others)
     scales: NDArray[np.float32] = np.maximum(amax / np.float32(INT8_MAX), np.float32(SMALLEST_SCALE))
     return scales.astype(np.float32)
+
+
+def weight_sqnr_db(weight: NDArray[np.float32], axis: int) -> float | None:
+    """Signal-to-quantization-noise ratio of a weight, per-channel int8; `None` where nothing is lost."""
+    shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
+    scale = weight_scales(weight, axis).reshape(shape)
+    noise = float(((np.rint(weight / scale) * scale - weight).astype(np.float64) ** 2).sum())
+    signal = float((weight.astype(np.float64) ** 2).sum())
+    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
 
 
 def insert(model: ir.Model, placement: Placement, table: ScaleTable) -> ir.Model:

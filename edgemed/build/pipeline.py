@@ -1,0 +1,281 @@
+"""The conductor of `edgemed build MODEL`: stages in order, then the bundle, whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemed import __version__
+from edgemed.base.errors import InputError, os_errors_as_resource
+from edgemed.base.hashing import sha256_bytes, sha256_tree, tree_bytes
+from edgemed.base.progress import Progress
+from edgemed.base.store import check_target, staged_directory
+from edgemed.build import stages
+from edgemed.build.fidelity import PARITY_LIMIT, largest_values
+from edgemed.build.findings import now, report_of
+from edgemed.build.options import BuildOptions
+from edgemed.build.samples import LAYOUTS, Samples, find_calibration, prepare
+from edgemed.build.stages import AheadOfTime, CleanGraph, Parity, Quantized
+from edgemed.build.timing import TimedProgress
+from edgemed.build.writer import BundleWriter
+from edgemed.bundle.manifest import (
+    Calibration,
+    EngineRef,
+    Fidelity,
+    GraphName,
+    GraphRef,
+    InputTensor,
+    Manifest,
+    OutputTensor,
+    RecipeRef,
+    Source,
+)
+from edgemed.bundle.manifest import Golden as GoldenRef
+from edgemed.convert import Converted, ConvertOptions, KerasModel
+from edgemed.device.profile import load_profile
+from edgemed.report.data import Report
+from edgemed.report.html import render
+from edgemed.runners.golden import MINIMUM, Golden
+
+_RECIPE = "recipe.toml"
+_GOLDEN = "golden.npz"
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished bundle."""
+
+    path: Path
+    digest: str
+    report: Report
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the stages made, ready to be written."""
+
+    source: Source
+    source_bytes: int
+    converted: Converted
+    samples: Samples
+    graph: CleanGraph
+    parity: Parity
+    quantized: Quantized | None
+    engine: AheadOfTime
+    outputs: tuple[OutputTensor, ...]
+
+
+def build(model: Path, options: BuildOptions, progress: Progress) -> BuildResult:
+    """Build a bundle from a Keras model.
+
+    Args:
+        model: `.h5`, `.keras`, or a SavedModel directory.
+        options: what was asked for.
+        progress: where to report the stages.
+
+    Raises:
+        InputError: the model, the images or an option cannot be used.
+        GateError: the converted graph is not the Keras model.
+        ResourceError: disk, memory, permission, or a killed child.
+    """
+    target = options.target(model)
+    check_target(target, replace=options.force)
+    _check_devices(options)
+    timed = TimedProgress(progress)
+    with os_errors_as_resource(), tempfile.TemporaryDirectory(prefix="edgemed-build-") as folder:
+        work = _run(model, options, Path(folder), timed)
+    with staged_directory(target, replace=options.force) as staging, timed.stage("bundle") as stage:
+        digest, report = _write(target.name.removesuffix(".edgemed"), options, work, timed, staging)
+        stage.note(f"{target}, {sum(report.sizes.values()) / 1e6:.1f} MB, sha256 {digest[:12]}…")
+    return BuildResult(target, digest, report)
+
+
+def _check_devices(options: BuildOptions) -> None:
+    for name in options.devices:
+        profile, _ = load_profile(name)
+        if options.precision == "int8" and not profile.int8:
+            raise InputError(
+                f"{profile.name} has no INT8 in TensorRT (compute capability {profile.compute_capability}).",
+                "Build it with --fp32; FP16 engines are made from that on the board.",
+            )
+
+
+def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgress) -> _Work:
+    calibration = find_calibration(options)  # before the slow part: most mistakes are made here
+    convert = ConvertOptions(input_shapes=options.input_shapes, allow_code=options.allow_code)
+    with KerasModel(model, workdir, convert) as keras:
+        converted = stages.convert(keras, progress)
+        source = Source(
+            file=model.resolve().name,
+            sha256=sha256_tree(model),
+            format=converted.format,
+            versions=converted.versions,
+        )
+        samples = prepare(options, calibration, converted.inputs, rescales_inside=converted.rescales_inside)
+        graph = stages.clean(converted, progress)
+        parity = stages.check_parity(keras, graph, samples, progress)
+    quantized = _quantize(options, samples, graph, parity, progress) if options.precision == "int8" else None
+    engine = stages.compile_plan(quantized.onnx if quantized else graph.onnx, options, progress)
+    outputs = tuple(_output(spec_index, converted, samples) for spec_index in range(len(converted.outputs)))
+    return _Work(source, tree_bytes(model), converted, samples, graph, parity, quantized, engine, outputs)
+
+
+def _quantize(
+    options: BuildOptions, samples: Samples, graph: CleanGraph, parity: Parity, progress: TimedProgress
+) -> Quantized:
+    recipe_digest = sha256_bytes(samples.recipe_text.encode())
+    histograms, table, constant = stages.calibrate(graph, samples, options, recipe_digest, progress)
+    quantized = stages.quantize(graph, histograms, table, constant, progress)
+    return stages.verify(quantized, parity, samples, progress)
+
+
+def _output(index: int, converted: Converted, samples: Samples) -> OutputTensor:
+    """How an output is read: by the recipe, else by what its shape and last activation say."""
+    spec = converted.outputs[index]
+    recipe = samples.recipe.output
+    activation = recipe.activation or converted.output_activations.get(spec.name, "none")
+    task = recipe.task or _task(spec.shape, activation)
+    return OutputTensor(
+        name=spec.name,
+        dtype=spec.dtype,
+        shape=spec.shape,
+        layout=LAYOUTS.get(len(spec.shape), "as-is"),
+        task=task,
+        activation=activation,
+        classes=recipe.classes,
+        threshold=recipe.threshold if recipe.threshold is not None else (0.5 if task == "binary" else None),
+    )
+
+
+def _task(shape: tuple[int | None, ...], activation: str) -> str:
+    if len(shape) >= 4 and activation != "none":
+        return "segmentation"
+    if len(shape) == 2 and activation == "softmax":
+        return "multiclass"
+    if len(shape) == 2 and activation == "sigmoid":
+        return "binary" if shape[-1] == 1 else "multilabel"
+    return "regression"
+
+
+def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgress, staging: Path) -> tuple[str, Report]:
+    writer = BundleWriter(staging)
+    recipe = writer.add(_RECIPE, work.samples.recipe_text.encode())
+    graphs = _write_graphs(writer, work)
+    calibration = _write_calibration(writer, work)
+    golden = _write_golden(writer, work)
+    engines = _write_engines(writer, work.engine)
+    sizes = {work.source.file: work.source_bytes} | {file: entry.size for file, entry in writer.files.items()}
+    report = report_of(
+        name=name,
+        options=options,
+        source=work.source,
+        converted=work.converted,
+        outputs=work.outputs,
+        samples=work.samples,
+        graph=work.graph,
+        parity=work.parity,
+        quantized=work.quantized,
+        engine=work.engine,
+        sizes=sizes,
+        stages=progress.stages,
+    )
+    writer.add_json("report.json", report)
+    writer.add("report.html", render(report).encode())
+    manifest = Manifest(
+        name=name,
+        created=now(),
+        edgemed=__version__,
+        source=work.source,
+        inputs=tuple(
+            InputTensor(name=s.name, dtype=s.dtype, shape=s.shape, layout=LAYOUTS.get(len(s.shape), "as-is"))
+            for s in work.converted.inputs
+        ),
+        outputs=work.outputs,
+        precision=options.precision,
+        recipe=RecipeRef(path=_RECIPE, sha256=recipe.sha256, assumed=work.samples.recipe.assumed),
+        calibration=calibration,
+        graphs=graphs,
+        engines=engines,
+        fidelity=_fidelity(work),
+        golden=golden,
+        files=writer.files,
+    )
+    return writer.finish(manifest), report
+
+
+def _write_graphs(writer: BundleWriter, work: _Work) -> dict[GraphName, GraphRef]:
+    graphs: dict[GraphName, bytes] = {"float": work.graph.onnx}
+    if work.quantized is not None:
+        graphs["int8"] = work.quantized.onnx
+    refs: dict[GraphName, GraphRef] = {}
+    opset = work.graph.model.opset_imports[""]
+    ir_version = work.graph.model.ir_version or 0
+    for graph_name, onnx in graphs.items():
+        path = f"graphs/{graph_name}.onnx"
+        entry = writer.add(path, onnx)
+        refs[graph_name] = GraphRef(path=path, sha256=entry.sha256, opset=opset, ir_version=ir_version)
+    writer.add_json("costs.json", {"schema": "edgemed/costs/1", "layers": [vars(cost) for cost in work.graph.costs]})
+    return refs
+
+
+def _write_calibration(writer: BundleWriter, work: _Work) -> Calibration | None:
+    if work.quantized is None or work.samples.calibration is None:
+        return None
+    writer.add_json("scales.json", work.quantized.table)
+    writer.add_json("calibration.json", work.samples.calibration.manifest)
+    return Calibration(
+        method=work.quantized.table.method,
+        digest=work.samples.calibration.manifest.digest,
+        images=work.quantized.table.images,
+    )
+
+
+def _write_golden(writer: BundleWriter, work: _Work) -> GoldenRef:
+    """Golden vectors from judged samples, and a tolerance per precision.
+
+    fp32: `PARITY_LIMIT` of the output's range, the same reason as there. int8: what quantization itself changes on
+    these samples; another backend may round a value on a boundary the other way, and an engine whose answers are
+    further from the golden ones than INT8 is from float does not run this graph.
+    """
+    samples = work.samples.judged[:MINIMUM]
+    expected = {"fp32": stages.stacked(work.parity.float[:MINIMUM])}
+    limits = {name: PARITY_LIMIT * max(value, 1e-6) for name, value in largest_values(work.parity.float).items()}
+    tolerance = {"fp32": limits}
+    if work.quantized is not None:
+        expected["int8"] = stages.stacked(work.quantized.outputs[:MINIMUM])
+        ranges = largest_values(work.parity.float)
+        tolerance["int8"] = {
+            f.output: max(f.relative_error * ranges[f.output], limits[f.output]) for f in work.quantized.vs_float
+        }
+    golden = Golden(stages.stacked(samples), expected)
+    writer.add(_GOLDEN, golden.to_bytes())
+    return GoldenRef(path=_GOLDEN, samples=golden.samples, tolerance=tolerance)
+
+
+def _write_engines(writer: BundleWriter, engine: AheadOfTime) -> tuple[EngineRef, ...]:
+    if engine.plan is None:
+        return ()
+    plan = engine.plan
+    targets = "-".join("sm" + capability.replace(".", "") for capability in plan.compute_capabilities)
+    path = f"engines/{plan.flavour}-{plan.version}-{targets}-{plan.precision}.plan"
+    entry = writer.add(path, plan.plan)
+    return (
+        EngineRef(
+            path=path,
+            sha256=entry.sha256,
+            flavour=plan.flavour,
+            version=plan.version,
+            precision=plan.precision,
+            compute_capabilities=plan.compute_capabilities,
+        ),
+    )
+
+
+def _fidelity(work: _Work) -> Fidelity:
+    return Fidelity(
+        samples=len(work.samples.judged),
+        float_vs_keras=work.parity.fidelity,
+        int8_vs_float=work.quantized.vs_float if work.quantized else (),
+        int8_mac_share=stages.share(work.graph, work.quantized.placement) if work.quantized else None,
+    )

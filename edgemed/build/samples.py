@@ -1,0 +1,158 @@
+"""Which samples calibrate, which ones judge, and by which recipe they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgemed.base.errors import InputError
+from edgemed.base.runner import TensorSpec
+from edgemed.build.options import CALIBRATION_FOLDER, BuildOptions
+from edgemed.calibrate.dataset import ENOUGH_IMAGES, RECIPE_FILE, CalibrationSet, open_calibration_set
+from edgemed.imaging.read import ARRAY_SUFFIXES, list_samples
+from edgemed.imaging.samples import Feeds, SampleReader
+from edgemed.recipe.schema import Layout, Recipe, assumed_recipe, load_recipe
+from edgemed.runners.golden import MINIMUM
+
+MAX_JUDGED = 32
+_ENOUGH_TO_SPLIT = 32
+_MAX_JUDGED_BYTES = 512 << 20
+
+LAYOUTS: dict[int, str] = {2: "NC", 3: "NWC", 4: "NHWC", 5: "NDHWC"}
+"""Keras puts channels last; the layout of a tensor by its rank, batch included."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Everything the later stages need to know about data.
+
+    Attributes:
+        reader: turns a file into feeds.
+        recipe_text: TOML as it goes into the bundle.
+        calibration: the set, or `None` for a build without images.
+        calibrating: files that ranges are taken from.
+        judged: feeds that fidelity is measured on and golden vectors are made of.
+        held_out: whether the judged samples were kept out of calibration.
+        warnings: what the user should know about the data.
+    """
+
+    reader: SampleReader
+    recipe: Recipe
+    recipe_text: str
+    calibration: CalibrationSet | None
+    calibrating: tuple[Path, ...]
+    judged: tuple[Feeds, ...]
+    held_out: bool
+    warnings: tuple[str, ...]
+
+
+def find_calibration(options: BuildOptions) -> CalibrationSet | None:
+    """The calibration set: `--calibration`, else `./calibration` where it holds images, else none.
+
+    Raises:
+        InputError: none for an INT8 build, or fewer than the golden vectors need.
+    """
+    folder = options.calibration
+    if folder is None and CALIBRATION_FOLDER.is_dir() and list_samples(CALIBRATION_FOLDER):
+        folder = CALIBRATION_FOLDER
+    if folder is None:
+        if options.precision == "int8":
+            raise InputError(
+                "INT8 needs calibration images, and ./calibration holds none.",
+                "Put at least 100 typical images there, name a folder with --calibration, or build with --fp32.",
+            )
+        return None
+    found = open_calibration_set(folder, max_images=options.max_images)
+    if len(found) < MINIMUM:
+        raise InputError(
+            f"{folder} holds {len(found)} images; at least {MINIMUM} are needed.", "100 or more give stable ranges."
+        )
+    return found
+
+
+def prepare(
+    options: BuildOptions, calibration: CalibrationSet | None, inputs: Sequence[TensorSpec], *, rescales_inside: bool
+) -> Samples:
+    """Choose the recipe, split the files, and read the ones that judge.
+
+    Raises:
+        InputError: a file cannot be read or does not fit the model.
+    """
+    recipe, text = _recipe(options, calibration, rescales_inside=rescales_inside)
+    layouts: dict[str, Layout] = {spec.name: recipe.input.layout or "NHWC" for spec in inputs}
+    reader = SampleReader(inputs, recipe, layouts)
+    if calibration is None:
+        judged = tuple(_synthetic(inputs, 255.0 if rescales_inside else 1.0, seed) for seed in range(MINIMUM))
+        return Samples(
+            reader, recipe, text, None, (), judged, True, ("No images were given: fidelity is measured on noise.",)
+        )
+    calibrating, judging = split(calibration.paths, _affordable(inputs))
+    held_out = not set(calibrating) & set(judging)
+    judged = tuple(reader.read(path) for path in judging)
+    warnings = _warnings(recipe, calibration, held_out=held_out)
+    return Samples(reader, recipe, text, calibration, tuple(calibrating), judged, held_out, warnings)
+
+
+def split(paths: Sequence[Path], judged: int) -> tuple[list[Path], list[Path]]:
+    """Files that calibrate and files that judge: disjoint where there are enough, drawn evenly over the sorted list."""
+    count = min(judged, max(MINIMUM, len(paths) // 8))
+    chosen = sorted({int(i) for i in np.linspace(0, len(paths) - 1, count)})
+    judging = [paths[i] for i in chosen]
+    if len(paths) < _ENOUGH_TO_SPLIT:
+        return list(paths), judging
+    return [path for path in paths if path not in set(judging)], judging
+
+
+def _affordable(inputs: Sequence[TensorSpec]) -> int:
+    size = sum(int(np.prod([d or 1 for d in spec.shape])) * np.dtype(spec.dtype).itemsize for spec in inputs)
+    return max(MINIMUM, min(MAX_JUDGED, _MAX_JUDGED_BYTES // max(size, 1)))
+
+
+def _recipe(options: BuildOptions, calibration: CalibrationSet | None, *, rescales_inside: bool) -> tuple[Recipe, str]:
+    """The recipe by the order of design §5, and its TOML text."""
+    path = _recipe_path(options, calibration)
+    if path is not None:
+        return load_recipe(path), path.read_text(encoding="utf-8")
+    if calibration is not None and all(p.suffix.lower() in ARRAY_SUFFIXES for p in calibration.paths):
+        recipe = Recipe(name="as-is", description="NPY or NPZ arrays, fed as they are", raw=True)
+    else:
+        recipe = assumed_recipe(rescales_inside=rescales_inside)
+    return recipe, recipe_toml(recipe)
+
+
+def _recipe_path(options: BuildOptions, calibration: CalibrationSet | None) -> Path | None:
+    from edgemed.base.resources import find_resource
+
+    if options.recipe is not None:
+        return find_resource("calibration", options.recipe)
+    if calibration is not None and (calibration.folder / RECIPE_FILE).is_file():
+        return calibration.folder / RECIPE_FILE
+    return None
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """TOML text that reads back as `recipe`."""
+    import tomli_w
+
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def _warnings(recipe: Recipe, calibration: CalibrationSet, *, held_out: bool) -> tuple[str, ...]:
+    warnings = []
+    if recipe.assumed:
+        warnings.append(f"No recipe was given; assumed: {recipe.description}. Check that training did the same.")
+    if len(calibration) < ENOUGH_IMAGES:
+        warnings.append(f"Only {len(calibration)} calibration images; {ENOUGH_IMAGES} or more give stable ranges.")
+    if not held_out:
+        warnings.append("Too few images to keep some apart: fidelity is measured on calibration images.")
+    return tuple(warnings)
+
+
+def _synthetic(inputs: Sequence[TensorSpec], largest: float, seed: int) -> Feeds:
+    rng = np.random.default_rng(seed)
+    return {
+        spec.name: (rng.random([d or 1 for d in spec.shape]) * largest).astype(np.dtype(spec.dtype)) for spec in inputs
+    }

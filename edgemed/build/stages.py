@@ -1,0 +1,251 @@
+"""The stages of a build. Each takes what earlier ones made and returns what it adds; none writes outside `workdir`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemed.base.errors import EdgemedError, InputError, MissingSoftwareError
+from edgemed.base.progress import Progress, Stage
+from edgemed.build.fidelity import compare, require_parity
+from edgemed.build.options import BuildOptions
+from edgemed.build.samples import Samples
+from edgemed.bundle.manifest import OutputFidelity
+from edgemed.calibrate.observers import Histogram
+from edgemed.convert import Converted, KerasModel
+from edgemed.graph.scales import ScaleTable
+from edgemed.imaging.samples import Feeds
+from edgemed.runners.ort import OnnxRuntimeRunner
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgemed.engine.build import BuiltPlan
+    from edgemed.graph.costs import LayerCost
+    from edgemed.graph.passes import PassChange
+    from edgemed.quantize.placement import Placement
+
+Outputs = list[dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class CleanGraph:
+    """The float graph after all passes."""
+
+    model: ir.Model
+    onnx: bytes
+    digest: str
+    changes: tuple[PassChange, ...]
+    costs: tuple[LayerCost, ...]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Outputs of Keras and of the float graph on the judged samples, and how far apart they are."""
+
+    keras: Outputs
+    float: Outputs
+    fidelity: tuple[OutputFidelity, ...]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The Q/DQ graph, what its scales come from, and how far its outputs are from the others."""
+
+    onnx: bytes
+    opset: int
+    histograms: dict[str, Histogram]
+    table: ScaleTable
+    placement: Placement
+    constant_images: int
+    outputs: Outputs = field(default_factory=list)
+    vs_float: tuple[OutputFidelity, ...] = ()
+    vs_keras: tuple[OutputFidelity, ...] = ()
+
+
+@dataclass(frozen=True)
+class AheadOfTime:
+    """The outcome of compiling a plan here: the plan, or the reason why there is none."""
+
+    plan: BuiltPlan | None
+    status: str
+    refused: bool = False
+
+
+def convert(keras: KerasModel, progress: Progress) -> Converted:
+    """Keras to ONNX, in the child process."""
+    with progress.stage("convert") as stage:
+        converted = keras.convert()
+        outputs = ", ".join(str(spec) for spec in converted.outputs)
+        stage.note(f"{', '.join(str(spec) for spec in converted.inputs)} → {outputs}, {_count(converted.parameters)}")
+    return converted
+
+
+def clean(converted: Converted, progress: Progress) -> CleanGraph:
+    """Graph passes, shapes, lint of the float graph."""
+    from edgemed.graph.costs import costs
+    from edgemed.graph.lint import require_clean
+    from edgemed.graph.model import digest, load, to_bytes
+    from edgemed.graph.passes import clean_graph
+
+    with progress.stage("clean") as stage:
+        result = clean_graph(load(converted.path))
+        require_clean(result.model)
+        before, after = result.changes[0].nodes_before, result.changes[-1].nodes_after
+        stage.note(f"{before} → {after} nodes")
+        return CleanGraph(
+            result.model, to_bytes(result.model), digest(result.model), result.changes, costs(result.model)
+        )
+
+
+def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progress: Progress) -> Parity:
+    """Keras' own outputs against the clean graph's, on real samples.
+
+    Raises:
+        GateError: they differ by more than FP32 arithmetic explains.
+    """
+    with progress.stage("parity") as stage:
+        reference = keras.reference(samples.judged)
+        keras.close()  # frees the memory that TensorFlow holds before calibration needs it
+        outputs = run_all(graph.onnx, samples.judged, "fp32")
+        fidelity = compare(outputs, reference, "keras")
+        require_parity(fidelity)
+        worst = max(output.relative_error for output in fidelity)
+        stage.note(f"Keras vs ONNX {worst:.1e} of the output range on {len(samples.judged)} samples")
+    return Parity(reference, outputs, fidelity)
+
+
+def calibrate(
+    graph: CleanGraph, samples: Samples, options: BuildOptions, recipe_digest: str, progress: Progress
+) -> tuple[dict[str, Histogram], ScaleTable, int]:
+    """Ranges of every float tensor, in one pass over the calibrating files.
+
+    Raises:
+        InputError: a file cannot be used, or all images are constant.
+    """
+    from edgemed.calibrate.collect import collect, scale_table
+    from edgemed.graph.model import float_values
+
+    assert samples.calibration is not None
+    with progress.stage("calibrate", len(samples.calibrating)) as stage:
+        stream = _Watched(samples, stage)
+        histograms = collect(graph.model, stream, tensors=float_values(graph.model))
+        if stream.constant == len(samples.calibrating):
+            raise InputError("All calibration images are constant.", "Give images of what the model is for.")
+        table = scale_table(
+            histograms,
+            options.method,
+            images=len(samples.calibrating),
+            data_digest=samples.calibration.manifest.digest,
+            recipe_digest=recipe_digest,
+            graph_digest=graph.digest,
+        )
+        stage.note(f"{options.method} ranges of {len(histograms)} tensors from {len(samples.calibrating)} images")
+    return histograms, table, stream.constant
+
+
+class _Watched:
+    """Streams the calibrating samples, counts constant ones, and moves the bar."""
+
+    def __init__(self, samples: Samples, stage: Stage) -> None:
+        self._samples = samples
+        self._stage = stage
+        self.constant = 0
+
+    def __iter__(self) -> Iterator[Feeds]:
+        for feeds in self._samples.reader.stream(self._samples.calibrating, self._stage.advance):
+            self.constant += all((array == array.flat[0]).all() for array in feeds.values())
+            yield feeds
+
+
+def quantize(
+    graph: CleanGraph, histograms: dict[str, Histogram], table: ScaleTable, constant: int, progress: Progress
+) -> Quantized:
+    """Placement, Q/DQ insertion and lint.
+
+    Raises:
+        GateError: the lint found a fault in our own graph.
+    """
+    from edgemed.graph.lint import require_clean
+    from edgemed.graph.model import infer_shapes, opset, to_bytes
+    from edgemed.quantize.insert import insert, share_scales
+    from edgemed.quantize.placement import place
+
+    with progress.stage("quantize") as stage:
+        copy = graph.model.clone()
+        placement = place(copy)
+        if not placement.quantized_nodes:
+            raise InputError(
+                "No layer of this model can run in INT8: " + "; ".join(_reasons(placement)) + ".",
+                "Build it with --fp32.",
+            )
+        shared = share_scales(table, placement)
+        model = infer_shapes(insert(copy, placement, shared))
+        require_clean(model)
+        stage.note(
+            f"{len(placement.quantized_nodes)} of {len(placement.layers)} layers, {share(graph, placement):.1%} of MACs"
+        )
+        return Quantized(to_bytes(model), opset(model) or 0, histograms, shared, placement, constant)
+
+
+def _reasons(placement: Placement) -> list[str]:
+    return sorted({layer.reason for layer in placement.layers}) or ["it has no Conv, Gemm or MatMul"]
+
+
+def share(graph: CleanGraph, placement: Placement) -> float:
+    """INT8 share of all multiply-accumulates."""
+    total = sum(cost.macs for cost in graph.costs)
+    int8 = sum(cost.macs for cost in graph.costs if cost.node in placement.quantized_nodes)
+    return int8 / total if total else 0.0
+
+
+def verify(quantized: Quantized, parity: Parity, samples: Samples, progress: Progress) -> Quantized:
+    """Run the Q/DQ graph with fake quantization and measure its error."""
+    from dataclasses import replace
+
+    with progress.stage("verify") as stage:
+        outputs = run_all(quantized.onnx, samples.judged, "int8")
+        vs_float = compare(outputs, parity.float, "float")
+        vs_keras = compare(outputs, parity.keras, "keras")
+        worst = max(vs_float, key=lambda output: output.relative_error)
+        sqnr = "exact" if worst.sqnr_db is None else f"SQNR {worst.sqnr_db:.1f} dB"
+        stage.note(f"INT8 vs float {worst.relative_error:.2%} of the output range, {sqnr}")
+    return replace(quantized, outputs=outputs, vs_float=vs_float, vs_keras=vs_keras)
+
+
+def compile_plan(onnx: bytes, options: BuildOptions, progress: Progress) -> AheadOfTime:
+    """An ahead-of-time plan by TensorRT-RTX where it is installed; its refusal is told, not fatal."""
+    from edgemed.engine.rtx import CAPABILITIES, compile_ahead
+
+    with progress.stage("engine") as stage:
+        try:
+            plan = compile_ahead(onnx, options.precision, stage)
+        except MissingSoftwareError:
+            status = "tensorrt_rtx is not installed: no plan compiled ahead of time"
+            stage.note(status)
+            return AheadOfTime(None, status)
+        except EdgemedError as error:
+            stage.note(f"refused by TensorRT-RTX: {error.what}")
+            return AheadOfTime(None, error.what, refused=True)
+        targets = "+".join("SM" + capability.replace(".", "") for capability in CAPABILITIES)
+        stage.note(f"TensorRT-RTX {plan.version} for {targets}, {len(plan.plan) / 1e6:.1f} MB")
+        return AheadOfTime(plan, "compiled ahead of time; not run here")
+
+
+def run_all(onnx: bytes, samples: Sequence[Feeds], precision: str) -> Outputs:
+    """Outputs of a graph for each sample, on ONNX Runtime."""
+    with OnnxRuntimeRunner(onnx, precision=precision) as runner:
+        return [runner.infer(feeds) for feeds in samples]
+
+
+def stacked(samples: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Arrays of all samples by name, along a new first axis."""
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.2f} M parameters" if parameters >= 1e5 else f"{parameters} parameters"

@@ -1,0 +1,101 @@
+"""`edgemed build`: a Keras model becomes a bundle; a bundle, on a board, becomes an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edgemed.base.errors import UsageError
+from edgemed.cli.console import ConsoleProgress, out, print_json
+
+
+def build(
+    model: Annotated[Path, typer.Argument(help="model.h5, model.keras, a SavedModel, or NAME.edgemed on a board.")],
+    *,
+    int8: Annotated[bool, typer.Option("--int8", help="Explicit INT8 quantization (the default).")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Keep floating point.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="FP16 engine, when building from a bundle on a board.")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of calibration images; default ./calibration.", show_default=False)
+    ] = None,
+    method: Annotated[
+        Literal["entropy", "percentile", "minmax"], typer.Option(help="How ranges are read off the histograms.")
+    ] = "entropy",
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe: a .toml file or the name of a shipped one.", show_default=False)
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Board to build for, NAME[@JETPACK]; see `edgemed devices`.")
+    ] = None,
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", help="Shape of an input with open sizes: NAME=1x512x512x1.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the bundle goes; default ./MODEL.edgemed.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    allow_code: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.py", help="Trusted code that defines custom layers; also permits Lambda layers."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+) -> None:
+    """Turn MODEL into a verified bundle: INT8 graph, scales, golden vectors, report, engines."""
+    if int8 + fp32 + fp16 > 1:
+        raise UsageError("--int8, --fp32 and --fp16 exclude each other.", "Give one of them.")
+    from edgemed.bundle.read import is_bundle
+
+    if is_bundle(model):
+        _build_engine(model, "fp16" if fp16 else "fp32" if fp32 else None, json=json)
+        return
+    if fp16:
+        raise UsageError("--fp16 builds engines from a bundle on a board.", "Build the bundle with --int8 or --fp32.")
+    from edgemed.build.options import BuildOptions, parse_inputs
+    from edgemed.build.pipeline import build as build_bundle
+    from edgemed.report.text import summary, verdict
+
+    options = BuildOptions(
+        precision="fp32" if fp32 else "int8",
+        calibration=calibration,
+        recipe=recipe,
+        output=output,
+        force=force,
+        input_shapes=parse_inputs(input_ or []),
+        allow_code=allow_code,
+        method=method,
+        devices=tuple(device or ()),
+    )
+    result = build_bundle(model, options, ConsoleProgress())
+    if json:
+        print_json(result.report.model_dump(mode="json", by_alias=True))
+        return
+    _print_summary(str(result.path), verdict(result.report), summary(result.report))
+
+
+def _print_summary(path: str, sentence: str, rows: list[tuple[str, str]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for label, text in rows:
+        style = "yellow" if label == "warning" else ""
+        table.add_row(f"[dim]{label}[/]", f"[{style}]{escape(text)}[/]" if style else escape(text))
+    out.print()
+    out.print(f"[bold]{escape(path)}[/]  {escape(sentence)}")
+    out.print(table)
+    out.print(f"[dim]report[/]  {escape(path)}/report.html")
+
+
+def _build_engine(path: Path, precision: Literal["fp16", "fp32"] | None, *, json: bool) -> None:
+    from edgemed.bundle.read import open_bundle
+    from edgemed.engine.onboard import build_on_device
+
+    opened = open_bundle(path)
+    with ConsoleProgress().stage("engine") as stage:
+        engine = build_on_device(opened, stage, precision=precision)
+    if json:
+        print_json(engine.record.model_dump(mode="json", by_alias=True))
+    else:
+        out.print(f"{engine.folder}  {'reused' if engine.reused else 'built'}")

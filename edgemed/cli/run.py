@@ -1,0 +1,34 @@
+"""`edgemed run`: a bundle on some inputs, here and now, on ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edgemed.cli.console import out, print_json
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="NAME.edgemed")],
+    inputs: Annotated[list[Path], typer.Argument(help="Images, or NPY/NPZ arrays.", show_default=False)],
+    *,
+    precision: Annotated[
+        Literal["int8", "fp32"] | None, typer.Option(help="Graph to run; default the bundle's own.", show_default=False)
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write each input's outputs there, as NPZ.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Run BUNDLE on INPUTS and print how its outputs read."""
+    from edgemed.bundle.read import open_bundle
+    from edgemed.evaluate.execute import run_bundle
+
+    results = run_bundle(open_bundle(bundle), inputs, precision=precision, save=save)
+    if json:
+        print_json({"bundle": str(bundle), "results": [result.to_json() for result in results]})
+        return
+    for result in results:
+        out.print(result.line(), markup=False, soft_wrap=True)
