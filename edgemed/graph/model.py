@@ -268,7 +268,8 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> ir.Model:
     for graph, other in zip(model.graphs(), ir.from_proto(inferred).graphs(), strict=True):
         known = ir.convenience.create_value_mapping(other, include_subgraphs=False)
         for name, value in ir.convenience.create_value_mapping(graph, include_subgraphs=False).items():
-            if name in known and known[name].type is not None:
+            # What is inferred in spite of contradictions must not become the declared shape of an output.
+            if name in known and known[name].type is not None and (strict or not value.is_graph_output()):
                 value.type, value.shape = known[name].type, known[name].shape or value.shape
     return model
 

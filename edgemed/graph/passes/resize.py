@@ -68,7 +68,8 @@ class NearestResizeMode(GraphPass):
     """Rewrite `tf_half_pixel_for_nn` + `floor` to `half_pixel` + `round_prefer_ceil`.
 
     Both read input index floor((x + 0.5) / scale): half_pixel subtracts 0.5 and rounding half up adds it again.
-    TensorRT's parser takes the first mode only with `round_prefer_floor`.
+    TensorRT's parser takes the first mode only with `round_prefer_floor`. Where (x + 0.5) / scale is a whole number
+    but for FP32 rounding, the two may read neighbouring pixels; with the factors of upsampling they never do.
     """
 
     name: ClassVar[str] = "nearest-resize-mode"

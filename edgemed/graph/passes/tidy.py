@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from edgemed.base.errors import InputError
@@ -122,7 +123,19 @@ class StripDocumentation(GraphPass):
         """Strip in place."""
         from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-        modified = ClearMetadataAndDocStringPass()(model).modified or bool(model.doc_string or model.metadata_props)
-        model.doc_string = None
-        model.metadata_props.clear()
+        modified = ClearMetadataAndDocStringPass()(model).modified
+        leftovers = [model, *(value for graph in model.graphs() for value in _values(graph))]
+        for item in leftovers:
+            modified = modified or bool(item.doc_string or item.metadata_props)
+            item.doc_string = None
+            item.metadata_props.clear()
         return PassResult(model, modified)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value | ir.TensorProtocol]:
+    """Everything of a graph that onnx-ir's pass leaves alone and that can carry documentation."""
+    yield from graph.inputs
+    for value in (*graph.initializers.values(), *(v for node in graph for v in node.outputs)):
+        yield value
+        if value.const_value is not None:
+            yield value.const_value
