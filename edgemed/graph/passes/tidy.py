@@ -124,18 +124,27 @@ class StripDocumentation(GraphPass):
         from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
         modified = ClearMetadataAndDocStringPass()(model).modified
-        leftovers = [model, *(value for graph in model.graphs() for value in _values(graph))]
-        for item in leftovers:
+        for item in (model, *(value for graph in model.graphs() for value in _values(graph))):
             modified = modified or bool(item.doc_string or item.metadata_props)
             item.doc_string = None
             item.metadata_props.clear()
+        for value in (v for graph in model.graphs() for v in graph.initializers.values()):
+            modified = _strip_tensor(value) or modified
         return PassResult(model, modified)
 
 
-def _values(graph: ir.Graph) -> Iterator[ir.Value | ir.TensorProtocol]:
-    """Everything of a graph that onnx-ir's pass leaves alone and that can carry documentation."""
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
-    for value in (*graph.initializers.values(), *(v for node in graph for v in node.outputs)):
-        yield value
-        if value.const_value is not None:
-            yield value.const_value
+    yield from graph.initializers.values()
+    yield from (value for node in graph for value in node.outputs)
+
+
+def _strip_tensor(value: ir.Value) -> bool:
+    """Replace a documented tensor by a bare one; tensors read from a file cannot be edited."""
+    import onnx_ir as ir
+
+    tensor = value.const_value
+    if tensor is None or not (tensor.doc_string or tensor.metadata_props):
+        return False
+    value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+    return True

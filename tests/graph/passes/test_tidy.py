@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from edgemed.base.errors import InputError
@@ -76,7 +77,10 @@ def test_no_path_of_the_training_machine_is_left() -> None:
     model.doc_string = model.graph.doc_string = model.graph[0].doc_string = secret
     model.metadata_props["source"] = model.graph.metadata_props["source"] = secret
     model.graph[0].metadata_props["stack"] = model.graph[0].outputs[0].metadata_props["stack"] = secret
-    model.graph.inputs[0].doc_string = model.graph.initializers["w"].const_value.doc_string = secret
+    model.graph.inputs[0].doc_string = secret
+    proto = ir.to_proto(model)
+    proto.graph.initializer[0].doc_string = secret
+    model = ir.from_proto(proto)
     assert secret.encode() in to_bytes(model)
     assert StripDocumentation()(model).modified
     assert secret.encode() not in to_bytes(model)
