@@ -69,8 +69,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
         lines.append(f"positive: {evaluation.data.classes[-1].name}, from a probability of {evaluation.threshold:g}")
     if evaluation.disagreement is not None:
         share = evaluation.disagreement
-        count = round(share.value * share.n)
-        lines.append(f"float and INT8 decide differently on {count} of {share.n} (at most {share.high:.1%})")
+        count, bounds = round(share.value * share.n), f"{share.low:.1%} to {share.high:.1%}"
+        lines.append(f"float and INT8 decide differently on {count} of {share.n} (95 % interval {bounds})")
     lines += [f"gate '{g.gate}': {g.verdict} (bounds {g.low:+.4f} to {g.high:+.4f})" for g in evaluation.gates]
     return lines + [f"note: {text}" for text in evaluation.warnings]
 
