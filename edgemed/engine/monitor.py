@@ -12,6 +12,7 @@ from edgemed.engine.bridge import Native
 
 _SCALE = 1000  # a bar's steps; TensorRT's own counts differ per phase and nest
 _POLL_S = 0.1
+_START_S = 2.0  # a thread that has not begun by then was never started
 
 Result = TypeVar("Result")
 
@@ -49,7 +50,8 @@ class PhaseTree:
         """A phase is over, whether or not all its steps were reported."""
         with self._lock:
             self._done[phase] = self._steps.get(phase, 1)
-            self._show()
+            if not self.cancelled.is_set():  # a cancelled phase is finished too, yet not done
+                self._show()
             if phase != self._root:
                 for table in (self._parent, self._steps, self._done):
                     table.pop(phase, None)
@@ -95,18 +97,26 @@ class _Call(Generic[Result]):
 
     def __init__(self, function: Callable[[], Result]) -> None:
         self._function = function
+        self._begun = threading.Event()
         self._ended = threading.Event()
         self._result: list[Result] = []
         self._error: BaseException | None = None
+
+    def start(self) -> None:
         threading.Thread(target=self._run, name="engine-build").start()
 
     def _run(self) -> None:
+        self._begun.set()
         try:
             self._result.append(self._function())
         except BaseException as error:  # handed on to the thread that waits
             self._error = error
         finally:
             self._ended.set()
+
+    def may_run(self) -> bool:
+        """Whether the thread runs; a signal may have come just before it could be started."""
+        return self._begun.wait(_START_S)
 
     def wait(self) -> None:
         while not self._ended.wait(_POLL_S):
@@ -127,6 +137,7 @@ def interruptible(build: Callable[[], Result], cancel: threading.Event) -> Resul
     """
     call = _Call(build)
     try:
+        call.start()
         call.wait()
     except BaseException:
         cancel.set()
@@ -137,7 +148,8 @@ def interruptible(build: Callable[[], Result], cancel: threading.Event) -> Resul
 
 def _wait_or_die(call: _Call[Result]) -> None:
     try:
-        call.wait()
+        if call.may_run():
+            call.wait()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
