@@ -106,9 +106,7 @@ def test_the_table_holds_every_tensor_and_its_provenance():
     model = small_net()
     histograms = collect(model, samples(), tensors=float_values(model))
     digest = "0" * 64
-    table = scale_table(
-        histograms, "minmax", images=5, data_digest=digest, recipe_digest=digest, graph_digest=digest
-    )
+    table = scale_table(histograms, "minmax", images=5, data_digest=digest, recipe_digest=digest, graph_digest=digest)
     assert set(table.tensors) == {"x", "conv", "relu", "y"}
     for name, entry in table.tensors.items():
         assert entry.amax == histograms[name].amax == entry.seen
