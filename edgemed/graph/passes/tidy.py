@@ -124,7 +124,8 @@ class StripDocumentation(GraphPass):
         from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
         modified = ClearMetadataAndDocStringPass()(model).modified
-        for item in (model, *(value for graph in model.graphs() for value in _values(graph))):
+        documented: list[ir.Model | ir.Value] = [model, *(v for graph in model.graphs() for v in _values(graph))]
+        for item in documented:
             modified = modified or bool(item.doc_string or item.metadata_props)
             item.doc_string = None
             item.metadata_props.clear()
