@@ -111,9 +111,14 @@ class Bridge:
 
         STRONGLY_TYPED exists from 9.3, but weak typing is the well-trodden way until it was deprecated in 10.12.
         """
-        if not self.has("BuilderFlag.INT8"):
+        if not self.allows_weak_typing:
             return True
         return self.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED") and self._number >= _WEAK_TYPING_DEPRECATED
+
+    @property
+    def allows_weak_typing(self) -> bool:
+        """Whether precision can be asked for by flags: up to 10.16."""
+        return self.has("BuilderFlag.INT8")
 
     @property
     def can_cancel(self) -> bool:

@@ -39,6 +39,7 @@ class BuildRequest:
         onnx: the graph, as a file or as its bytes (bytes that were verified cannot change before they are parsed).
         precision: what the plan shall use. A weakly typed TensorRT gets it as flags; a strongly typed one takes
             it from the graph, which must be of that precision already.
+        strongly_typed: whether types come from the graph; None: as this TensorRT prefers.
         compute_capabilities: GPUs to compile for, e.g. `("8.6", "12.0")`; TensorRT-RTX only. Empty: this machine's.
         profiles: least, usual and greatest shape of each input that has a varying dimension.
         workspace_bytes: cap of the builder's scratch memory; None: TensorRT's own.
@@ -49,6 +50,7 @@ class BuildRequest:
 
     onnx: Path | bytes
     precision: Precision
+    strongly_typed: bool | None = None
     compute_capabilities: tuple[str, ...] = ()
     profiles: Mapping[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
     workspace_bytes: int | None = None
@@ -90,11 +92,13 @@ def build_plan(bridge: Bridge, request: BuildRequest, stage: Stage) -> BuiltPlan
 
 def _build(bridge: Bridge, request: BuildRequest, phases: PhaseTree) -> BuiltPlan:
     start_ns = time.monotonic_ns()
+    strong = bridge.strongly_typed if request.strongly_typed is None else request.strongly_typed
     builder = bridge.builder()
-    network = builder.create_network(_creation_flags(bridge))
+    network = builder.create_network(_creation_flags(bridge, strong))
     _parse(bridge, network, request.onnx)
     config = builder.create_builder_config()
-    _set_precision(bridge, config, request.precision)
+    if not strong:
+        _set_precision(bridge, config, request.precision)
     _set_targets(bridge, config, request.compute_capabilities)
     _set_profiles(builder, network, config, request.profiles)
     _set_dla(bridge, builder, config, request.dla_core)
@@ -107,17 +111,17 @@ def _build(bridge: Bridge, request: BuildRequest, phases: PhaseTree) -> BuiltPla
         flavour=bridge.flavour,
         version=bridge.version,
         precision=request.precision,
-        strongly_typed=bridge.strongly_typed,
+        strongly_typed=strong,
         compute_capabilities=request.compute_capabilities,
         seconds=(time.monotonic_ns() - start_ns) / 1e9,
         timing_cache=None if cache is None else bytes(cache.serialize()),
     )
 
 
-def _creation_flags(bridge: Bridge) -> int:
+def _creation_flags(bridge: Bridge, strong: bool) -> int:
     """EXPLICIT_BATCH is required on 8.x, ignored on 10 and gone in 11; each flag is set where its name exists."""
     names = ["NetworkDefinitionCreationFlag.EXPLICIT_BATCH"]
-    if bridge.strongly_typed:
+    if strong:
         names.append("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
     flags = 0
     for name in names:
@@ -157,8 +161,6 @@ def _parser_error(bridge: Bridge, error: Native) -> str:
 
 def _set_precision(bridge: Bridge, config: Native, precision: Precision) -> None:
     """Builder flags of a weakly typed network. INT8 comes with FP16, or its other layers would run in FP32."""
-    if bridge.strongly_typed:
-        return
     wanted = {"fp32": (), "fp16": ("BuilderFlag.FP16",), "int8": ("BuilderFlag.FP16", "BuilderFlag.INT8")}[precision]
     for name in wanted:
         config.set_flag(bridge.find(name))

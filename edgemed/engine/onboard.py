@@ -81,13 +81,15 @@ def build_on_device(
     check_precision(here.compute_capability, precision, dla_core)
     bridge = load_bridge(_choose_flavour(here))
     graphs: dict[str, GraphRef] = dict(bundle.manifest.graphs.items())
-    ref = graphs[choose_graph(graphs, precision, strongly_typed=bridge.strongly_typed)]
+    name, strong = choose_graph(graphs, precision, bridge)
+    ref = graphs[name]
     key = _key(bundle, bridge, here, precision, dla_core)
     folder = state_dir() / "engines" / bundle.digest / key_slug(key)
     if not rebuild and (kept := _kept(folder, key, ref)) is not None:
         stage.note(f"{folder.name} (kept)")
         return DeviceEngine(folder, kept, reused=True)
-    built = build_plan(bridge, BuildRequest(bundle.read(ref.path), precision, dla_core=dla_core), stage)
+    request = BuildRequest(bundle.read(ref.path), precision, strongly_typed=strong, dla_core=dla_core)
+    built = build_plan(bridge, request, stage)
     record = _record(key, ref, built)
     _write(folder, built.plan, record)
     stage.note(folder.name)
@@ -112,29 +114,27 @@ def check_precision(compute_capability: str, precision: Precision, dla_core: int
         )
 
 
-def choose_graph(graphs: Collection[str], precision: Precision, *, strongly_typed: bool) -> str:
-    """Name of the bundle's graph to build from.
+def choose_graph(graphs: Collection[str], precision: Precision, bridge: Bridge) -> tuple[str, bool]:
+    """Which of the bundle's graphs to build from, and whether its types are taken as they stand.
 
-    A weakly typed TensorRT chooses FP16 by its flags, from FP32 graphs. A strongly typed one takes the types from the
-    graph, so there FP16 needs a graph written in FP16, and `int8` alone leaves the rest in FP32.
+    A strongly typed build takes FP16 from the graph, so it wants one that is written in FP16 where it is not INT8.
+    Where the bundle has none, a TensorRT that still allows weak typing (to 10.16) gets the FP32 graph and flags.
+    What is left is INT8 on TensorRT 11, whose other layers then stay in FP32.
+
+    Returns:
+        Name of the graph, and whether the build is strongly typed.
 
     Raises:
-        InputError: the bundle has none that fits.
+        InputError: the bundle has no graph that fits.
     """
-    wanted = {
-        ("fp32", False): ("float",),
-        ("fp32", True): ("float",),
-        ("fp16", False): ("float",),
-        ("fp16", True): ("fp16",),
-        ("int8", False): ("int8",),
-        ("int8", True): ("int8_fp16", "int8"),
-    }[precision, strongly_typed]
-    for name in wanted:
-        if name in graphs:
-            return name
+    typed, plain = {"fp32": ("float", "float"), "fp16": ("fp16", "float"), "int8": ("int8_fp16", "int8")}[precision]
+    if bridge.strongly_typed and typed in graphs:
+        return typed, True
+    if plain in graphs and (bridge.allows_weak_typing or precision == "int8"):
+        return plain, not bridge.allows_weak_typing
     raise InputError(
-        f"The bundle has no graph for {precision} on this TensorRT (it needs {' or '.join(wanted)}).",
-        f"It has {', '.join(graphs)}: ask for another precision, or build the bundle anew with --{precision}.",
+        f"The bundle has no graph for {precision} on {bridge.flavour} {bridge.version}.",
+        f"It has {', '.join(graphs)}: ask for another precision, or build the bundle anew.",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,7 @@ def make_fake(version: str, script: Script) -> ModuleType:
     number = tuple(int(part) for part in version.split("."))
     trt: Any = ModuleType("tensorrt")
     trt.__version__ = version
+    trt.__spec__ = ModuleSpec("tensorrt", None)  # `find_spec` asks for it
     _add_enums(trt, number)
     _add_interfaces(trt, number)
     _add_network(trt, script, number)
