@@ -132,7 +132,7 @@ for module in sys.argv[2:]:
         importlib.import_module(module)
     except BaseException as error:
         failed.append(f"{module}: {error!r}")
-sys.exit("\\n".join(failed))
+sys.exit("\\n".join(failed) or 0)
 """
 
 
