@@ -128,7 +128,7 @@ def pair_mismatch(view: View) -> Iterator[Hit]:
         if maker is None or maker.op_type != "QuantizeLinear":
             continue
         one, other = scale_of_node(maker), scale_of_node(node)
-        if one is not None and other is not None and not np.array_equal(one, other):
+        if one is not None and other is not None and not np.array_equal(one, other, equal_nan=True):
             yield Hit(node, f"The scale differs from that of '{maker.name}'.")
         elif one is not None and one.size > 1 and _axis(node) != _axis(maker):
             yield Hit(node, f"The axis differs from that of '{maker.name}'.")
