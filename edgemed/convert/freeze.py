@@ -131,8 +131,8 @@ def layer_of(node: str, layers: tuple[LayerInfo, ...]) -> str:
     """Words for the Keras layer whose name stands in a TensorFlow node name, else for the node."""
     by_name = {layer.name: layer for layer in layers}
     parts = node.split("/")
-    for start in range(len(parts) - 1, -1, -1):
-        for end in range(len(parts), start, -1):  # layer names may hold slashes themselves (conv1/conv)
+    for end in range(len(parts), 0, -1):
+        for start in range(end):  # layer names may hold slashes themselves (conv1/conv)
             name = "/".join(parts[start:end])
             layer = by_name.get(name) or by_name.get(re.sub(r"_\d+$", "", name))  # a second trace counts its scopes on
             if layer is not None:

@@ -100,7 +100,7 @@ def load_saved_model(path: Path, given: Mapping[str, tuple[int, ...]], batch: in
     for variable in function.variables:
         _check_finite(variable, f"The variable '{variable.name}'")
     specs = fix_shapes(declared, given, batch)
-    outputs = tuple(function.structured_outputs)
+    outputs = tuple(sorted(function.structured_outputs))  # a protobuf map: its own order changes from run to run
 
     def call(values: Sequence[Any]) -> list[Any]:
         result = function(**{spec.name: value for spec, value in zip(specs, values, strict=True)})
@@ -171,6 +171,7 @@ def _subclassed_face(
     model: Any, given: Mapping[str, tuple[int, ...]], batch: int
 ) -> tuple[tuple[TensorSpec, ...], tuple[str, ...], Callable[[Sequence[Any]], list[Any]]]:
     import keras
+    import tensorflow as tf
 
     if not given:
         raise InputError(
@@ -184,9 +185,11 @@ def _subclassed_face(
             return model(values[0], training=False)
         return model({spec.name: value for spec, value in zip(specs, values, strict=True)}, training=False)
 
-    sample = keras.backend.compute_output_spec(
-        lambda *values: result_of(values), *(keras.KerasTensor(s.shape, s.dtype) for s in specs)
-    )
+    try:
+        sample = result_of([tf.zeros(spec.shape, spec.dtype) for spec in specs])
+    except Exception as error:
+        shown = ", ".join(map(str, specs))
+        raise InputError(f"The model cannot take {shown}: {_first_line(error)}.", "Correct --input.") from error
     names = list(sample) if isinstance(sample, dict) else None
     count = len(keras.tree.flatten(sample))
 

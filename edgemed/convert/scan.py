@@ -214,11 +214,10 @@ def _code_in(value: Any, layer: str, depth: int) -> Iterator[str]:
         raise InputError("The model's configuration is nested too deeply.", "Do not trust this file.")
     if isinstance(value, dict):
         layer = _layer_name(value, layer)
-        if isinstance(value.get("class_name"), str):
-            phrase = _judge(value)
-            if phrase:
-                yield f"layer '{layer}' ({phrase})" if layer else phrase
-                return
+        phrase = _judge(value)
+        if phrase:
+            yield f"layer '{layer}' ({phrase})" if layer else phrase
+            return
         for key, item in value.items():
             if key not in _SKIPPED:
                 yield from _code_in(item, layer, depth + 1)
@@ -237,7 +236,9 @@ def _layer_name(value: dict[str, Any], outer: str) -> str:
 
 def _judge(value: dict[str, Any]) -> str | None:
     """What is not Keras' own about one serialized object; None for what is."""
-    name: str = value["class_name"]
+    name = value.get("class_name")
+    if not isinstance(name, str):
+        return CODE_CLASSES["__lambda__"] if _is_bytecode(value.get("value")) else None
     module, registered = value.get("module"), value.get("registered_name")
     if name in CODE_CLASSES:
         return CODE_CLASSES[name]
@@ -255,6 +256,11 @@ def _judge(value: dict[str, Any]) -> str | None:
     if not custom and known and (module is None or _is_keras(module)):
         return None
     return f"the custom class {registered if custom and registered else name}"
+
+
+def _is_bytecode(value: object) -> bool:
+    """Keras writes a function as (marshalled code in base64, defaults, closure); for an activation, without a class."""
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and len(value[0]) > 40
 
 
 def _is_keras(module: object) -> bool:

@@ -1,0 +1,69 @@
+"""Model files, made once per session in one process; and one long-lived child for tests that may share it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgemed.convert import process
+
+_MAKE = Path(__file__).with_name("make_models.py")
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of model files that `make_models.py` writes."""
+    folder = tmp_path_factory.mktemp("models")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": str(folder)}
+    made = subprocess.run([sys.executable, str(_MAKE), str(folder)], env=environment, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEMED_TOUCH", str(folder / "touched"))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def facts(models: Path) -> dict[str, Any]:
+    """What the installed Keras and tf2onnx look like."""
+    result: dict[str, Any] = json.loads((models / "facts.json").read_text())
+    return result
+
+
+@pytest.fixture(autouse=True)
+def touched(models: Path) -> Iterator[Path]:
+    """The file that every malicious payload touches: no test may leave it behind."""
+    path = models / "touched"
+    path.unlink(missing_ok=True)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+class _SharedChild(process._Child):
+    """A child that survives its KerasModel: importing TensorFlow once is enough for most tests."""
+
+    def kill(self) -> None:
+        if self.process.poll() is not None:
+            super().kill()
+
+    def end(self) -> None:
+        super().kill()
+
+
+@pytest.fixture(scope="session")
+def _one_child(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_SharedChild]:
+    child = _SharedChild(tmp_path_factory.mktemp("child"))
+    yield child
+    child.end()
+
+
+@pytest.fixture
+def shared_child(_one_child: _SharedChild, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `KerasModel` use one real child process again and again."""
+    monkeypatch.setattr(process, "_Child", lambda workdir: _one_child)
