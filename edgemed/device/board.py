@@ -45,7 +45,8 @@ def detect_board(root: Path = Path("/")) -> Board | None:
     soc = next((match[1] for entry in compatible if (match := _SOC.fullmatch(entry))), None)
     if soc is None:
         return None
-    modules = tuple(dict.fromkeys(name for entry in compatible for name in _MODULE.findall(entry)))
+    # `carrier+module`: what computes is the module
+    modules = tuple(dict.fromkeys(name for entry in compatible for name in _MODULE.findall(entry.rpartition("+")[2])))
     l4t = _l4t(root / "etc/nv_tegra_release")
     profiles = shipped_profiles()
     return Board(
