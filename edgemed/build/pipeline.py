@@ -87,7 +87,7 @@ def build(model: Path, options: BuildOptions, progress: Progress) -> BuildResult
         work = _run(model, options, Path(folder), timed)
     with staged_directory(target, replace=options.force) as staging, timed.stage("bundle") as stage:
         digest, report = _write(target.name.removesuffix(".edgemed"), options, work, timed, staging)
-        stage.note(f"{target}, {sum(report.sizes.values()) / 1e6:.1f} MB, sha256 {digest[:12]}…")
+        stage.note(f"{target}, {tree_bytes(staging) / 1e6:.1f} MB, sha256 {digest[:12]}…")
     return BuildResult(target, digest, report)
 
 

@@ -60,6 +60,8 @@ class Golden:
         """
         inputs: Arrays = {}
         outputs: dict[str, Arrays] = {}
+        if not data.startswith(b"PK"):
+            raise IntegrityError("The golden vectors are not an NPZ archive.", "Build the bundle anew.")
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 for member in archive.files:
@@ -69,7 +71,7 @@ class Golden:
                     else:
                         precision, _, name = rest.partition("/")
                         outputs.setdefault(precision, {})[name] = archive[member]
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise IntegrityError(f"The golden vectors cannot be read: {error}.", "Build the bundle anew.") from error
         if not inputs or not outputs:
             raise IntegrityError("The golden vectors are empty.", "Build the bundle anew.")
