@@ -46,7 +46,7 @@ def _print(evaluation: Evaluation) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("metric")
+    table.add_column("metric\n[dim]95 % interval[/]")
     table.add_column("n", justify="right")
     for result in evaluation.results:
         table.add_column("float" if result.precision == "fp32" else result.precision.upper())
@@ -76,5 +76,6 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 
 def _cell(measured: Measured, *, signed: bool = False) -> str:
+    """Value above its interval: side by side they would not fit 80 columns."""
     sign = "+" if signed else ""
-    return f"{measured.value:{sign}.4f} ({measured.low:{sign}.4f} to {measured.high:{sign}.4f})"
+    return f"{measured.value:{sign}.4f}\n[dim]{measured.low:{sign}.4f} to {measured.high:{sign}.4f}[/]"

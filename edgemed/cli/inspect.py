@@ -53,7 +53,7 @@ def _rows(bundle: Bundle) -> Iterator[Row]:
     yield "digest", bundle.digest
     versions = ", ".join(f"{name} {version}" for name, version in manifest.source.versions.items())
     yield "source", f"{manifest.source.file} ({manifest.source.format}; {versions or 'versions unknown'})"
-    yield "source", f"sha256 {manifest.source.sha256}"
+    yield "source sha256", manifest.source.sha256
     for tensor in manifest.inputs:
         yield "input", f"{tensor.name} {tensor.dtype} {_shape(tensor.shape)} {tensor.layout}"
     for output in manifest.outputs:

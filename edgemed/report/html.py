@@ -9,12 +9,12 @@ from edgemed.report import units
 from edgemed.report.data import ActivationRange, Layer, OutputError, Report, Tensor
 from edgemed.report.markup import Column, Html, bar, breakable, clip, facts, fill, join, table
 from edgemed.report.plots import histogram
-from edgemed.report.text import all_warnings, exclusions, ratio, verdict
+from edgemed.report.text import all_warnings, exclusions, verdict
 
 _MOST_PLOTS = 8
 _MOST_WARNINGS = 40
 _FEW_LAYERS = 40  # more are folded away: the exclusions above them are what people look for
-_LAYER_BUDGET = 900_000
+_LAYER_BUDGET = 700_000
 _LONGEST_TOML = 20_000
 
 _METHODS = (("minmax", "minmax", "2 2"), ("percentile", "percentile", "6 3"), ("entropy", "entropy", "6 2 1 2"))
@@ -105,7 +105,9 @@ def _cards(report: Report) -> list[Html]:
     if report.int8 is not None:
         before, after = report.int8.weight_bytes_float, report.int8.weight_bytes_int8
         cards.append(_card("MACs in INT8", units.percent(report.int8.mac_share), "share of multiply-accumulates"))
-        cards.append(_card("Weights", f"{ratio(before, after)} smaller", f"{units.size(before)} → {units.size(after)}"))
+        if after:
+            sizes = f"{units.size(before)} → {units.size(after)}"
+            cards.append(_card("Weights", f"{units.ratio(before, after)} smaller", sizes))
     return cards
 
 

@@ -63,7 +63,7 @@ class Column:
     kind: Literal["name", "number", "sentence"] = "name"
 
 
-def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[object]], *, budget: int = 120_000) -> Html:
+def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[object]], *, budget: int = 60_000) -> Html:
     """A table that scrolls sideways on a narrow screen.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgemed.report.data import OutputError, Report
-from edgemed.report.units import decibel, percent, relative_error, seconds, size
+from edgemed.report.units import decibel, percent, ratio, relative_error, seconds, size
 
 Row = tuple[str, str]
 
@@ -36,10 +36,11 @@ def verdict(report: Report) -> str:
     if report.int8 is None or not errors:
         return _verdict_float(report)
     against = "the Keras original" if report.fidelity.int8_vs_keras else "the float model"
+    before, after = report.int8.weight_bytes_float, report.int8.weight_bytes_int8
+    weights = f" and weights {ratio(before, after)} smaller" if after else ""
     return (
         f"INT8 differs from {against} by at most {relative_error(_worst(errors))} of the largest output, with "
-        f"{percent(report.int8.mac_share)} of the multiply-accumulates in INT8 and weights "
-        f"{ratio(report.int8.weight_bytes_float, report.int8.weight_bytes_int8)} smaller."
+        f"{percent(report.int8.mac_share)} of the multiply-accumulates in INT8{weights}."
     )
 
 
@@ -71,11 +72,6 @@ def exclusions(report: Report) -> list[tuple[str, int, float]]:
     return sorted(((r, n, min(s, 1.0)) for r, (n, s) in groups.items()), key=lambda item: -item[2])
 
 
-def ratio(before: int, after: int) -> str:
-    """How many times smaller, e.g. `3.9×`."""
-    return f"{before / after:.1f}×" if after else "no times"
-
-
 def _verdict_float(report: Report) -> str:
     errors = report.fidelity.float_vs_keras
     if not errors:
@@ -103,7 +99,7 @@ def _error(error: OutputError, samples: int) -> str:
 
 
 def _weights(before: int, after: int) -> str:
-    return f"{size(before)} → {size(after)} ({ratio(before, after)} smaller)"
+    return f"{size(before)} → {size(after)}" + (f" ({ratio(before, after)} smaller)" if after else "")
 
 
 def _recipe(report: Report) -> str:

@@ -55,6 +55,11 @@ def relative_error(value: float | None) -> str:
     return f"{digits(value * 100, 2)} %"
 
 
+def ratio(before: float, after: float) -> str:
+    """How many times smaller, e.g. `3.9×`; `after` is above 0."""
+    return f"{before / after:.1f}×"
+
+
 def decibel(value: float | None) -> str:
     """SQNR in dB; `None` is exact."""
     return "exact" if value is None else f"{value:.1f} dB"
