@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -147,16 +147,20 @@ def _parse(bridge: Bridge, network: Native, onnx: Path | bytes) -> None:
 
 
 def _parser_error(bridge: Bridge, error: Native) -> str:
-    try:
-        reason = one_line(error.desc())
-    except UnicodeDecodeError:  # the binding decodes a message that quotes bytes of a broken file
-        reason = "its message is not text"
-    index = error.node()
+    reason, index = _text(error.desc), error.node()
     if index < 0:
         return reason
     if bridge.has("ParserError.node_name"):
-        return f"node {index} '{error.node_name()}' ({error.node_operator()}): {reason}"
+        return f"node {index} '{_text(error.node_name)}' ({_text(error.node_operator)}): {reason}"
     return f"node {index}: {reason}"
+
+
+def _text(read: Callable[[], str]) -> str:
+    """A string of the bindings; they decode bytes of the file as UTF-8, and raise where it is none."""
+    try:
+        return one_line(read())
+    except UnicodeDecodeError:
+        return "(not text)"
 
 
 def _set_precision(bridge: Bridge, config: Native, precision: Precision) -> None:

@@ -88,6 +88,13 @@ def test_unknown_operator_is_refused_with_its_node() -> None:
         compile_model(model)
 
 
+def test_names_that_are_not_text_do_no_harm() -> None:
+    good = conv_net().SerializeToString().replace(b"middle", b"m\xff\xfedle")
+    assert compile_ahead(good, "fp32", CountingStage()).plan
+    with pytest.raises(InputError, match=r"node 1 '\(not text\)' \(Nope\)"):
+        compile_ahead(good.replace(b"Relu", b"Nope"), "fp32", CountingStage())
+
+
 @pytest.mark.parametrize("data", [b"", b"this is no model", b"\x08\x08\x12"])
 def test_bytes_that_are_no_model_are_refused(data: bytes) -> None:
     with pytest.raises(InputError, match="cannot"):
