@@ -151,7 +151,7 @@ def main() -> None:
     head = [layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dropout(0.5)]
     output = layers.Dense(1, activation="sigmoid")
     model = keras.Sequential([keras.Input((32, 64, 3)), *convolutions((32, 64, 128)), *head, output])
-    train(model, mirrored(splits["train"]), splits["calibration"], epochs=6)
+    train(model, mirrored(splits["train"]), splits["calibration"], epochs=12)
     model.save(folder / "model.h5")
 
     write_images(folder / "calibration", splits["calibration"])
