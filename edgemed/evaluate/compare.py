@@ -170,7 +170,9 @@ def _disagreement(answers: Mapping[str, Answers]) -> Measured | None:
 def _warnings(bundle: Bundle, dataset: LabelledSet, recipe: Recipe) -> tuple[str, ...]:
     found = []
     if recipe.assumed:
-        found.append(f"The recipe was assumed ({recipe.description or recipe.name}); check that training used the same.")
+        found.append(
+            f"The recipe was assumed ({recipe.description or recipe.name}); check that training used the same."
+        )
     if dataset.duplicates:
         found.append(f"{dataset.duplicates} images are byte-wise copies of others: the intervals are too narrow.")
     if bundle.manifest.calibration is not None:

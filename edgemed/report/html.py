@@ -238,7 +238,7 @@ def _ranges(report: Report) -> Html:
         Column("SQNR", "number"),
     )
     rows = [
-        (t.name, units.digits(t.amax), units.digits(t.seen), units.percent(t.clipped), units.decibel(t.sqnr_db))
+        (t.name, units.digits(t.amax), units.digits(t.seen), units.relative_error(t.clipped), units.decibel(t.sqnr_db))
         for t in tensors
     ]
     lead = (
@@ -252,7 +252,7 @@ def _ranges(report: Report) -> Html:
 def _figure(tensor: ActivationRange, identity: str) -> Html:
     caption = (
         f"SQNR {units.decibel(tensor.sqnr_db)}, amax {units.digits(tensor.amax)}, largest seen "
-        f"{units.digits(tensor.seen)}, clipped {units.percent(tensor.clipped)}"
+        f"{units.digits(tensor.seen)}, clipped {units.relative_error(tensor.clipped)}"
     )
     return fill(
         "<figure><figcaption><b>{name}</b>{caption}</figcaption>{svg}</figure>",
@@ -312,7 +312,7 @@ def _engines(report: Report) -> Html:
         (
             _named(engine.flavour, engine.version),
             engine.precision.upper(),
-            ", ".join(engine.compute_capabilities) or "any",
+            ", ".join(engine.compute_capabilities),
             "" if engine.bytes is None else units.size(engine.bytes),
             "" if engine.seconds is None else units.seconds(engine.seconds),
             engine.status,
@@ -327,7 +327,7 @@ def _passes(report: Report) -> Html:
     changed = [item for item in report.passes if item.changed]
     if not report.passes:
         return Html("")
-    columns = (Column("Pass"), Column("Nodes before", "number"), Column("after", "number"))
+    columns = (Column("Pass"), Column("Nodes before", "number"), Column("Nodes after", "number"))
     rows = [(item.name, item.nodes_before, item.nodes_after) for item in changed]
     lead = f"{len(changed)} of {len(report.passes)} passes changed the graph."
     return _section("Graph passes", lead, table("Graph passes that changed something", columns, rows))

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from evaluate.bundles import first_hash, write_images
 
 from edgemed.base.errors import InputError
 from edgemed.evaluate.dataset import class_order, open_labelled_set
+from evaluate.bundles import first_hash, write_images
 
 
 @pytest.mark.parametrize(
