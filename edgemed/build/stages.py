@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemed.base.errors import EdgemedError, InputError, MissingSoftwareError
+from edgemed.base.errors import InputError, MissingSoftwareError
 from edgemed.base.progress import Progress, Stage
 from edgemed.build.fidelity import compare, require_parity
 from edgemed.build.options import BuildOptions
@@ -228,7 +228,7 @@ def compile_plan(onnx: bytes, options: BuildOptions, progress: Progress) -> Ahea
             status = "tensorrt_rtx is not installed: no plan compiled ahead of time"
             stage.note(status)
             return AheadOfTime(None, status)
-        except EdgemedError as error:
+        except InputError as error:
             stage.note(f"refused by TensorRT-RTX: {error.what}")
             return AheadOfTime(None, error.what, refused=True)
         targets = "+".join("SM" + capability.replace(".", "") for capability in CAPABILITIES)
