@@ -107,7 +107,7 @@ def test_the_command_is_installed() -> None:
 def test_ci_runs_make_test() -> None:
     script = REPO / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text(encoding="utf-8").rstrip().endswith("exec make test")
+    assert script.read_text(encoding="utf-8").rstrip().endswith("exec make --keep-going test")
 
 
 def test_make_help_lists_the_targets() -> None:
