@@ -16,7 +16,7 @@ from edgemed.build.fidelity import PARITY_LIMIT, largest_values
 from edgemed.build.findings import now, report_of
 from edgemed.build.options import BuildOptions
 from edgemed.build.samples import LAYOUTS, Samples, find_calibration, prepare
-from edgemed.build.stages import AheadOfTime, CleanGraph, Parity, Quantized
+from edgemed.build.stages import AheadOfTime, CleanGraph, GraphBytes, Parity, Quantized
 from edgemed.build.timing import TimedProgress
 from edgemed.build.writer import BundleWriter
 from edgemed.bundle.manifest import (
@@ -116,7 +116,7 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
         graph = stages.clean(converted, progress)
         parity = stages.check_parity(keras, graph, samples, progress)
     quantized = _quantize(options, samples, graph, parity, progress) if options.precision == "int8" else None
-    engine = stages.compile_plan(quantized.onnx if quantized else graph.onnx, options, progress)
+    engine = stages.compile_plan(quantized.graph.onnx if quantized else graph.graph.onnx, options, progress)
     outputs = tuple(_output(spec_index, converted, samples) for spec_index in range(len(converted.outputs)))
     return _Work(source, tree_bytes(model), converted, samples, graph, parity, quantized, engine, outputs)
 
@@ -205,16 +205,14 @@ def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgres
 
 
 def _write_graphs(writer: BundleWriter, work: _Work) -> dict[GraphName, GraphRef]:
-    graphs: dict[GraphName, bytes] = {"float": work.graph.onnx}
+    graphs: dict[GraphName, GraphBytes] = {"float": work.graph.graph}
     if work.quantized is not None:
-        graphs["int8"] = work.quantized.onnx
+        graphs["int8"] = work.quantized.graph
     refs: dict[GraphName, GraphRef] = {}
-    opset = work.graph.model.opset_imports[""]
-    ir_version = work.graph.model.ir_version or 0
-    for graph_name, onnx in graphs.items():
+    for graph_name, graph in graphs.items():
         path = f"graphs/{graph_name}.onnx"
-        entry = writer.add(path, onnx)
-        refs[graph_name] = GraphRef(path=path, sha256=entry.sha256, opset=opset, ir_version=ir_version)
+        entry = writer.add(path, graph.onnx)
+        refs[graph_name] = GraphRef(path=path, sha256=entry.sha256, opset=graph.opset, ir_version=graph.ir_version)
     writer.add_json("costs.json", {"schema": "edgemed/costs/1", "layers": [vars(cost) for cost in work.graph.costs]})
     return refs
 

@@ -33,11 +33,30 @@ Outputs = list[dict[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
+class GraphBytes:
+    """A graph as it goes into the bundle."""
+
+    onnx: bytes
+    opset: int
+    ir_version: int
+
+    @staticmethod
+    def of(model: ir.Model) -> GraphBytes:
+        """Declare the lowest opset and IR version that carry `model`, and serialise it."""
+        from edgemed.graph.model import set_ir_version, to_bytes
+        from edgemed.graph.opset import lower_opset
+
+        set_ir_version(lower_opset(model))
+        assert model.ir_version is not None
+        return GraphBytes(to_bytes(model), model.opset_imports[""], model.ir_version)
+
+
+@dataclass(frozen=True)
 class CleanGraph:
     """The float graph after all passes."""
 
     model: ir.Model
-    onnx: bytes
+    graph: GraphBytes
     digest: str
     changes: tuple[PassChange, ...]
     costs: tuple[LayerCost, ...]
@@ -56,8 +75,7 @@ class Parity:
 class Quantized:
     """The Q/DQ graph, what its scales come from, and how far its outputs are from the others."""
 
-    onnx: bytes
-    opset: int
+    graph: GraphBytes
     histograms: dict[str, Histogram]
     table: ScaleTable
     placement: Placement
@@ -89,7 +107,7 @@ def clean(converted: Converted, progress: Progress) -> CleanGraph:
     """Graph passes, shapes, lint of the float graph."""
     from edgemed.graph.costs import costs
     from edgemed.graph.lint import require_clean
-    from edgemed.graph.model import digest, load, to_bytes
+    from edgemed.graph.model import digest, load
     from edgemed.graph.passes import clean_graph
 
     with progress.stage("clean") as stage:
@@ -97,9 +115,8 @@ def clean(converted: Converted, progress: Progress) -> CleanGraph:
         require_clean(result.model)
         before, after = result.changes[0].nodes_before, result.changes[-1].nodes_after
         stage.note(f"{before} → {after} nodes")
-        return CleanGraph(
-            result.model, to_bytes(result.model), digest(result.model), result.changes, costs(result.model)
-        )
+        model = result.model
+        return CleanGraph(model, GraphBytes.of(model.clone()), digest(model), result.changes, costs(model))
 
 
 def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progress: Progress) -> Parity:
@@ -111,7 +128,7 @@ def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progres
     with progress.stage("parity") as stage:
         reference = keras.reference(samples.judged)
         keras.close()  # frees the memory that TensorFlow holds before calibration needs it
-        outputs = run_all(graph.onnx, samples.judged, "fp32")
+        outputs = run_all(graph.graph.onnx, samples.judged, "fp32")
         fidelity = compare(outputs, reference, "keras")
         require_parity(fidelity)
         worst = max(output.relative_error for output in fidelity)
@@ -171,7 +188,7 @@ def quantize(
         GateError: the lint found a fault in our own graph.
     """
     from edgemed.graph.lint import require_clean
-    from edgemed.graph.model import infer_shapes, opset, to_bytes
+    from edgemed.graph.model import infer_shapes
     from edgemed.quantize.insert import insert, share_scales
     from edgemed.quantize.placement import place
 
@@ -189,7 +206,7 @@ def quantize(
         stage.note(
             f"{len(placement.quantized_nodes)} of {len(placement.layers)} layers, {share(graph, placement):.1%} of MACs"
         )
-        return Quantized(to_bytes(model), opset(model) or 0, histograms, shared, placement, constant)
+        return Quantized(GraphBytes.of(model), histograms, shared, placement, constant)
 
 
 def _reasons(placement: Placement) -> list[str]:
@@ -208,7 +225,7 @@ def verify(quantized: Quantized, parity: Parity, samples: Samples, progress: Pro
     from dataclasses import replace
 
     with progress.stage("verify") as stage:
-        outputs = run_all(quantized.onnx, samples.judged, "int8")
+        outputs = run_all(quantized.graph.onnx, samples.judged, "int8")
         vs_float = compare(outputs, parity.float, "float")
         vs_keras = compare(outputs, parity.keras, "keras")
         worst = max(vs_float, key=lambda output: output.relative_error)

@@ -87,8 +87,8 @@ def test_the_bundle_is_whole_and_says_where_it_comes_from(built, folder):
 
 def test_the_int8_graph_keeps_every_rule(built):
     model = check_int8(open_bundle(built[0]))
-    assert [o.version for o in model.opset_import if o.domain == ""] == [17]
-    assert model.ir_version == 8
+    assert [o.version for o in model.opset_import if o.domain == ""] == [13]  # nothing in it needs more
+    assert model.ir_version == 7
     assert [i.name for i in model.graph.input] == ["image"]
 
 
