@@ -107,7 +107,7 @@ def _cards(report: Report) -> list[Html]:
         cards.append(_card("MACs in INT8", units.percent(report.int8.mac_share), "share of multiply-accumulates"))
         if after:
             sizes = f"{units.size(before)} → {units.size(after)}"
-            cards.append(_card("Weights", f"{units.ratio(before, after)} smaller", sizes))
+            cards.append(_card("Weights", units.smaller(before, after), sizes))
     return cards
 
 

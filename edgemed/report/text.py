@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgemed.report.data import OutputError, Report
-from edgemed.report.units import decibel, percent, ratio, relative_error, seconds, size
+from edgemed.report.units import decibel, percent, relative_error, seconds, size, smaller
 
 Row = tuple[str, str]
 
@@ -37,7 +37,7 @@ def verdict(report: Report) -> str:
         return _verdict_float(report)
     against = "the Keras original" if report.fidelity.int8_vs_keras else "the float model"
     before, after = report.int8.weight_bytes_float, report.int8.weight_bytes_int8
-    weights = f" and weights {ratio(before, after)} smaller" if after else ""
+    weights = f" and weights {smaller(before, after)}" if after else ""
     return (
         f"INT8 differs from {against} by at most {relative_error(_worst(errors))} of the largest output, with "
         f"{percent(report.int8.mac_share)} of the multiply-accumulates in INT8{weights}."
@@ -67,8 +67,9 @@ def exclusions(report: Report) -> list[tuple[str, int, float]]:
     groups: dict[str, tuple[int, float]] = {}
     for layer in report.int8.layers if report.int8 is not None else ():
         if not layer.quantized and layer.macs:
-            count, share = groups.get(layer.reason, (0, 0.0))
-            groups[layer.reason] = (count + 1, share + layer.mac_share)
+            reason = layer.reason.partition(" (")[0]  # what stands in brackets differs from layer to layer
+            count, share = groups.get(reason, (0, 0.0))
+            groups[reason] = (count + 1, share + layer.mac_share)
     return sorted(((r, n, min(s, 1.0)) for r, (n, s) in groups.items()), key=lambda item: -item[2])
 
 
@@ -99,7 +100,7 @@ def _error(error: OutputError, samples: int) -> str:
 
 
 def _weights(before: int, after: int) -> str:
-    return f"{size(before)} → {size(after)}" + (f" ({ratio(before, after)} smaller)" if after else "")
+    return f"{size(before)} → {size(after)}" + (f" ({smaller(before, after)})" if after else "")
 
 
 def _recipe(report: Report) -> str:

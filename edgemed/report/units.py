@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _SMALLEST_PERCENT = 1e-4  # below 0.01 % a power of ten is easier to read
+_WORTH_SAYING = 1.05
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -55,9 +56,9 @@ def relative_error(value: float | None) -> str:
     return f"{digits(value * 100, 2)} %"
 
 
-def ratio(before: float, after: float) -> str:
-    """How many times smaller, e.g. `3.9×`; `after` is above 0."""
-    return f"{before / after:.1f}×"
+def smaller(before: float, after: float) -> str:
+    """How many times smaller, e.g. `3.9× smaller`; `after` is above 0."""
+    return f"{before / after:.1f}× smaller" if before / after >= _WORTH_SAYING else "hardly smaller"
 
 
 def decibel(value: float | None) -> str:
