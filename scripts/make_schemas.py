@@ -18,6 +18,7 @@ from edgemed.engine.record import EngineRecord
 from edgemed.evaluate.record import Evaluation
 from edgemed.graph.scales import ScaleTable
 from edgemed.recipe.schema import Recipe
+from edgemed.report.data import Report
 
 FOLDER = Path(__file__).resolve().parent.parent / "edgemed" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -30,6 +31,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "evaluation": Evaluation,
     "manifest": Manifest,
     "recipe": Recipe,
+    "report": Report,
     "scales": ScaleTable,
 }
 

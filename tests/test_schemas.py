@@ -99,6 +99,17 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "golden": {"path": "golden.npz", "samples": 8, "tolerance": {"fp32": {"y": 1e-4}}},
         "files": {"golden.npz": {"sha256": HASH, "size": 1}},
     },
+    "report": {
+        "schema": "edgemed/report/1",
+        "created": "2025-01-01T00:00:00Z",
+        "edgemed": "0.1.0",
+        "precision": "int8",
+        "model": {"name": "m", "file": "m.h5", "sha256": HASH, "format": "keras-h5"},
+        "recipe": {"name": "assumed", "assumed": True},
+        "fidelity": {"samples": 8, "int8_vs_float": [{"output": "y", "relative_error": 0.01, "sqnr_db": None}]},
+        "int8": {"mac_share": 0.9, "weight_bytes_float": 4, "weight_bytes_int8": 1},
+        "machine": {"python": "3.11.7"},
+    },
     "recipe": {
         "input": {"color": "rgb", "size": [32, 64], "scaling": {"divisor": 255.0}},
         "output": {"task": "binary", "classes": ["a", "b"], "threshold": 0.5},
@@ -137,6 +148,8 @@ BROKEN: list[tuple[str, list[str | int], Any]] = [
     ("recipe", ["input", "size"], [0, 64]),
     ("recipe", ["input", "color"], "cmyk"),
     ("recipe", ["output", "threshold"], 1.5),
+    ("report", ["int8", "mac_share"], 1.5),
+    ("report", ["fidelity", "int8_vs_float", 0, "relative_error"], -1),
     ("scales", ["method"], "guess"),
     ("scales", ["images"], 0),
     ("scales", ["tensors", "conv", "scale"], 0),
@@ -194,6 +207,12 @@ def test_broken_values_are_refused(name: str, path: list[str | int], value: Any)
         place = place[part]
     place[path[-1]] = value
     assert_refused(name, document)
+
+
+@pytest.mark.parametrize("name", [name for name, document in DOCUMENTS.items() if "schema" in document])
+def test_a_document_must_name_its_schema(name: str) -> None:
+    assert_refused(name, {key: value for key, value in DOCUMENTS[name].items() if key != "schema"})
+    assert_refused(name, {**DOCUMENTS[name], "schema": "edgemed/other/1"})
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

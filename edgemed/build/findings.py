@@ -53,6 +53,7 @@ def report_of(
 ) -> data.Report:
     """Everything a build found out, for `report.json` and `report.html`."""
     return data.Report(
+        schema_=data.SCHEMA,
         created=now(),
         edgemed=__version__,
         precision=options.precision,

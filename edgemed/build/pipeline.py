@@ -10,6 +10,7 @@ from edgemed import __version__
 from edgemed.base.errors import InputError, os_errors_as_resource
 from edgemed.base.hashing import sha256_bytes, sha256_tree, tree_bytes
 from edgemed.base.progress import Progress
+from edgemed.base.runner import TensorSpec
 from edgemed.base.store import check_target, staged_directory
 from edgemed.build import stages
 from edgemed.build.fidelity import PARITY_LIMIT, largest_values
@@ -20,6 +21,7 @@ from edgemed.build.stages import AheadOfTime, CleanGraph, GraphBytes, Parity, Qu
 from edgemed.build.timing import TimedProgress
 from edgemed.build.writer import BundleWriter
 from edgemed.bundle.manifest import (
+    SCHEMA,
     Calibration,
     EngineRef,
     Fidelity,
@@ -148,6 +150,10 @@ def _output(index: int, converted: Converted, samples: Samples) -> OutputTensor:
     )
 
 
+def _input_layout(spec: TensorSpec, samples: Samples) -> str:
+    return samples.reader.layouts[spec.name] if len(spec.shape) == 4 else LAYOUTS.get(len(spec.shape), "as-is")
+
+
 def _task(shape: tuple[int | None, ...], activation: str) -> str:
     if len(shape) >= 4 and activation != "none":
         return "segmentation"
@@ -183,12 +189,13 @@ def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgres
     writer.add_json("report.json", report)
     writer.add("report.html", render(report).encode())
     manifest = Manifest(
+        schema_=SCHEMA,
         name=name,
         created=now(),
         edgemed=__version__,
         source=work.source,
         inputs=tuple(
-            InputTensor(name=s.name, dtype=s.dtype, shape=s.shape, layout=LAYOUTS.get(len(s.shape), "as-is"))
+            InputTensor(name=s.name, dtype=s.dtype, shape=s.shape, layout=_input_layout(s, work.samples))
             for s in work.converted.inputs
         ),
         outputs=work.outputs,

@@ -128,7 +128,7 @@ class Golden(_Strict):
 class Manifest(_Strict):
     """`manifest.json`. Every other file of the bundle stands in `files`; unlisted files are refused."""
 
-    schema_: Literal["edgemed/bundle/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/bundle/1"] = Field(alias="schema")
     name: str
     created: str = Field(description="UTC, ISO 8601")
     edgemed: str = Field(description="version of edgemed that wrote the bundle")

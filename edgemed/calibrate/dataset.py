@@ -35,7 +35,7 @@ class CalibrationManifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_: Literal["edgemed/calibration-set/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/calibration-set/1"] = Field(alias="schema")
     samples: Annotated[tuple[SampleEntry, ...], Field(min_length=1)]
     found: Annotated[int, Field(ge=1, description="files in the folder; more than were used when it holds too many")]
     digest: Digest
@@ -72,4 +72,4 @@ def open_calibration_set(folder: Path, *, max_images: int = MAX_IMAGES) -> Calib
         paths = sorted(random.Random(0).sample(paths, max_images))  # noqa: S311 - a reproducible choice, not a secret
     samples = tuple(SampleEntry(file=p.relative_to(folder).as_posix(), sha256=sha256_file(p)) for p in paths)
     digest = sha256_json(sorted(s.sha256 for s in samples))
-    return CalibrationSet(folder, CalibrationManifest(samples=samples, found=found, digest=digest))
+    return CalibrationSet(folder, CalibrationManifest(schema=SCHEMA, samples=samples, found=found, digest=digest))

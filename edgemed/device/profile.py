@@ -81,7 +81,7 @@ class SoftwareRow(_Marked):
 class DeviceProfile(_Marked):
     """`profiles/<id>.toml`. A field named in `unverified` must be shown with a mark wherever it is shown."""
 
-    schema_: Literal["edgemed/device-profile/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/device-profile/1"] = Field(alias="schema")
     name: str
     description: str = ""
     kind: Literal["jetson", "desktop"]

@@ -30,7 +30,7 @@ from edgemed.device.here import Here, detect_here
 from edgemed.device.profile import supports_int8
 from edgemed.engine.bridge import Bridge, Flavour, installed_flavours, load_bridge
 from edgemed.engine.build import BuildRequest, BuiltPlan, Precision, build_plan
-from edgemed.engine.record import PLAN, RECORD, EngineKey, EngineRecord, Tensor, read_engine
+from edgemed.engine.record import PLAN, RECORD, SCHEMA, EngineKey, EngineRecord, Tensor, read_engine
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,7 @@ def _key(bundle: Bundle, bridge: Bridge, here: Here, precision: Precision, dla_c
 
 def _record(key: EngineKey, ref: GraphRef, built: BuiltPlan) -> EngineRecord:
     return EngineRecord(
+        schema_=SCHEMA,
         key=key,
         plan_sha256=sha256_bytes(built.plan),
         plan_bytes=len(built.plan),

@@ -56,7 +56,7 @@ class EngineKey(_Strict):
 class EngineRecord(_Strict):
     """`engine.json`. Its hash of the plan protects against accident, not against someone who rewrites both files."""
 
-    schema_: Literal["edgemed/engine/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/engine/1"] = Field(alias="schema")
     key: EngineKey
     plan_sha256: Digest
     plan_bytes: Annotated[int, Field(ge=1)]

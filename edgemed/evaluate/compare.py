@@ -30,7 +30,7 @@ from edgemed.evaluate.metrics import (
     metrics,
     paired_differences,
 )
-from edgemed.evaluate.record import ClassCount, Data, Evaluation, GateResult, Measured, PrecisionResult
+from edgemed.evaluate.record import SCHEMA, ClassCount, Data, Evaluation, GateResult, Measured, PrecisionResult
 from edgemed.recipe.schema import Recipe
 
 CALIBRATION_FILE = "calibration.json"
@@ -76,6 +76,7 @@ def evaluate_bundle(
         for gate in gates
     )
     evaluation = Evaluation(
+        schema_=SCHEMA,
         bundle=bundle.path.name,
         bundle_digest=bundle.digest,
         output=head.output,

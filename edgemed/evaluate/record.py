@@ -88,7 +88,7 @@ class GateResult(_Strict):
 class Evaluation(_Strict):
     """Float and INT8 on the same labelled images."""
 
-    schema_: Literal["edgemed/evaluation/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/evaluation/1"] = Field(alias="schema")
     bundle: str
     bundle_digest: Digest
     output: str

@@ -30,7 +30,7 @@ class ScaleTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_: Literal["edgemed/scales/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/scales/1"] = Field(alias="schema")
     method: Method
     percentile: Annotated[float, Field(gt=0, le=100)] | None = None
     images: Annotated[int, Field(ge=1)]

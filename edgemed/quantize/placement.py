@@ -96,7 +96,7 @@ class _Placer:
             if node.op_type in COMPUTE_OPS and node.domain == "":
                 self._decide(node)
             elif node.op_type in RECURRENT_OPS | CONTROL_OPS:
-                why = "recurrent layers have no INT8 kernels in TensorRT" if node.op_type in RECURRENT_OPS else ""
+                why = "TensorRT takes recurrent layers in floating point only" if node.op_type in RECURRENT_OPS else ""
                 reason = why or "bodies of control flow stay in floating point"
                 self._layers.append(LayerDecision(node.name or "", node.op_type, False, reason))
         self._residual_adds()
@@ -230,7 +230,7 @@ class ComputeLayer:
         if shape is None:
             return "its weight is not a constant"
         if self._group > 1:
-            return "grouped transposed convolution has no per-channel INT8 kernel"
+            return "grouped transposed convolution: one scale per channel is ambiguous over groups"
         inputs, outputs = shape[0], shape[1]
         if min(inputs, outputs) < _SMALL_CHANNELS:
             return f"too few channels for INT8 tiles ({inputs} in, {outputs} out)"
@@ -262,7 +262,7 @@ class ComputeLayer:
     @staticmethod
     def _matrix(rows: int | None, inputs: int, outputs: int) -> str | None:
         if rows == 1 or outputs == 1:
-            return "matrix times vector (TensorRT has no INT8 kernel for it)"
+            return "matrix times vector, which gains nothing from INT8 kernels"
         if min(inputs, outputs) < _SMALL_CHANNELS:
             return f"too few features for INT8 tiles ({inputs} in, {outputs} out)"
         return None

@@ -70,11 +70,18 @@ class Preprocessor:
                 f"The image has {pixels.dtype} pixels; without a recipe only 8-bit ones have a known range.",
                 "Write a recipe with the scaling, see docs/recipes.md.",
             )
-        image = _with_channels(pixels.astype(np.float32), self.channels or 1)
+        image = _with_channels(self._coloured(pixels.astype(np.float32)), self.channels or 1)
         image = self._resized(image)
         image = self._scaled(image)
         sample = image[None] if self.layout == "NHWC" else np.moveaxis(image, -1, 0)[None]
         return np.ascontiguousarray(self._cast(sample))
+
+    def _coloured(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.recipe.input.color == "rgb" and image.ndim == 2:
+            raise InputError(
+                "The image is gray; the recipe asks for colour.", 'Give colour images, or drop color = "rgb".'
+            )
+        return _with_channels(image, 1)[..., 0] if self.recipe.input.color == "gray" else image
 
     def _resized(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         size = self.size

@@ -35,7 +35,6 @@ class Scaling(_Strict):
 class Contract(_Strict):
     """What is refused before inference. An absent line is not checked."""
 
-    modality: tuple[str, ...] | None = None
     min_rows: Positive | None = None
     min_columns: Positive | None = None
     max_rows: Positive = 16_384
@@ -46,7 +45,9 @@ class InputRecipe(_Strict):
     """How one image becomes one sample."""
 
     modality: str | None = Field(None, description="free text for people and reports, e.g. 'CR' or 'dermoscopy'")
-    color: Literal["gray", "rgb"] | None = Field(None, description="channels asked for; None keeps the model's own")
+    color: Literal["gray", "rgb"] | None = Field(
+        None, description="'gray' reduces colour to luma first, 'rgb' refuses gray images; None takes both"
+    )
     size: tuple[Positive, Positive] | None = Field(None, description="rows, columns; None takes the model's")
     resize: Literal["antialias", "nearest", "none"] = Field(
         "antialias", description="'antialias' is a triangle filter widened by the reduction factor; 'none' refuses"

@@ -181,7 +181,7 @@ class Machine(_Strict):
 class Report(_Strict):
     """`report.json`: everything `report.html` shows."""
 
-    schema_: Literal["edgemed/report/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/report/1"] = Field(alias="schema")
     created: str = Field(description="UTC, ISO 8601")
     edgemed: str = Field(description="version of edgemed that wrote it")
     precision: Literal["fp32", "fp16", "int8"]

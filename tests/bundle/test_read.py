@@ -29,6 +29,7 @@ def write(folder: Path, **changes: object) -> Path:
     writer = BundleWriter(folder)
     entries = {name: writer.add(name, data) for name, data in FILES.items()}
     fields: dict[str, object] = {
+        "schema_": "edgemed/bundle/1",
         "name": "small",
         "created": "2026-01-01T00:00:00+00:00",
         "edgemed": "0.1.0",

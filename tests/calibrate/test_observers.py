@@ -52,8 +52,9 @@ def test_percentile_keeps_at_least_its_share_and_not_a_bin_more(values, percenti
     histogram = histogram_of(values)
     edge = percentile_amax(histogram.counts, histogram.bin_width, percentile)
     needed = math.ceil(len(values) * percentile / 100)
-    assert (values < edge).sum() >= needed
-    assert (values < edge - histogram.bin_width).sum() < needed
+    exact = values.astype(np.float64)  # FP32 would round the edge of a subnormal bin to 0
+    assert (exact < edge).sum() >= needed
+    assert (exact < edge - histogram.bin_width).sum() < needed
 
 
 @settings(deadline=None, max_examples=30)

@@ -75,6 +75,7 @@ def write_bundle(
     graphs = {name: _graph(name, writer.add(f"graphs/{name}.onnx", classifier(b))) for name, b in boundaries.items()}
     writer.finish(
         Manifest(
+            schema_="edgemed/bundle/1",
             name="little",
             created="2026-01-05T10:20:30+00:00",
             edgemed="0.1.0",

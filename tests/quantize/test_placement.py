@@ -131,7 +131,7 @@ def test_recurrent_layers_are_named_and_left_alone():
     body = "y, h, c = LSTM <hidden_size=32> (x, w, r)"
     placement = place(graph("float[4,1,16] x", "float[4,1,1,32] y", body, w=(1, 128, 16), r=(1, 128, 32)))
     assert not placement.quantized_nodes
-    assert "recurrent" in placement.layers[0].reason
+    assert "recurrent layers" in placement.layers[0].reason
 
 
 def test_attention_products_are_quantized_on_both_sides_unless_the_sequence_is_long():

@@ -41,6 +41,16 @@ def test_gray_is_repeated_and_rgb_becomes_luma():
     np.testing.assert_array_equal(apply(recipe(), equal, (1, 8, 8, 1))[0, ..., 0], gray)
 
 
+def test_colour_is_what_the_recipe_asks_for():
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 100
+    gray = apply(recipe(color="gray"), red)
+    np.testing.assert_allclose(gray, 29.9, rtol=1e-6)  # luma, repeated over the model's three channels
+    np.testing.assert_array_equal(apply(recipe(color="rgb"), red)[0], red)
+    with pytest.raises(InputError, match="is gray"):
+        apply(recipe(color="rgb"), np.zeros((8, 8), np.uint8))
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 255))
 def test_resizing_keeps_a_constant_image_constant(rows, columns, value):
     sample = apply(recipe(), np.full((rows, columns), value, np.uint8))

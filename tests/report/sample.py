@@ -42,6 +42,7 @@ classes = ["benign", "malignant"]
 def sample_report(**changes: object) -> Report:
     """A whole report; `changes` replace its top-level fields."""
     report = Report(
+        schema_="edgemed/report/1",
         created="2026-01-05T10:20:30Z",
         edgemed="0.1.0",
         precision="int8",
