@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.build.conftest import REPO, edgemed, write_images
-from tests.build.test_build import check_int8
 
 from edgemed.bundle.read import open_bundle
+from tests.build.conftest import REPO, edgemed, write_images
+from tests.build.test_build import check_int8
 
 MODELS = {"seed": "seed_cnn:size=256", "unet": "unet:size=256", "resnet50": "resnet50:size=224"}
 
