@@ -72,7 +72,7 @@ class OnnxRuntimeRunner:
         return self._info
 
     def __enter__(self) -> OnnxRuntimeRunner:
-        ort = require("onnxruntime", extra="build", purpose="run ONNX models")
+        ort = require("onnxruntime", extra="serve", purpose="run ONNX models")
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
         options.intra_op_num_threads = self._threads
