@@ -13,7 +13,7 @@ FETCH   := tests/engine/fetch_bindings.py
 EXTRAS  := build imaging serve rtx scale dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -58,6 +58,9 @@ demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
 
 example-chest: $(STAMP)  ## the same on chest X-rays: make example-chest DATA=/path/pneumoniamnist.npz
 	$(BIN)/python -m examples.chest.train demo-chest --data $(DATA)
+
+bench-models: $(STAMP)  ## full-size builds: parity, INT8 error, sizes, times
+	$(BIN)/python -m benchmarks.models
 
 schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python -m scripts.make_schemas
