@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from onnx import numpy_helper
 
 from edgemed.build.fidelity import PARITY_LIMIT
 from edgemed.bundle.read import Bundle, open_bundle
-from tests.build.conftest import edgemed
+from tests.build.conftest import REPO, edgemed, write_images
 
 STAGES = ["convert", "clean", "parity", "calibrate", "quantize", "verify", "engine", "bundle"]
 
@@ -188,3 +189,28 @@ def test_float_needs_no_images(models, tmp_path):
     assert bundle.manifest.calibration is None
     assert "noise" in done.stdout
     assert edgemed("verify", "seed.edgemed", cwd=tmp_path).returncode == 0
+
+
+def documented_commands() -> list[str]:
+    """Every `$ edgemed ...` line of the README, in order."""
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ edgemed ")]
+
+
+def test_the_readme_shows_commands_that_run(built, folder, tmp_path):
+    commands = documented_commands()
+    assert commands[0] == "edgemed build model.h5 --int8"  # what the fixture has typed
+    assert {command.split()[1] for command in commands} >= {"build", "run", "evaluate"}
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    write_images(tmp_path / "test" / "different", 6, seed=1)
+    write_images(tmp_path / "test" / "similar", 6, seed=2)
+    (tmp_path / "test" / "similar" / "image000.png").rename(tmp_path / "test" / "similar" / "0000.png")
+    for command in commands[1:]:
+        done = edgemed(*command.split()[1:], cwd=tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout
+    for command in ("inspect model.edgemed", "verify model.edgemed", "devices"):
+        assert edgemed(*command.split(), cwd=tmp_path).returncode == 0, command
+    shown = set(re.findall(r"^\| `edgemed (\w+)", (REPO / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    listed = set(re.findall(r"^│ (\w+) ", edgemed("--help", cwd=tmp_path).stdout, re.MULTILINE))
+    assert shown == listed
