@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,8 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _PARTIAL = ".partial"
+
+Replaceable = Callable[[Path], bool]
 
 
 def fsync_path(path: Path) -> None:
@@ -53,17 +55,18 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def staged_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
+def staged_directory(target: Path, *, replaceable: Replaceable | None = None) -> Iterator[Path]:
     """Yield an empty sibling of `target` that becomes `target` when the block ends well.
 
     Everything in it is fsynced before the rename, so a reader sees a whole directory or none. When the block
-    raises, the sibling is removed. With `replace`, an existing target is exchanged atomically and then removed.
+    raises, the sibling is removed. An existing target is exchanged atomically and then removed, if it is empty or
+    `replaceable` says that it is one of ours; nothing else of the user's is ever deleted.
 
     Raises:
-        InputError: `target` exists and `replace` is false, or is not a directory.
+        InputError: `target` exists and may not be replaced, or is not a directory.
         ResourceError: disk full, no permission, and the like.
     """
-    check_target(target, replace=replace)
+    check_target(target, replaceable)
     remove_stale(target)
     try:
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", suffix=_PARTIAL, dir=target.parent))
@@ -73,30 +76,44 @@ def staged_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
         yield staging
         _sync_tree(staging)
         staging.chmod(0o755)
-        _publish(staging, target, replace=replace)
+        _publish(staging, target, replaceable)
     except OSError as error:
         raise from_os_error(error, target) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def check_target(target: Path, *, replace: bool) -> None:
+def check_target(target: Path, replaceable: Replaceable | None = None) -> None:
     """Refuse early a target that could not be published later.
+
+    Args:
+        target: the directory to be.
+        replaceable: says whether an existing directory may be replaced; `None` keeps all.
 
     Raises:
         InputError: it exists and may not be replaced, or is not a directory.
         ResourceError: its parent does not exist or cannot be written.
     """
+    if target.name in ("", ".."):
+        raise InputError(f"{target} is no name for a directory.", "Choose another --output.")
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(f"{target} is not a directory.", "Choose another --output.")
-    if target.exists() and not replace:
-        raise InputError(f"{target} exists already.", "Give --force to replace it, or another --output.")
+    _check_existing(target, replaceable, "exists already")
     parent = target.parent
     if not parent.is_dir():
         code = errno.ENOTDIR if parent.exists() else errno.ENOENT
         raise from_os_error(OSError(code, os.strerror(code)), parent)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise from_os_error(OSError(errno.EACCES, os.strerror(errno.EACCES)), parent)
+
+
+def _check_existing(target: Path, replaceable: Replaceable | None, what: str) -> None:
+    if not target.exists():
+        return
+    if replaceable is None:
+        raise InputError(f"{target} {what}.", "Give --force to replace it, or another --output.")
+    if any(target.iterdir()) and not replaceable(target):
+        raise InputError(f"{target} is not a bundle; --force replaces bundles only.", "Choose another --output.")
 
 
 def remove_stale(target: Path) -> None:
@@ -119,13 +136,12 @@ def _sync_tree(root: Path) -> None:
         fsync_path(Path(folder))
 
 
-def _publish(staging: Path, target: Path, *, replace: bool) -> None:
+def _publish(staging: Path, target: Path, replaceable: Replaceable | None) -> None:
     if not target.exists():
         _rename(staging, target, _RENAME_NOREPLACE)
-    elif replace:
-        _rename(staging, target, _RENAME_EXCHANGE)  # staging now holds the old tree; the caller removes it
     else:
-        raise InputError(f"{target} was created meanwhile.", "Give --force to replace it, or another --output.")
+        _check_existing(target, replaceable, "was created meanwhile")
+        _rename(staging, target, _RENAME_EXCHANGE)  # staging now holds the old tree; the caller removes it
     fsync_path(target.parent)
 
 

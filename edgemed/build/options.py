@@ -13,6 +13,7 @@ from edgemed.graph.scales import Method
 
 Precision = Literal["int8", "fp32"]
 DEFAULT_METHOD: Method = "entropy"
+MODEL_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 CALIBRATION_FOLDER = Path("calibration")
 
 
@@ -35,7 +36,8 @@ class BuildOptions:
         """Where the bundle goes: `--output`, else `./<stem>.edgemed`."""
         if self.output is not None:
             return self.output
-        return Path(f"{model.resolve().stem}.edgemed")
+        name = model.absolute().name  # of a link: its own name, not its target's
+        return Path(f"{name.removesuffix(model.suffix) if model.suffix in MODEL_SUFFIXES else name}.edgemed")
 
 
 def parse_inputs(texts: list[str]) -> dict[str, tuple[int, ...]]:
@@ -48,7 +50,11 @@ def parse_inputs(texts: list[str]) -> dict[str, tuple[int, ...]]:
     for text in texts:
         name, equals, dims = text.rpartition("=")
         parts = dims.lower().replace("×", "x").split("x")
-        if not (name and equals) or name in shapes or not all(part.isdigit() and int(part) > 0 for part in parts):
+        if not (name and equals) or name in shapes or not all(map(_is_size, parts)):
             raise UsageError(f"--input {text} is not NAME=1x512x512x1.", "Give each input once, all sizes positive.")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
+
+
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0

@@ -19,7 +19,7 @@ from edgemed.build.options import BuildOptions
 from edgemed.build.samples import LAYOUTS, Samples, find_calibration, prepare
 from edgemed.build.stages import AheadOfTime, CleanGraph, GraphBytes, Parity, Quantized
 from edgemed.build.timing import TimedProgress
-from edgemed.build.writer import BundleWriter
+from edgemed.build.writer import BundleWriter, is_ours
 from edgemed.bundle.manifest import (
     SCHEMA,
     Calibration,
@@ -82,12 +82,13 @@ def build(model: Path, options: BuildOptions, progress: Progress) -> BuildResult
         ResourceError: disk, memory, permission, or a killed child.
     """
     target = options.target(model)
-    check_target(target, replace=options.force)
+    replaceable = is_ours if options.force else None
+    check_target(target, replaceable)
     _check_devices(options)
     timed = TimedProgress(progress)
     with os_errors_as_resource(), tempfile.TemporaryDirectory(prefix="edgemed-build-") as folder:
         work = _run(model, options, Path(folder), timed)
-    with staged_directory(target, replace=options.force) as staging, timed.stage("bundle") as stage:
+    with staged_directory(target, replaceable=replaceable) as staging, timed.stage("bundle") as stage:
         digest, report = _write(target.name.removesuffix(".edgemed"), options, work, timed, staging)
         stage.note(f"{target}, {tree_bytes(staging) / 1e6:.1f} MB, sha256 {digest[:12]}…")
     return BuildResult(target, digest, report)
@@ -109,7 +110,7 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
     with KerasModel(model, workdir, convert) as keras:
         converted = stages.convert(keras, progress)
         source = Source(
-            file=model.resolve().name,
+            file=model.absolute().name,
             sha256=sha256_tree(model),
             format=converted.format,
             versions=converted.versions,

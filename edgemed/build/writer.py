@@ -51,6 +51,15 @@ class BundleWriter:
         return sha256_file(self._staging / MANIFEST)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a directory is a bundle, whole or damaged: only those may be replaced."""
+    try:
+        document = json.loads((path / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and str(document.get("schema", "")).startswith("edgemed/bundle/")
+
+
 def json_bytes(document: BaseModel | Any) -> bytes:
     """Indented JSON with a final newline; NaN is refused."""
     value = document.model_dump(mode="json", by_alias=True) if isinstance(document, BaseModel) else document

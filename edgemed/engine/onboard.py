@@ -205,6 +205,6 @@ def _kept(folder: Path, key: EngineKey, ref: GraphRef) -> EngineRecord | None:
 def _write(folder: Path, plan: bytes, record: EngineRecord) -> None:
     with os_errors_as_resource(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with staged_directory(folder, replace=folder.exists()) as staging:
+    with staged_directory(folder, replaceable=lambda _: True) as staging:
         write_atomic(staging / PLAN, plan)
         write_atomic(staging / RECORD, record.model_dump_json(by_alias=True, indent=2).encode() + b"\n")

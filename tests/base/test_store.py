@@ -24,7 +24,7 @@ def names(folder: Path) -> list[str]:
 
 
 def write_tree(target: Path, text: str, *, replace: bool = False) -> None:
-    with staged_directory(target, replace=replace) as staging:
+    with staged_directory(target, replaceable=(lambda _: True) if replace else None) as staging:
         (staging / "sub").mkdir()
         (staging / "sub" / "file").write_text(text)
 
@@ -102,7 +102,7 @@ def test_a_replace_that_fails_keeps_the_old_tree(tmp_path: Path) -> None:
     write_tree(target, "old")
 
     def fail() -> None:
-        with staged_directory(target, replace=True) as staging:
+        with staged_directory(target, replaceable=lambda _: True) as staging:
             (staging / "file").touch()
             raise OSError(28, "No space left on device")
 
@@ -170,20 +170,20 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(InputError, match="not a directory"):
-        check_target(tmp_path / "file", replace=True)
+        check_target(tmp_path / "file", lambda _: True)
     with pytest.raises(InputError, match="not a directory"):
-        check_target(tmp_path / "link", replace=True)
+        check_target(tmp_path / "link", lambda _: True)
     with pytest.raises(ResourceError, match="does not exist"):
-        check_target(tmp_path / "absent" / "x", replace=False)
+        check_target(tmp_path / "absent" / "x")
     with pytest.raises(ResourceError, match="is a file"):
-        check_target(tmp_path / "file" / "x", replace=False)
+        check_target(tmp_path / "file" / "x")
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from edgemed.base.store import staged_directory
-with staged_directory(Path(sys.argv[1]), replace=True) as staging:
+with staged_directory(Path(sys.argv[1]), replaceable=lambda _: True) as staging:
     (staging / "half").write_bytes(bytes(100_000))
     print("ready", flush=True)
     sys.stdin.read()
@@ -308,6 +308,28 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
 
 def test_errors_of_the_store_are_the_users(tmp_path: Path) -> None:
     with pytest.raises(EdgemedError) as caught:
-        check_target(tmp_path / "absent" / "x", replace=False)
+        check_target(tmp_path / "absent" / "x")
     assert caught.value.exit_code == 6
     assert caught.value.hint
+
+
+def test_nothing_but_what_is_named_replaceable_is_ever_deleted(tmp_path: Path) -> None:
+    thesis = tmp_path / "precious" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years")
+    with (
+        pytest.raises(InputError, match="is not a bundle"),
+        staged_directory(thesis.parent, replaceable=lambda _: False),
+    ):
+        pass
+    assert thesis.read_text() == "years"
+    (tmp_path / "empty").mkdir()
+    with staged_directory(tmp_path / "empty", replaceable=lambda _: False) as staging:
+        (staging / "x").write_text("y")
+    assert (tmp_path / "empty" / "x").read_text() == "y"
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", ""])
+def test_a_target_needs_a_name(name: str) -> None:
+    with pytest.raises(InputError, match="is no name"):
+        check_target(Path(name), lambda _: True)
