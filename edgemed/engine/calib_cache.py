@@ -3,7 +3,7 @@
 A text file: one line that names the version and the algorithm, then `tensor: hex` with the big-endian bits of the FP32
 scale `amax / 127`. It belongs to the graph whose tensors the table names, which is the bundle's float graph.
 
-Source: the sample cache in NVIDIA/TensorRT issue 2036, and the `qdq-translator` of NVIDIA's Deep-Learning-Accelerator-SW.
+Source: the sample cache in NVIDIA/TensorRT issue 2036, and `qdq-translator` of NVIDIA's Deep-Learning-Accelerator-SW.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.graph.scales import INT8_MAX, SMALLEST_SCALE, ScaleTable, TensorScale, scale_of
-from edgemed.graph.values import constant_array
+from edgemed.graph.values import constant_array, values_by_name
 from edgemed.quantize.placement import ActivationPair, Placement, WeightPair
 
 if TYPE_CHECKING:
@@ -23,14 +23,28 @@ if TYPE_CHECKING:
 _ZERO_POINT = "edgemed/zero_point"
 
 
+_LARGEST_SHARED_RATIO = 4.0
+"""Sharing costs a tensor log2(ratio) of its 8 bits. Up to 2 bits it is cheaper than a kernel that requantizes."""
+
+
 def share_scales(table: ScaleTable, placement: Placement) -> ScaleTable:
-    """The table with one common range, the largest, for each group of tensors that must share their scale."""
+    """The table with one common range, the largest, for tensors that should share their scale.
+
+    A Concat input whose range is below a quarter of the Concat's keeps its own: another branch may read it.
+    """
     tensors = dict(table.tensors)
-    for group in _merged(placement.shared_scales):
+    groups = tuple(_comparable(group, table) for group in placement.shared_scales)
+    for group in _merged(groups):
         known = [name for name in group if name in tensors]
         amax = max((tensors[name].amax for name in known), default=0.0)
         tensors.update({name: TensorScale(amax=amax, scale=scale_of(amax), seen=tensors[name].seen) for name in known})
     return table.model_copy(update={"tensors": tensors})
+
+
+def _comparable(group: tuple[str, ...], table: ScaleTable) -> tuple[str, ...]:
+    amax = {name: table.tensors[name].amax for name in group if name in table.tensors}
+    largest = max(amax.values(), default=0.0)
+    return tuple(name for name, value in amax.items() if value * _LARGEST_SHARED_RATIO >= largest)
 
 
 def _merged(groups: tuple[tuple[str, ...], ...]) -> list[set[str]]:
@@ -76,7 +90,7 @@ def insert(model: ir.Model, placement: Placement, table: ScaleTable) -> ir.Model
     Raises:
         InputError: a tensor that needs a scale is not in the table (it belongs to another graph).
     """
-    writer = _Writer(model.graph)
+    writer = _Writer(model)
     for activation in placement.activations:
         writer.activation(activation, table)
     for weight in placement.weights:
@@ -86,8 +100,9 @@ def insert(model: ir.Model, placement: Placement, table: ScaleTable) -> ir.Model
 
 
 class _Writer:
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
+    def __init__(self, model: ir.Model) -> None:
+        self._graph = model.graph
+        self._taken = set(values_by_name(model))
         self._zero = self._initializer(_ZERO_POINT, np.zeros((), np.int8))
 
     def activation(self, pair: ActivationPair, table: ScaleTable) -> None:
@@ -113,8 +128,10 @@ class _Writer:
     ) -> ir.Value:
         import onnx_ir as ir
 
-        quantized = ir.Value(name=f"{name}/int8", type=ir.TensorType(ir.DataType.INT8), shape=value.shape)
-        restored = ir.Value(name=f"{name}/restored", type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
+        quantized = ir.Value(name=self._fresh(f"{name}/int8"), type=ir.TensorType(ir.DataType.INT8), shape=value.shape)
+        restored = ir.Value(
+            name=self._fresh(f"{name}/restored"), type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape
+        )
         q = ir.node("QuantizeLinear", [value, scale, zero], attributes, outputs=[quantized], name=f"{name}/Q")
         dq = ir.node("DequantizeLinear", [quantized, scale, zero], attributes, outputs=[restored], name=f"{name}/DQ")
         self._graph.extend([q, dq])
@@ -123,6 +140,16 @@ class _Writer:
     def _initializer(self, name: str, array: NDArray[np.generic] | np.generic) -> ir.Value:
         import onnx_ir as ir
 
+        name = self._fresh(name)
         value = ir.Value(name=name, const_value=ir.tensor(np.asarray(array), name=name))
         self._graph.register_initializer(value)
         return value
+
+    def _fresh(self, name: str) -> str:
+        """`name`, or the first of `name_1`, `name_2`, ... that no value of the graph has."""
+        unique, count = name, 0
+        while unique in self._taken:
+            count += 1
+            unique = f"{name}_{count}"
+        self._taken.add(unique)
+        return unique

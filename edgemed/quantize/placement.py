@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from edgemed.graph.heads import LAYERS, computed_from_heads
 from edgemed.graph.values import attribute_int, attribute_str, constant_array, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-COMPUTE_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 RECURRENT_OPS = frozenset({"LSTM", "GRU", "RNN"})
 CONTROL_OPS = frozenset({"Loop", "If", "Scan"})
 
@@ -27,6 +27,10 @@ _SMALL_CHANNELS = 16  # INT8 tensor-core tiles hold 16 channels; below it paddin
 _CHANNEL_STEP = 8
 _LONGEST_ATTENTION = 512
 _SMALLEST_DEPTHWISE_KERNEL = 3
+_PREPARING_OPS = frozenset(
+    {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Pad", "Reshape", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+)
+"""What may stand between a model's input and its first layer: scaling and layout."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class _Placer:
 
     def run(self) -> Placement:
         for node in self._graph:
-            if node.op_type in COMPUTE_OPS and node.domain == "":
+            if node.op_type in LAYERS and node.domain == "":
                 self._decide(node)
             elif node.op_type in RECURRENT_OPS | CONTROL_OPS:
                 why = "TensorRT takes recurrent layers in floating point only" if node.op_type in RECURRENT_OPS else ""
@@ -124,12 +128,11 @@ class _Placer:
             self._weights.append(WeightPair(node, 1, layer.weight_axis))
 
     def _use(self, node: ir.Node, index: int) -> None:
-        """Put the pair on a node's input, or before the zero Pad in front of it, so that Pad and Conv can merge."""
-        value = node.inputs[index]
-        assert value is not None
-        producer = value.producer()
-        if producer is not None and producer.op_type == "Pad" and _is_zero_pad(producer) and len(value.uses()) == 1:
-            self._use(producer, 0)
+        """Put the pair on a node's input, or before the Pad in front of a Conv, so that the two can merge."""
+        value = _value(node, index)
+        pad = _pad_before(node) if node.op_type == "Conv" and index == 0 else None
+        if pad is not None:
+            self._use(pad, 0)
             return
         uses = self._uses.setdefault(value, [])
         if (node, index) not in uses:
@@ -137,7 +140,7 @@ class _Placer:
 
     def _residual_adds(self) -> None:
         """Of a residual Add, quantize the skip input only, so that Conv, Add and ReLU fuse into one INT8 kernel."""
-        depth = _depths(self._graph)
+        depth, answers = _depths(self._graph), computed_from_heads(self._graph)
         for node in self._graph:
             if node.op_type != "Add" or len(node.inputs) != 2:
                 continue
@@ -146,7 +149,10 @@ class _Placer:
                 continue
             # with a Conv on both sides (a projection shortcut) the longer path is the one that fuses
             conv = max(branches, key=lambda index: depth[_value(node, index)])
-            self._use(node, 1 - conv)
+            skip = _value(node, 1 - conv)
+            # a broadcast (a bias, a gate) is no residual: the fused kernel adds tensors of one shape
+            if skip not in answers and static_shape(skip) == static_shape(_value(node, conv)) is not None:
+                self._use(node, 1 - conv)
 
     def _is_conv_branch(self, value: ir.Value | None) -> bool:
         if value is None or len(value.uses()) != 1 or value.is_graph_output():
@@ -195,8 +201,11 @@ class ComputeLayer:
 
     def exclusion(self) -> str | None:
         """Why the layer stays in floating point, or `None` when it is quantized."""
-        if constant_array(_value(self.node, 0)) is not None:
+        data = _value(self.node, 0)
+        if constant_array(data) is not None:
             return "its data input is a constant"
+        if data.dtype is not None and data.dtype.name != "FLOAT":
+            return f"it computes in {data.dtype.name.lower()}"
         rules: dict[str, Callable[[], str | None]] = {
             "Conv": self._conv,
             "ConvTranspose": self._conv_transpose,
@@ -206,6 +215,12 @@ class ComputeLayer:
         return rules[self.node.op_type]()
 
     def _conv(self) -> str | None:
+        pad = _pad_before(self.node)
+        if pad is not None and not _can_move_before(pad, self.graph):
+            return "a pair would stand between its Pad and itself"
+        return self._conv_by_shape()
+
+    def _conv_by_shape(self) -> str | None:
         shape = self.weight_shape
         if shape is None:
             return "its weight is not a constant"
@@ -241,7 +256,10 @@ class ComputeLayer:
         if shape is None:
             return "its weight is not a constant"
         inputs, outputs = reversed(shape) if attribute_int(self.node, "transB", 0) else shape
-        return self._matrix(_rows(_value(self.node, 0)), inputs, outputs)
+        rows = static_shape(_value(self.node, 0))
+        if rows is not None:
+            return self._matrix(rows[-1] if attribute_int(self.node, "transA", 0) else rows[0], inputs, outputs)
+        return self._matrix(None, inputs, outputs)
 
     def _matmul(self) -> str | None:
         shape = self.weight_shape
@@ -268,13 +286,13 @@ class ComputeLayer:
         return None
 
     def _reads_graph_input(self) -> bool:
-        """Whether this is a first layer: only pointwise and layout operations stand before it."""
+        """Whether this is a first layer: only scaling and layout stand before it."""
         value: ir.Value | None = self.node.inputs[0]
         for _ in range(len(self.graph)):
             if value is None or value.is_graph_input():
                 return value is not None
             producer = value.producer()
-            if producer is None or producer.op_type in COMPUTE_OPS:
+            if producer is None or producer.op_type not in _PREPARING_OPS:
                 return False
             data = [i for i in producer.inputs if i is not None and constant_array(i) is None]
             if len(data) != 1:
@@ -295,6 +313,22 @@ def _rows(value: ir.Value) -> int | None:
     return None if shape is None else math.prod(shape[:-1])
 
 
+def _pad_before(node: ir.Node) -> ir.Node | None:
+    producer = _value(node, 0).producer()
+    return producer if producer is not None and producer.op_type == "Pad" else None
+
+
+def _can_move_before(pad: ir.Node, graph: ir.Graph) -> bool:
+    """Whether the pair may stand in front of a Pad: it pads with zeros, for quantized Convs alone."""
+    output = pad.outputs[0]
+    readers = {use.node for use in output.uses()}
+    return (
+        _is_zero_pad(pad)
+        and not output.is_graph_output()
+        and all(r.op_type == "Conv" and ComputeLayer(r, graph)._conv_by_shape() is None for r in readers)
+    )
+
+
 def _is_zero_pad(node: ir.Node) -> bool:
     if attribute_str(node, "mode", "constant") != "constant":
         return False
@@ -309,6 +343,6 @@ def _depths(graph: ir.Graph) -> dict[ir.Value, int]:
     depths: dict[ir.Value, int] = {}
     for node in graph:
         before = max((depths.get(value, 0) for value in node.inputs if value is not None), default=0)
-        own = 1 if node.op_type in COMPUTE_OPS else 0
+        own = 1 if node.op_type in LAYERS else 0
         depths.update(dict.fromkeys(node.outputs, before + own))
     return depths

@@ -321,6 +321,23 @@ def _transposes(count: int) -> Net:
     return net
 
 
+def _half(data: bool) -> Net:
+    net = Net()
+    value, weight = (
+        (net.pair("x"), net.const("w", rand(4, 4, 1, 1))) if data else ("x", net.weight("w", (4, 4, 1, 1), 0))
+    )
+    net.op("Conv", f"{value} {weight}", "z")
+    return net
+
+
+def _scalar_input() -> Net:
+    net = Net()
+    net.op("ReduceMean", "x", "m", keepdims=0)
+    shape = net.const("shape", PICTURE, np.int64)
+    net.conv(net.pair(net.op("Expand", f"{net.pair('m')} {shape}", "e")), "z")
+    return net
+
+
 DENSE, SERIES = {"x": (2, 8)}, {"x": (3, 1, 4)}
 BROKEN = [
     ("zero-point", _zero_point(), {}),
@@ -356,6 +373,9 @@ BROKEN = [
     ("residual", _both_branches(), {}),
     ("residual", _conv_branch(), {}),
     ("int8-reader", _useless(), {}),
+    ("scalar-input", _scalar_input(), {}),
+    ("half-layer", _half(data=True), {}),
+    ("half-layer", _half(data=False), {}),
     ("concat-scales", _concat(0.1, 0.2), {}),
     ("opset-axis", _clean_conv(), {"opset": 10, "infer": False}),
     ("opset-fp16-scale", _fp16_scale(), {"opset": 17, "infer": False}),

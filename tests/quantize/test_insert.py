@@ -116,3 +116,29 @@ def test_weight_sqnr_of_values_on_the_grid_is_none():
     weight = np.array([[127.0, 1.0], [-127.0, 64.0]], np.float32)
     assert weight_sqnr_db(weight, 0) is None
     assert weight_sqnr_db(weight + np.float32(0.3), 0) > 20
+
+
+def test_a_concat_input_of_a_far_smaller_range_keeps_its_own_scale():
+    body = "a = Relu(x) b = Conv <pads=[1,1,1,1]> (x, v) k = Concat <axis=1> (a, b) y = Conv(k, w)"
+    model = graph("float[1,16,8,8] x", "float[1,16,6,6] y", body, v=conv(16, 16), w=conv(16, 32))
+    shared = share_scales(table(x=1.0, a=1.0, b=100.0, k=100.0), place(model))
+    assert (shared.tensors["a"].amax, shared.tensors["b"].amax) == (1.0, 100.0)
+
+
+def test_names_that_exist_already_are_not_taken_again():
+    body = "x_ = Relu(x) c = Conv(x_, w) y = Relu(c)"
+    model = graph("float[1,16,8,8] x", "float[1,32,6,6] y", body, w=conv(32, 16))
+    relu = next(iter(model.graph))
+    relu.outputs[0].name, model.graph.initializers["w"].name = "r", "r/scale"
+    quantized = insert(model, place(model), table(r=1.0))
+    names = [v.name for n in quantized.graph for v in n.outputs] + list(quantized.graph.initializers)
+    assert len(names) == len(set(names))
+    with OnnxRuntimeRunner(to_bytes(quantized)) as runner:
+        runner.infer({"x": np.zeros((1, 16, 8, 8), np.float32)})
+
+
+def test_a_weight_that_two_layers_share_gets_a_pair_for_each():
+    body = "a = Conv <pads=[1,1,1,1]> (x, w) y = Conv(a, w)"
+    model = graph("float[1,16,8,8] x", "float[1,16,6,6] y", body, w=conv(16, 16))
+    quantized = insert(model, place(model), table(x=1.0, a=1.0))
+    assert [f for f in lint(quantized) if f.severity == "error"] == []

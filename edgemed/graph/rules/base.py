@@ -7,7 +7,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from edgemed.graph.heads import LAYERS, computed_from_heads, heads
 from edgemed.graph.values import constant_array, consumers, producer
+
+__all__ = [
+    "CONVOLUTIONS",
+    "ELEMENTWISE",
+    "LAYERS",
+    "RECURRENT",
+    "RULES",
+    "Hit",
+    "Rule",
+    "Severity",
+    "View",
+    "is_weight",
+    "made_by",
+    "quantized_value",
+    "readers",
+    "rule",
+    "scale_of_node",
+]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +36,6 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning"]
 Check = Callable[["View"], Iterable["Hit"]]
 
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Pow"})
@@ -83,30 +101,14 @@ class View:
         return (node for node in self.dequantizers if is_weight(node))
 
     @cached_property
-    def leads_to_layer(self) -> set[ir.Node]:
-        """Nodes from which a Conv, ConvTranspose, Gemm or MatMul can be reached, themselves included."""
-        found: set[ir.Node] = set()
-        for node in reversed(self.model.graph):
-            readers = [user for value in node.outputs for user, _ in consumers(value)]
-            # A reader inside a body of Loop, If or Scan may compute anything.
-            if node.op_type in LAYERS or any(r in found or r.graph is not self.model.graph for r in readers):
-                found.add(node)
-        return found
-
-    @cached_property
     def heads(self) -> set[ir.Node]:
         """Softmax and Sigmoid nodes that no layer follows: their values are the model's answer."""
-        nodes = (node for node in self.model.graph if node.op_type in ("Softmax", "Sigmoid"))
-        return {node for node in nodes if node not in self.leads_to_layer}
+        return heads(self.model.graph)
 
     @cached_property
     def from_heads(self) -> set[ir.Value]:
         """Values computed from the output of a head."""
-        found: set[ir.Value] = set()
-        for node in self.model.graph:
-            if node in self.heads or any(value in found for value in node.inputs if value is not None):
-                found.update(node.outputs)
-        return found
+        return computed_from_heads(self.model.graph)
 
 
 def is_weight(node: ir.Node) -> bool:

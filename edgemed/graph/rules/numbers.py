@@ -79,6 +79,11 @@ def activation_per_channel(view: View) -> Iterator[Hit]:
             yield Hit(node, f"The activation has {scale.size} scales.")
 
 
+@rule("scalar-input", "The input of a quantizer must not be a scalar (NvInfer.h, IQuantizeLayer).")
+def scalar_input(view: View) -> Iterator[Hit]:
+    return (Hit(node, "Its input is a scalar.") for node in view.quantizers if static_shape(node.inputs[0]) == ())
+
+
 @rule("weight-axis", "Per-channel scales run along the output channels; compilers accept a wrong axis in silence.")
 def weight_axis(view: View) -> Iterator[Hit]:
     for node in view.weights:

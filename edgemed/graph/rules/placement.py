@@ -19,7 +19,7 @@ from edgemed.graph.rules.base import (
     rule,
     scale_of_node,
 )
-from edgemed.graph.values import producer
+from edgemed.graph.values import consumers, producer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -134,10 +134,36 @@ def int8_reader(view: View) -> Iterator[Hit]:
                 yield Hit(node, f"It feeds {user.op_type} '{user.name}', which gains nothing by INT8.")
 
 
-@rule("concat-scales", "Concat inputs of different scales are requantized by an extra kernel each.", "warning")
+@rule("half-layer", "A layer runs in INT8 only when its data and its weight are both quantized.")
+def half_layer(view: View) -> Iterator[Hit]:
+    for node in (n for n in view.model.graph if n.op_type in LAYERS):
+        data, weight = (_is_restored(value) for value in node.inputs[:2])
+        if data != weight and not made_by(node.inputs[0], {"Pad"}):
+            yield Hit(node, f"Its {'data' if data else 'weight'} alone is quantized.")
+
+
+def _is_restored(value: ir.Value | None) -> bool:
+    maker = producer(value)
+    if maker is not None and maker.op_type == "Cast":
+        return made_by(maker.inputs[0], {"DequantizeLinear"})
+    return made_by(value, {"DequantizeLinear"})
+
+
+@rule("concat-scales", "A Concat whose tensors have different scales is requantized by extra kernels.", "warning")
 def concat_scales(view: View) -> Iterator[Hit]:
     for node in (n for n in view.nodes if n.op_type == "Concat"):
-        makers = [_made(v) for v in node.inputs if made_by(v, {"DequantizeLinear"})]
-        scales = {float(s.ravel()[0]) for m in makers if (s := scale_of_node(m)) is not None and s.size}
+        quantizers = [m for v in node.inputs if (m := _quantizer_of(v)) is not None]
+        quantizers += [m for m, _ in readers(node) if m.op_type == "QuantizeLinear"]
+        scales = {float(s.ravel()[0]) for m in quantizers if (s := scale_of_node(m)) is not None and s.size}
         if len(scales) > 1:
-            yield Hit(node, f"Its inputs have {len(scales)} different scales.")
+            yield Hit(node, f"Its tensors have {len(scales)} different scales.")
+
+
+def _quantizer_of(value: ir.Value | None) -> ir.Node | None:
+    """The pair that `value` comes from, or the one that stands on it for other readers."""
+    if value is None:
+        return None
+    maker = producer(value)
+    if maker is not None and maker.op_type == "DequantizeLinear":
+        return maker
+    return next((user for user, _ in consumers(value) if user.op_type == "QuantizeLinear"), None)
