@@ -46,6 +46,14 @@ _NEW_ATTRIBUTES: Final[dict[str, dict[str, int | None]]] = {
 """Attributes that came with those versions, and the value that means the same as their absence (`None`: no value)."""
 
 
+RAISABLE: Final = 19
+_AXES_OPSET = 18
+_AXES_TO_INPUT = frozenset(
+    {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"}
+    | {"ReduceSumSquare"}
+)
+
+
 def lowest_opset(model: ir.Model) -> int:
     """Lowest opset, at least `FLOOR`, under which every node of `model` means what it means now."""
     nodes = [node for graph in model.graphs() for node in graph]
@@ -65,6 +73,48 @@ def lower_opset(model: ir.Model) -> ir.Model:
                     del node.attributes[name]
         model.opset_imports[""] = target
     return model
+
+
+def raise_opset(model: ir.Model, target: int) -> ir.Model:
+    """Declare opset `target`, in place, and rewrite the nodes that mean something else under it.
+
+    Between `FLOOR` and 19, all changes but those named here add types, or attributes whose default is the earlier
+    behaviour (ONNX change log).
+
+    Args:
+        model: a graph of opset `FLOOR` or later.
+        target: 19 at most.
+    """
+    current = model.opset_imports[""]
+    assert current >= FLOOR, f"opset {current}"
+    assert target <= RAISABLE, f"opset {target}"
+    if current >= target:
+        return model
+    for graph in model.graphs():
+        for node in list(graph):
+            if node.domain == "":
+                _raise_node(node, current, target)
+    model.opset_imports[""] = target
+    return model
+
+
+def _raise_node(node: ir.Node, current: int, target: int) -> None:
+    import onnx_ir as ir
+
+    if node.op_type in _AXES_TO_INPUT and current < _AXES_OPSET <= target and "axes" in node.attributes:
+        axes = node.attributes.pop("axes").as_ints()
+        value = ir.Value(
+            name=f"{node.outputs[0].name}/axes", const_value=ir.tensor(list(axes), dtype=ir.DataType.INT64)
+        )
+        value.type, value.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(axes)])
+        assert node.graph is not None
+        node.graph.register_initializer(value)
+        node.resize_inputs(2)
+        node.replace_input_with(1, value)
+    if node.op_type == "Split" and current < _AXES_OPSET <= target and len(node.inputs) < 2:
+        node.attributes.add(ir.AttrInt64("num_outputs", len(node.outputs)))
+    if node.op_type == "RoiAlign" and current < 16 <= target:
+        node.attributes.add(ir.AttrString("coordinate_transformation_mode", "output_half_pixel"))
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:
