@@ -270,7 +270,8 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> ir.Model:
         for name, value in ir.convenience.create_value_mapping(graph, include_subgraphs=False).items():
             # What is inferred in spite of contradictions must not become the declared shape of an output.
             if name in known and known[name].type is not None and (strict or not value.is_graph_output()):
-                value.type, value.shape = known[name].type, known[name].shape or value.shape
+                inferred_shape = known[name].shape
+                value.type, value.shape = known[name].type, value.shape if inferred_shape is None else inferred_shape
     return model
 
 
