@@ -42,10 +42,10 @@ def collect(model: ir.Model, samples: Iterable[Feeds], *, tensors: list[str]) ->
             fetches = runner.infer({name: feeds[name] for name in wanted})
             seen += 1
             for probe in probes:
-                amax = float(fetches[probe.amax])
-                if not np.isfinite(amax):
+                amax, total = float(fetches[probe.amax]), float(fetches[probe.total])
+                if not np.isfinite(amax) or np.isnan(total):
                     raise InputError(
-                        f"Tensor {probe.tensor} is {amax} on calibration sample {seen}.",
+                        f"Tensor {probe.tensor} is {total if np.isnan(total) else amax} on calibration sample {seen}.",
                         "Check the recipe's scaling and the model's weights.",
                     )
                 assert probe.counts is not None

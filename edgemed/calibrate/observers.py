@@ -144,21 +144,20 @@ class QuantizationNoise:
 def noise_of(histogram: Histogram, amax: float) -> QuantizationNoise:
     """Signal-to-quantization-noise ratio (dB) and clipped fraction for a clipping threshold.
 
-    Bin centres stand for their values. Inside the range the rounding error of a uniform quantizer is `scale² / 12`
-    (B. Widrow, "Statistical theory of quantization", 1996); values that round to zero carry their own square.
+    Bin centres, or the largest value where it lies lower, stand for their values. Inside the range the rounding error
+    of a uniform quantizer is `scale² / 12` (B. Widrow, "Statistical theory of quantization", 1996); values that round
+    to zero carry their own square. A bin counts as clipped when all of it lies beyond the threshold.
     """
     if histogram.counts is None or histogram.amax == 0:
         return QuantizationNoise(None, 0.0)
-    width = histogram.bin_width
-    centres = (np.arange(BINS) + 0.5) * width
+    edges = np.arange(BINS) * histogram.bin_width
+    values = np.minimum(edges + histogram.bin_width / 2, histogram.amax)
     counts = histogram.counts.astype(np.float64)
-    counts, zeros = counts.copy(), 0.0
-    if width > 0 and counts[0]:
-        zeros, counts[0] = counts[0], 0.0  # mostly exact zeros of a ReLU: no signal, no noise
+    clipped = float(counts[edges >= amax].sum() / counts.sum()) if amax < histogram.amax else 0.0
+    counts[0] = 0.0  # mostly exact zeros of a ReLU: no signal, no noise
     scale = scale_of(amax)
-    error = np.where(centres > amax, (centres - amax) ** 2, scale**2 / 12)
-    error = np.where(centres < scale / 2, centres**2, error)
-    signal, noise = float(counts @ centres**2), float(counts @ error)
-    total = counts.sum() + zeros
+    error = np.where(values > amax, (values - amax) ** 2, scale**2 / 12)
+    error = np.where(values < scale / 2, values**2, error)
+    signal, noise = float(counts @ values**2), float(counts @ error)
     sqnr = 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
-    return QuantizationNoise(sqnr, float(counts[centres > amax].sum() / total))
+    return QuantizationNoise(sqnr, clipped)

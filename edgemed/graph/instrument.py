@@ -1,7 +1,8 @@
 """Add range observers to a graph as ordinary ONNX nodes, so that activations never leave the runtime.
 
-For each tensor x, three small results become graph outputs: `amax = max|x|`, the exponent e of the smallest power of
-two above it, and (if asked) the counts of |x| in `bins` bins of width `2**e / bins`.
+For each tensor x, small results become graph outputs: `amax = max|x|`, `total = sum|x|` (a maximum may pass over NaN, a
+sum cannot), the exponent e of the smallest power of two above amax, and (if asked) the counts of |x| in `bins` bins of
+width `2**e / bins`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Probe:
 
     tensor: str
     amax: str
+    total: str
     exponent: str
     counts: str | None
 
@@ -56,8 +58,11 @@ def instrument(
     values = ir.convenience.create_value_mapping(graph)
     builder = _Builder(graph, bins)
     graph.outputs.clear()
-    probes = [builder.observe(values[name], index, histograms=histograms) for index, name in enumerate(tensors)]
-    return copy, probes
+    # ONNX Runtime starts from the last leaf of the graph: with the first tensor's observer there, each tensor is
+    # observed and freed as soon as it is made, instead of all of them waiting for the end
+    backwards = reversed(list(enumerate(tensors)))
+    probes = [builder.observe(values[name], index, histograms=histograms) for index, name in backwards]
+    return copy, probes[::-1]
 
 
 class _Builder:
@@ -76,10 +81,14 @@ class _Builder:
         amax = self._output(
             self._node("ReduceMax", [magnitude], f"{base}/amax", keepdims=0), ir.DataType.FLOAT, ir.Shape([])
         )
+        total = self._node("ReduceSum", [magnitude], f"{base}/total", keepdims=0)
+        self._output(total, ir.DataType.FLOAT, ir.Shape([]))
         exponent = self._exponent(amax, base)
         counts = self._counts(magnitude, exponent, value, base) if histograms else None
         assert value.name is not None
-        return Probe(value.name, f"{base}/amax", f"{base}/exponent", counts.name if counts is not None else None)
+        return Probe(
+            value.name, f"{base}/amax", f"{base}/total", f"{base}/exponent", counts.name if counts is not None else None
+        )
 
     def _exponent(self, amax: ir.Value, base: str) -> ir.Value:
         """floor(log2(amax) + slack) + 1 in double precision, at least `_MIN_EXPONENT`."""

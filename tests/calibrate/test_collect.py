@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -93,8 +95,42 @@ def test_the_model_itself_is_not_changed():
 def test_overflow_names_the_tensor():
     model = small_net()
     feeds = {"x": np.full((1, 3, 16, 16), 3e38, np.float32)}
-    with pytest.raises(InputError, match="Tensor conv is inf on calibration sample 1"):
+    with pytest.raises(InputError, match="Tensor conv is (inf|nan) on calibration sample 1"):
         collect(model, [feeds], tensors=["conv"])
+
+
+@pytest.mark.parametrize("index", [0, 300, 767])
+def test_nan_is_found_wherever_it_stands(index):
+    feeds = {"x": rng.standard_normal((1, 3, 16, 16)).astype(np.float32)}
+    feeds["x"].reshape(-1)[index] = np.nan
+    with pytest.raises(InputError, match="Tensor x is nan on calibration sample 1"):
+        collect(small_net(), [feeds], tensors=["x"])
+
+
+PEAK = """
+import resource, sys
+import numpy as np, onnx, onnx_ir as ir
+from onnx import numpy_helper
+from edgemed.calibrate.collect import collect
+from edgemed.graph.model import float_values, infer_shapes
+depth = int(sys.argv[1])
+body = "".join(f"c{i} = Conv <pads=[1,1,1,1]> (a{i}, w) a{i + 1} = Relu(c{i}) " for i in range(depth))
+text = f'<ir_version: 8, opset_import: ["" : 17]> n (float[1,16,256,256] a0) => (float[1,16,1,1] y) '
+proto = onnx.parser.parse_model(text + "{" + body + f"y = GlobalAveragePool(a{depth})" + "}")
+proto.graph.initializer.append(numpy_helper.from_array(np.full((16, 16, 3, 3), 0.01, np.float32), "w"))
+model = infer_shapes(ir.from_proto(proto))
+collect(model, [{"a0": np.ones((1, 16, 256, 256), np.float32)}] * 2, tensors=float_values(model))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_depth_of_the_network():
+    shallow, deep = (
+        int(subprocess.run([sys.executable, "-c", PEAK, depth], capture_output=True, text=True, check=True).stdout)
+        for depth in ("4", "24")
+    )
+    # 40 more tensors of 4 MiB: held until the end they would take 160 MiB more
+    assert deep < shallow + 60
 
 
 def test_no_samples_is_an_error():

@@ -99,6 +99,13 @@ def test_an_unknown_method_is_refused():
         amax_of(histogram_of(np.ones(3, np.float32)), "mean")  # type: ignore[arg-type]
 
 
+def test_a_saturated_image_is_not_clipped_by_its_own_maximum():
+    values = np.r_[np.ones(500), np.linspace(0, 1, 500)].astype(np.float32)
+    noise = noise_of(histogram_of(values), 1.0)
+    assert noise.clipped == 0.0
+    assert noise.sqnr_db > 45  # 8 bits of a value at full scale: 20 log10(127) + 10.8 = 52.9 dB
+
+
 @pytest.mark.parametrize("amax", [1.0, 2.5, 4.5])
 def test_predicted_noise_is_the_measured_noise(amax):
     values = np.random.default_rng(1).standard_normal(200_000).astype(np.float32)
