@@ -116,10 +116,22 @@ def _check_existing(target: Path, replaceable: Replaceable | None, what: str) ->
         raise InputError(f"{target} is not a bundle; --force replaces bundles only.", "Choose another --output.")
 
 
+@contextmanager
+def scratch_directory(name: str) -> Iterator[Path]:
+    """Yield a private temporary directory; it is removed at the end, and those of killed processes at the start."""
+    parent = Path(tempfile.gettempdir())
+    _remove_dead(parent, f"{name}.")
+    with tempfile.TemporaryDirectory(prefix=f"{name}.{os.getpid()}.", suffix=_PARTIAL) as folder:
+        yield Path(folder)
+
+
 def remove_stale(target: Path) -> None:
     """Remove staging siblings of `target` whose process is gone (it was killed or lost power)."""
-    prefix = f".{target.name}."
-    for path in target.parent.glob(f"{_glob_escape(prefix)}*{_PARTIAL}"):
+    _remove_dead(target.parent, f".{target.name}.")
+
+
+def _remove_dead(parent: Path, prefix: str) -> None:
+    for path in parent.glob(f"{_glob_escape(prefix)}*{_PARTIAL}"):
         pid = path.name[len(prefix) :].partition(".")[0]
         if pid.isdigit() and path.is_dir() and not path.is_symlink() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(path, ignore_errors=True)

@@ -68,3 +68,14 @@ def require_parity(fidelity: Sequence[OutputFidelity]) -> None:
 def largest_values(outputs: Outputs) -> dict[str, float]:
     """max|output| over all samples, by name."""
     return {name: max(float(np.abs(sample[name]).max(initial=0)) for sample in outputs) for name in outputs[0]}
+
+
+def largest_differences(got: Outputs, reference: Outputs) -> dict[str, float]:
+    """max|Δ| over all samples, by output name."""
+    return {
+        name: max(
+            float(np.abs(a[name].astype(np.float64) - b[name]).max(initial=0))
+            for a, b in zip(got, reference, strict=True)
+        )
+        for name in reference[0]
+    }

@@ -18,6 +18,7 @@ from edgemed.build.options import BuildOptions
 from edgemed.build.samples import Samples
 from edgemed.build.stages import AheadOfTime, CleanGraph, Parity, Quantized, share
 from edgemed.build.timing import StageRecord
+from edgemed.build.typed import Typed
 from edgemed.bundle.manifest import OutputFidelity, OutputTensor, Source
 from edgemed.calibrate.observers import Histogram, amax_of, noise_of
 from edgemed.convert import Converted, LayerInfo
@@ -47,6 +48,7 @@ def report_of(
     graph: CleanGraph,
     parity: Parity,
     quantized: Quantized | None,
+    typed: Typed | None,
     engine: AheadOfTime,
     sizes: dict[str, int],
     stages: Iterable[StageRecord],
@@ -69,12 +71,13 @@ def report_of(
             data.GraphPass(name=c.name, nodes_before=c.nodes_before, nodes_after=c.nodes_after, changed=c.modified)
             for c in graph.changes
         ),
-        fidelity=_fidelity(samples, parity, quantized),
+        fidelity=_fidelity(samples, parity, quantized, typed),
         int8=_int8(graph, quantized, converted.layers) if quantized is not None else None,
+        fp16=_fp16(typed, converted.layers) if typed is not None else None,
         sizes=sizes,
         engines=_engines(engine, options),
         stages=tuple(data.Stage(name=s.name, seconds=s.seconds, note=s.note) for s in stages),
-        warnings=_warnings(samples, quantized, engine),
+        warnings=_warnings(samples, quantized, typed, engine),
         machine=_machine(),
     )
 
@@ -110,18 +113,37 @@ def _calibration(samples: Samples, quantized: Quantized | None) -> data.Calibrat
         method=quantized.table.method,
         percentile=quantized.table.percentile,
         images=quantized.table.images,
-        digest=samples.calibration.manifest.digest,
+        digest=samples.calibration.digest,
         files=tuple(path.name for path in samples.calibrating[:_FILES_SHOWN]),
         warnings=tuple(w for w in warnings if not w.startswith("No recipe")),  # the report says that by itself
     )
 
 
-def _fidelity(samples: Samples, parity: Parity, quantized: Quantized | None) -> data.Fidelity:
+def _fidelity(samples: Samples, parity: Parity, quantized: Quantized | None, typed: Typed | None) -> data.Fidelity:
+    half = typed if typed is not None and typed.name == "fp16" else None
+    int8_half = typed if typed is not None and typed.name == "int8_fp16" else None
     return data.Fidelity(
         samples=len(samples.judged),
         float_vs_keras=_errors(parity.fidelity, PARITY_LIMIT),
         int8_vs_float=_errors(quantized.vs_float) if quantized else (),
         int8_vs_keras=_errors(quantized.vs_keras) if quantized else (),
+        fp16_vs_float=_errors(half.vs_float) if half else (),
+        fp16_vs_keras=_errors(half.vs_keras) if half else (),
+        int8_fp16_vs_float=_errors(int8_half.vs_float) if int8_half else (),
+        int8_fp16_vs_keras=_errors(int8_half.vs_keras) if int8_half else (),
+    )
+
+
+def _fp16(typed: Typed, layers: Sequence[LayerInfo]) -> data.Fp16:
+    names = sorted((layer.name for layer in layers), key=len, reverse=True)
+    return data.Fp16(
+        graph=typed.name,
+        kept=tuple(
+            data.KeptFloat(
+                node=k.node, op=k.op, keras_layer=keras_layer(k.node, names), reason=k.reason, tensor=k.tensor
+            )
+            for k in typed.kept
+        ),
     )
 
 
@@ -232,15 +254,19 @@ def _engines(engine: AheadOfTime, options: BuildOptions) -> tuple[data.Engine, .
     )
 
 
-def _warnings(samples: Samples, quantized: Quantized | None, engine: AheadOfTime) -> tuple[str, ...]:
+def _warnings(
+    samples: Samples, quantized: Quantized | None, typed: Typed | None, engine: AheadOfTime
+) -> tuple[str, ...]:
     warnings = [] if quantized is not None else list(samples.warnings)
     if engine.refused:
         warnings.append(f"TensorRT-RTX refused the graph: {engine.status}")
-    for output in quantized.vs_float if quantized is not None else ():
+    measured = [("INT8", quantized.vs_float)] if quantized is not None else []
+    measured += [("INT8 with FP16" if quantized else "FP16", typed.vs_float)] if typed is not None else []
+    for what, output in ((what, output) for what, outputs in measured for output in outputs):
         low = output.sqnr_db is not None and output.sqnr_db < _SUSPECT_SQNR_DB
         if low or output.relative_error > _SUSPECT_ERROR:
             warnings.append(
-                f"INT8 changes output {output.output} by up to {output.relative_error:.1%} of its range: compare the "
+                f"{what} changes output {output.output} by up to {output.relative_error:.1%} of its range: compare the "
                 "accuracy with `edgemed evaluate` before use."
             )
     return tuple(w for w in warnings if not w.startswith("No recipe"))

@@ -11,7 +11,7 @@ from edgemed.base.errors import UsageError
 from edgemed.calibrate.dataset import MAX_IMAGES
 from edgemed.graph.scales import Method
 
-Precision = Literal["int8", "fp32"]
+Precision = Literal["int8", "fp16", "fp32"]
 DEFAULT_METHOD: Method = "entropy"
 MODEL_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 CALIBRATION_FOLDER = Path("calibration")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from edgemed import __version__
 from edgemed.base.errors import InputError, os_errors_as_resource
 from edgemed.base.hashing import sha256_bytes, sha256_tree, tree_bytes
 from edgemed.base.progress import Progress
 from edgemed.base.runner import TensorSpec
-from edgemed.base.store import check_target, staged_directory
-from edgemed.build import stages
-from edgemed.build.fidelity import PARITY_LIMIT, largest_values
+from edgemed.base.store import check_target, scratch_directory, staged_directory
+from edgemed.build import stages, typed
+from edgemed.build.fidelity import PARITY_LIMIT, largest_differences, largest_values
 from edgemed.build.findings import now, report_of
 from edgemed.build.options import BuildOptions
 from edgemed.build.samples import LAYOUTS, Samples, find_calibration, prepare
 from edgemed.build.stages import AheadOfTime, CleanGraph, GraphBytes, Parity, Quantized
 from edgemed.build.timing import TimedProgress
+from edgemed.build.typed import Typed
 from edgemed.build.writer import BundleWriter, is_ours
 from edgemed.bundle.manifest import (
     SCHEMA,
@@ -34,7 +36,7 @@ from edgemed.bundle.manifest import (
     Source,
 )
 from edgemed.bundle.manifest import Golden as GoldenRef
-from edgemed.convert import Converted, ConvertOptions, KerasModel
+from edgemed.convert import Converted, ConvertOptions, KerasModel, scan_model
 from edgemed.device.profile import load_profile
 from edgemed.report.data import Report
 from edgemed.report.html import render
@@ -42,6 +44,8 @@ from edgemed.runners.golden import MINIMUM, Golden
 
 _RECIPE = "recipe.toml"
 _GOLDEN = "golden.npz"
+_GOLDEN_FACTOR = 3.0
+"""One measurement on few samples shows the size of an effect, not its largest; three of it leaves room."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class _Work:
     graph: CleanGraph
     parity: Parity
     quantized: Quantized | None
+    typed: Typed | None
     engine: AheadOfTime
     outputs: tuple[OutputTensor, ...]
 
@@ -86,9 +91,9 @@ def build(model: Path, options: BuildOptions, progress: Progress) -> BuildResult
     check_target(target, replaceable)
     _check_devices(options)
     timed = TimedProgress(progress)
-    with os_errors_as_resource(), tempfile.TemporaryDirectory(prefix="edgemed-build-") as folder:
-        work = _run(model, options, Path(folder), timed)
-    with staged_directory(target, replaceable=replaceable) as staging, timed.stage("bundle") as stage:
+    with os_errors_as_resource(), scratch_directory("edgemed-build") as folder:
+        work = _run(model, options, folder, timed)
+    with timed.stage("bundle") as stage, staged_directory(target, replaceable=replaceable) as staging:
         digest, report = _write(target.name.removesuffix(".edgemed"), options, work, timed, staging)
         stage.note(f"{target}, {tree_bytes(staging) / 1e6:.1f} MB, sha256 {digest[:12]}…")
     return BuildResult(target, digest, report)
@@ -100,12 +105,24 @@ def _check_devices(options: BuildOptions) -> None:
         if options.precision == "int8" and not profile.int8:
             raise InputError(
                 f"{profile.name} has no INT8 in TensorRT (compute capability {profile.compute_capability}).",
-                "Build it with --fp32; FP16 engines are made from that on the board.",
+                "Build it with --fp16.",
+            )
+
+
+def _check_opset(options: BuildOptions, opset: int) -> None:
+    for name in options.devices:
+        profile, row = load_profile(name)
+        if row is not None and row.opset < opset:
+            raise InputError(
+                f"The graph needs ONNX opset {opset}; TensorRT {row.tensorrt} of {name} reads {row.opset}.",
+                "Choose a newer JetPack, or replace the layers that need it (LayerNormalization, most often).",
             )
 
 
 def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgress) -> _Work:
-    calibration = find_calibration(options)  # before the slow part: most mistakes are made here
+    # before the slow part: most mistakes are made here
+    scan_model(model, allow_code=options.allow_code is not None)
+    calibration = find_calibration(options)
     convert = ConvertOptions(input_shapes=options.input_shapes, allow_code=options.allow_code)
     with KerasModel(model, workdir, convert) as keras:
         converted = stages.convert(keras, progress)
@@ -117,11 +134,14 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
         )
         samples = prepare(options, calibration, converted.inputs, rescales_inside=converted.rescales_inside)
         graph = stages.clean(converted, progress)
+        _check_opset(options, graph.graph.opset)
         parity = stages.check_parity(keras, graph, samples, progress)
     quantized = _quantize(options, samples, graph, parity, progress) if options.precision == "int8" else None
-    engine = stages.compile_plan(quantized.graph.onnx if quantized else graph.graph.onnx, options, progress)
+    half = _type(options, samples, graph, parity, quantized, progress)
+    name, onnx = (half.name, half.graph.onnx) if half is not None else ("float", graph.graph.onnx)
+    engine = stages.compile_plan(name, onnx, options, progress)
     outputs = tuple(_output(spec_index, converted, samples) for spec_index in range(len(converted.outputs)))
-    return _Work(source, tree_bytes(model), converted, samples, graph, parity, quantized, engine, outputs)
+    return _Work(source, tree_bytes(model), converted, samples, graph, parity, quantized, half, engine, outputs)
 
 
 def _quantize(
@@ -131,6 +151,20 @@ def _quantize(
     histograms, table, constant = stages.calibrate(graph, samples, options, recipe_digest, progress)
     quantized = stages.quantize(graph, histograms, table, constant, progress)
     return stages.verify(quantized, parity, samples, progress)
+
+
+def _type(
+    options: BuildOptions,
+    samples: Samples,
+    graph: CleanGraph,
+    parity: Parity,
+    quantized: Quantized | None,
+    progress: TimedProgress,
+) -> Typed | None:
+    """The strongly typed graph of this build; FP32 needs none, as all of its types are FP32 already."""
+    if quantized is not None:
+        return typed.int8_fp16(quantized, parity, samples, progress)
+    return typed.fp16(graph, parity, samples, progress) if options.precision == "fp16" else None
 
 
 def _output(index: int, converted: Converted, samples: Samples) -> OutputTensor:
@@ -183,6 +217,7 @@ def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgres
         graph=work.graph,
         parity=work.parity,
         quantized=work.quantized,
+        typed=work.typed,
         engine=work.engine,
         sizes=sizes,
         stages=progress.stages,
@@ -216,6 +251,8 @@ def _write_graphs(writer: BundleWriter, work: _Work) -> dict[GraphName, GraphRef
     graphs: dict[GraphName, GraphBytes] = {"float": work.graph.graph}
     if work.quantized is not None:
         graphs["int8"] = work.quantized.graph
+    if work.typed is not None:
+        graphs[work.typed.name] = work.typed.graph
     refs: dict[GraphName, GraphRef] = {}
     for graph_name, graph in graphs.items():
         path = f"graphs/{graph_name}.onnx"
@@ -229,10 +266,10 @@ def _write_calibration(writer: BundleWriter, work: _Work) -> Calibration | None:
     if work.quantized is None or work.samples.calibration is None:
         return None
     writer.add_json("scales.json", work.quantized.table)
-    writer.add_json("calibration.json", work.samples.calibration.manifest)
+    writer.add_json("calibration.json", work.samples.calibration)
     return Calibration(
         method=work.quantized.table.method,
-        digest=work.samples.calibration.manifest.digest,
+        digest=work.samples.calibration.digest,
         images=work.quantized.table.images,
     )
 
@@ -240,20 +277,28 @@ def _write_calibration(writer: BundleWriter, work: _Work) -> Calibration | None:
 def _write_golden(writer: BundleWriter, work: _Work) -> GoldenRef:
     """Golden vectors from judged samples, and a tolerance per precision.
 
-    fp32: `PARITY_LIMIT` of the output's range, the same reason as there. int8: what quantization itself changes on
-    these samples; another backend may round a value on a boundary the other way, and an engine whose answers are
-    further from the golden ones than INT8 is from float does not run this graph.
+    fp32: `PARITY_LIMIT` of the output's range, the same reason as there. The others: `_GOLDEN_FACTOR` times what a
+    right backend may do differently on these samples, which is what FP16 itself changes (a backend may keep chains
+    in FP32 that another one rounds), and for INT8 values on a boundary that round the other way.
     """
-    samples = work.samples.judged[:MINIMUM]
-    expected = {"fp32": stages.stacked(work.parity.float[:MINIMUM])}
+    chosen = [int(i) for i in np.linspace(0, len(work.samples.judged) - 1, MINIMUM)]  # evenly: folders may be classes
+    samples = [work.samples.judged[i] for i in chosen]
+    found = {"fp32": work.parity.float}
     limits = {name: PARITY_LIMIT * max(value, 1e-6) for name, value in largest_values(work.parity.float).items()}
     tolerance = {"fp32": limits}
     if work.quantized is not None:
-        expected["int8"] = stages.stacked(work.quantized.outputs[:MINIMUM])
-        ranges = largest_values(work.parity.float)
+        found["int8"] = work.quantized.outputs
+        half = work.quantized.outputs if work.typed is None else work.typed.outputs
+        differ = largest_differences(half, work.quantized.outputs)
         tolerance["int8"] = {
-            f.output: max(f.relative_error * ranges[f.output], limits[f.output]) for f in work.quantized.vs_float
+            name: max(_GOLDEN_FACTOR * max(differ[name], work.quantized.rounding[name]), limit)
+            for name, limit in limits.items()
         }
+    elif work.typed is not None:
+        found["fp16"] = work.typed.outputs
+        differ = largest_differences(work.typed.outputs, work.parity.float)
+        tolerance["fp16"] = {name: max(_GOLDEN_FACTOR * differ[name], limit) for name, limit in limits.items()}
+    expected = {precision: stages.stacked([outputs[i] for i in chosen]) for precision, outputs in found.items()}
     golden = Golden(stages.stacked(samples), expected)
     writer.add(_GOLDEN, golden.to_bytes())
     return GoldenRef(path=_GOLDEN, samples=golden.samples, tolerance=tolerance)
@@ -283,5 +328,7 @@ def _fidelity(work: _Work) -> Fidelity:
         samples=len(work.samples.judged),
         float_vs_keras=work.parity.fidelity,
         int8_vs_float=work.quantized.vs_float if work.quantized else (),
+        fp16_vs_float=work.typed.vs_float if work.typed and work.typed.name == "fp16" else (),
+        int8_fp16_vs_float=work.typed.vs_float if work.typed and work.typed.name == "int8_fp16" else (),
         int8_mac_share=stages.share(work.graph, work.quantized.placement) if work.quantized else None,
     )

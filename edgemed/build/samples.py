@@ -11,7 +11,13 @@ import numpy as np
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
 from edgemed.build.options import CALIBRATION_FOLDER, BuildOptions
-from edgemed.calibrate.dataset import ENOUGH_IMAGES, RECIPE_FILE, CalibrationSet, open_calibration_set
+from edgemed.calibrate.dataset import (
+    ENOUGH_IMAGES,
+    RECIPE_FILE,
+    CalibrationManifest,
+    CalibrationSet,
+    open_calibration_set,
+)
 from edgemed.imaging.read import ARRAY_SUFFIXES, list_samples
 from edgemed.imaging.samples import Feeds, SampleReader
 from edgemed.recipe.schema import Layout, Recipe, assumed_recipe, load_recipe
@@ -32,7 +38,7 @@ class Samples:
     Attributes:
         reader: turns a file into feeds.
         recipe_text: TOML as it goes into the bundle.
-        calibration: the set, or `None` for a build without images.
+        calibration: the set and the role of each sample, or `None` for a build without images.
         calibrating: files that ranges are taken from.
         judged: feeds that fidelity is measured on and golden vectors are made of.
         held_out: whether the judged samples were kept out of calibration.
@@ -42,7 +48,7 @@ class Samples:
     reader: SampleReader
     recipe: Recipe
     recipe_text: str
-    calibration: CalibrationSet | None
+    calibration: CalibrationManifest | None
     calibrating: tuple[Path, ...]
     judged: tuple[Feeds, ...]
     held_out: bool
@@ -62,7 +68,7 @@ def find_calibration(options: BuildOptions) -> CalibrationSet | None:
         if options.precision == "int8":
             raise InputError(
                 "INT8 needs calibration images, and ./calibration holds none.",
-                "Put at least 100 typical images there, name a folder with --calibration, or build with --fp32.",
+                "Put at least 100 typical images there, name a folder with --calibration, or use --fp16 or --fp32.",
             )
         return None
     found = open_calibration_set(folder, max_images=options.max_images)
@@ -86,14 +92,19 @@ def prepare(
     reader = SampleReader(inputs, recipe, layouts)
     if calibration is None:
         judged = tuple(_synthetic(inputs, 255.0 if rescales_inside else 1.0, seed) for seed in range(MINIMUM))
-        return Samples(
-            reader, recipe, text, None, (), judged, True, ("No images were given: fidelity is measured on noise.",)
-        )
+        return Samples(reader, recipe, text, None, (), judged, True, (_noise_warning(options),))
     calibrating, judging = split(calibration.paths, _affordable(inputs))
-    held_out = not set(calibrating) & set(judging)
+    held_out = not set(calibrating) & set(judging)  # copies were left out, so this holds by hash too
+    manifest = calibration.manifest(calibrating, judging)
     judged = tuple(reader.read(path) for path in judging)
     warnings = _warnings(recipe, calibration, held_out=held_out)
-    return Samples(reader, recipe, text, calibration, tuple(calibrating), judged, held_out, warnings)
+    return Samples(reader, recipe, text, manifest, tuple(calibrating), judged, held_out, warnings)
+
+
+def _noise_warning(options: BuildOptions) -> str:
+    if options.precision == "fp16":
+        return "No images were given: fidelity is measured, and FP16 overflow looked for, on noise."
+    return "No images were given: fidelity is measured on noise."
 
 
 def split(paths: Sequence[Path], judged: int) -> tuple[list[Path], list[Path]]:

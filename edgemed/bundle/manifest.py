@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from edgemed.base.text import PRINTABLE
 
 SCHEMA: Final = "edgemed/bundle/1"
 MANIFEST = "manifest.json"
 MANIFEST_HASH = "manifest.sha256"
 SIGNATURE = "signature.json"
+SUFFIX = ".edgemed"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # no part may start with a dot, so neither `..` nor hidden files can be named
@@ -17,11 +20,16 @@ RelativePath = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9_.+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9_.+-]*$", max_length=255)
 ]
 Precision = Literal["fp32", "fp16", "int8"]
-GraphName = Literal["float", "int8", "int8_fp16", "plain", "explain"]
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
+DType = Literal[
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"
+]
+Shape = tuple[Annotated[int, Field(ge=1, le=2**31)] | None, ...]
+GraphName = Literal["float", "fp16", "int8", "int8_fp16", "plain", "explain"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class FileEntry(_Strict):
@@ -44,8 +52,8 @@ class InputTensor(_Strict):
     """One input; `None` marks a dimension that may vary."""
 
     name: str
-    dtype: str
-    shape: tuple[int | None, ...]
+    dtype: DType
+    shape: Shape
     layout: str
 
 
@@ -53,13 +61,13 @@ class OutputTensor(_Strict):
     """One output and how it is read."""
 
     name: str
-    dtype: str
-    shape: tuple[int | None, ...]
+    dtype: DType
+    shape: Shape
     layout: str
     task: str | None = None
     activation: str | None = None
-    classes: tuple[str, ...] = ()
-    threshold: float | None = None
+    classes: tuple[Name, ...] = ()
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     geometry: str | None = None
 
 
@@ -109,11 +117,13 @@ class OutputFidelity(_Strict):
 
 
 class Fidelity(_Strict):
-    """Measured on `samples` real inputs on ONNX Runtime, fake quantization for INT8."""
+    """Measured on `samples` inputs on ONNX Runtime: fake quantization for INT8, rounded tensors for FP16."""
 
     samples: Annotated[int, Field(ge=1)]
     float_vs_keras: tuple[OutputFidelity, ...]
     int8_vs_float: tuple[OutputFidelity, ...] = ()
+    fp16_vs_float: tuple[OutputFidelity, ...] = ()
+    int8_fp16_vs_float: tuple[OutputFidelity, ...] = ()
     int8_mac_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
@@ -122,25 +132,35 @@ class Golden(_Strict):
 
     path: RelativePath
     samples: Annotated[int, Field(ge=1)]
-    tolerance: dict[str, dict[str, float]] = Field(description="precision -> output -> absolute tolerance")
+    tolerance: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(
+        description="precision -> output -> absolute tolerance"
+    )
 
 
 class Manifest(_Strict):
     """`manifest.json`. Every other file of the bundle stands in `files`; unlisted files are refused."""
 
     schema_: Literal["edgemed/bundle/1"] = Field(alias="schema")
-    name: str
+    name: Name
     created: str = Field(description="UTC, ISO 8601")
     edgemed: str = Field(description="version of edgemed that wrote the bundle")
     source: Source
-    inputs: tuple[InputTensor, ...]
-    outputs: tuple[OutputTensor, ...]
+    inputs: Annotated[tuple[InputTensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[OutputTensor, ...], Field(min_length=1)]
     precision: Precision
     recipe: RecipeRef
     calibration: Calibration | None = None
-    graphs: dict[GraphName, GraphRef]
+    graphs: dict[GraphName, GraphRef] = Field(json_schema_extra={"required": ["float"]})
     engines: tuple[EngineRef, ...] = ()
     fidelity: Fidelity
     golden: Golden
     intended_use: str = "not stated; research use only"
     files: dict[RelativePath, FileEntry]
+
+    @model_validator(mode="after")
+    def _has_its_graphs(self) -> Manifest:
+        """A bundle without the graph that it claims to be could be verified by running nothing."""
+        wanted: tuple[GraphName, ...] = ("float", "int8") if self.precision == "int8" else ("float",)
+        if missing := [name for name in wanted if name not in self.graphs]:
+            raise ValueError(f"graphs lack {missing[0]}")
+        return self

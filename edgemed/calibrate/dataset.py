@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -22,42 +23,67 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SampleEntry(BaseModel):
-    """One file of the set, its path relative to the set's folder."""
+    """One file of the set, its path relative to the set's folder, and what it was used for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str
     sha256: Digest
+    role: Annotated[
+        Literal["ranges", "judge", "both"],
+        Field(description="ranges were taken from it, fidelity was judged on it, or both where there are few"),
+    ]
 
 
 class CalibrationManifest(BaseModel):
-    """`calibration.json`: the samples that the scales were taken from, in the order of use."""
+    """`calibration.json`: the samples that a build used, and for what."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_: Literal["edgemed/calibration-set/1"] = Field(alias="schema")
     samples: Annotated[tuple[SampleEntry, ...], Field(min_length=1)]
     found: Annotated[int, Field(ge=1, description="files in the folder; more than were used when it holds too many")]
-    digest: Digest
+    digest: Annotated[Digest, Field(description="over the hashes of the samples that the ranges were taken from")]
 
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Samples of a folder, readable as feeds for a model."""
+    """Different samples of a folder, by path, with their hashes; `found` files, copies of each other included."""
 
     folder: Path
-    manifest: CalibrationManifest
+    hashes: dict[Path, str]
+    found: int
 
     def __len__(self) -> int:
-        return len(self.manifest.samples)
+        return len(self.hashes)
 
     @property
     def paths(self) -> list[Path]:
-        return [self.folder / entry.file for entry in self.manifest.samples]
+        return list(self.hashes)
+
+    def manifest(self, ranges: Collection[Path], judge: Collection[Path]) -> CalibrationManifest:
+        """Say which samples were used for what."""
+        roles = {path: _role(path in ranges, path in judge) for path in self.hashes}
+        samples = tuple(
+            SampleEntry(file=path.relative_to(self.folder).as_posix(), sha256=digest, role=role)
+            for path, digest in self.hashes.items()
+            if (role := roles[path]) is not None
+        )
+        digest = sha256_json(sorted(self.hashes[path] for path in ranges))
+        return CalibrationManifest(schema=SCHEMA, samples=samples, found=self.found, digest=digest)
+
+
+def _role(ranges: bool, judge: bool) -> Literal["ranges", "judge", "both"] | None:
+    if ranges and judge:
+        return "both"
+    return "ranges" if ranges else "judge" if judge else None
 
 
 def open_calibration_set(folder: Path, *, max_images: int = MAX_IMAGES) -> CalibrationSet:
-    """List and hash the samples of a folder; of too many, an evenly drawn, reproducible choice is used.
+    """List and hash the samples of a folder.
+
+    Of copies only the first counts, so that parts of the set are disjoint by hash; of too many, an evenly drawn,
+    reproducible choice is used.
 
     Raises:
         InputError: no folder, or no samples in it.
@@ -70,6 +96,7 @@ def open_calibration_set(folder: Path, *, max_images: int = MAX_IMAGES) -> Calib
     found = len(paths)
     if found > max_images:
         paths = sorted(random.Random(0).sample(paths, max_images))  # noqa: S311 - a reproducible choice, not a secret
-    samples = tuple(SampleEntry(file=p.relative_to(folder).as_posix(), sha256=sha256_file(p)) for p in paths)
-    digest = sha256_json(sorted(s.sha256 for s in samples))
-    return CalibrationSet(folder, CalibrationManifest(schema=SCHEMA, samples=samples, found=found, digest=digest))
+    first: dict[str, Path] = {}
+    for path in paths:
+        first.setdefault(sha256_file(path), path)
+    return CalibrationSet(folder, {path: digest for digest, path in first.items()}, found)

@@ -16,7 +16,7 @@ def build(
     *,
     int8: Annotated[bool, typer.Option("--int8", help="Explicit INT8 quantization (the default).")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Keep floating point.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="FP16 engine, when building from a bundle on a board.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="FP16; images serve to find overflow.")] = False,
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of calibration images; default ./calibration.", show_default=False)
     ] = None,
@@ -50,14 +50,12 @@ def build(
     if is_bundle(model):
         _build_engine(model, "fp16" if fp16 else "fp32" if fp32 else None, json=json)
         return
-    if fp16:
-        raise UsageError("--fp16 builds engines from a bundle on a board.", "Build the bundle with --int8 or --fp32.")
     from edgemed.build.options import BuildOptions, parse_inputs
     from edgemed.build.pipeline import build as build_bundle
     from edgemed.report.text import summary, verdict
 
     options = BuildOptions(
-        precision="fp32" if fp32 else "int8",
+        precision="fp32" if fp32 else "fp16" if fp16 else "int8",
         calibration=calibration,
         recipe=recipe,
         output=output,

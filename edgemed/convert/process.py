@@ -32,6 +32,8 @@ _CHILD_ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",  # references must not depend on the CPU's instruction set
     "PYTHONSAFEPATH": "1",
+    "PYTHONHASHSEED": "0",  # tf2onnx names constants in the order of a set: the same file must give the same graph
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 
 
@@ -270,7 +272,12 @@ class _Child:
 
 def _environment(workdir: Path) -> dict[str, str]:
     # KERAS_HOME: neither read the user's ~/.keras/keras.json (it may say channels_first) nor write one there
-    environment = {**os.environ, **_CHILD_ENVIRONMENT, "KERAS_HOME": str(workdir / "keras-home")}
+    environment = {
+        **os.environ,
+        **_CHILD_ENVIRONMENT,
+        "KERAS_HOME": str(workdir / "keras-home"),
+        "TMPDIR": str(workdir),
+    }
     environment.pop("TF_USE_LEGACY_KERAS", None)
     root = Path(__file__).resolve().parents[2]
     if root.name not in ("site-packages", "dist-packages"):  # a source checkout: the child must find it, too

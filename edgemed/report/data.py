@@ -97,6 +97,23 @@ class Fidelity(_Strict):
     float_vs_keras: tuple[OutputError, ...] = ()
     int8_vs_float: tuple[OutputError, ...] = ()
     int8_vs_keras: tuple[OutputError, ...] = ()
+    fp16_vs_float: tuple[OutputError, ...] = ()
+    fp16_vs_keras: tuple[OutputError, ...] = ()
+    int8_fp16_vs_float: tuple[OutputError, ...] = ()
+    int8_fp16_vs_keras: tuple[OutputError, ...] = ()
+
+    @property
+    def steps(self) -> tuple[tuple[str, str, tuple[OutputError, ...]], ...]:
+        """(from, to, errors) of every comparison, in the order in which they are shown."""
+        return (
+            ("Keras", "float", self.float_vs_keras),
+            ("float", "FP16", self.fp16_vs_float),
+            ("Keras", "FP16", self.fp16_vs_keras),
+            ("float", "INT8", self.int8_vs_float),
+            ("Keras", "INT8", self.int8_vs_keras),
+            ("float", "INT8 with FP16", self.int8_fp16_vs_float),
+            ("Keras", "INT8 with FP16", self.int8_fp16_vs_keras),
+        )
 
 
 class Layer(_Strict):
@@ -149,6 +166,23 @@ class Int8(_Strict):
     tensors: Annotated[tuple[ActivationRange, ...], Field(description="worst first, by SQNR")] = ()
 
 
+class KeptFloat(_Strict):
+    """One node that stays in FP32 in a strongly typed graph; `tensor` is the one whose values are the reason."""
+
+    node: str
+    op: str
+    keras_layer: str | None = None
+    reason: str
+    tensor: str | None = None
+
+
+class Fp16(_Strict):
+    """What became of the strongly typed graph, for TensorRT 10.12 and later, 11 and RTX."""
+
+    graph: Annotated[str, Field(description="its name in the bundle, fp16 or int8_fp16")]
+    kept: Annotated[tuple[KeptFloat, ...], Field(description="nodes that stay in FP32, in graph order")] = ()
+
+
 class Engine(_Strict):
     """One engine that was compiled, or the reason why it was not."""
 
@@ -191,6 +225,7 @@ class Report(_Strict):
     passes: tuple[GraphPass, ...] = ()
     fidelity: Fidelity
     int8: Int8 | None = None
+    fp16: Fp16 | None = None
     sizes: Annotated[dict[str, Count], Field(description="bytes by file name; the source stands first")] = {}
     engines: tuple[Engine, ...] = ()
     stages: tuple[Stage, ...] = ()

@@ -15,6 +15,7 @@ _MOST_PLOTS = 8
 _MOST_WARNINGS = 40
 _FEW_LAYERS = 40  # more are folded away: the exclusions above them are what people look for
 _LAYER_BUDGET = 700_000
+_TYPED_BUDGET = 150_000
 _LONGEST_TOML = 20_000
 
 _METHODS = (("minmax", "minmax", "2 2"), ("percentile", "percentile", "6 3"), ("entropy", "entropy", "6 2 1 2"))
@@ -31,6 +32,7 @@ def render(report: Report) -> str:
         _sizes(report),
         _placement(report),
         _ranges(report),
+        _typed(report),
         _calibration(report),
         _engines(report),
         _passes(report),
@@ -69,8 +71,7 @@ def _head(report: Report) -> Html:
 
 def _failed(report: Report) -> Html:
     fidelity = report.fidelity
-    errors = (*fidelity.float_vs_keras, *fidelity.int8_vs_float, *fidelity.int8_vs_keras)
-    beyond = [error for error in errors if error.within_limit is False]
+    beyond = [error for _, _, errors in fidelity.steps for error in errors if error.within_limit is False]
     if not beyond:
         return Html("")
     names = ", ".join(clip(name) for name in list(dict.fromkeys(error.output for error in beyond))[:8])
@@ -97,7 +98,12 @@ def _warnings(report: Report) -> Html:
 
 def _cards(report: Report) -> list[Html]:
     fidelity, cards = report.fidelity, []
-    for title, errors in (("INT8 vs Keras", fidelity.int8_vs_keras), ("Float vs Keras", fidelity.float_vs_keras)):
+    shown = (
+        ("INT8 vs Keras", fidelity.int8_vs_keras),
+        ("FP16 vs Keras", fidelity.fp16_vs_keras),
+        ("Float vs Keras", fidelity.float_vs_keras),
+    )
+    for title, errors in shown:
         if errors:
             worst = max(errors, key=lambda e: float("inf") if e.relative_error is None else e.relative_error)
             note = "worst output" if len(errors) > 1 else f"SQNR {units.decibel(worst.sqnr_db)}"
@@ -123,20 +129,15 @@ def _section(title: str, lead: str, *body: Html) -> Html:
 
 def _fidelity(report: Report) -> Html:
     fidelity = report.fidelity
-    steps = (
-        ("Keras → float", fidelity.float_vs_keras),
-        ("float → INT8", fidelity.int8_vs_float),
-        ("Keras → INT8", fidelity.int8_vs_keras),
-    )
     rows = [
         (
-            _named(error.output, step),
+            _named(error.output, f"{before} → {after}"),
             units.relative_error(error.relative_error),
             units.decibel(error.sqnr_db),
             "none" if error.limit is None else units.relative_error(error.limit),
             _state(error),
         )
-        for step, errors in steps
+        for before, after, errors in fidelity.steps
         for error in errors
     ]
     columns = (
@@ -148,7 +149,7 @@ def _fidelity(report: Report) -> Html:
     )
     lead = (
         f"Measured on {fidelity.samples} samples. Error is the largest difference divided by the largest magnitude of "
-        "the reference; INT8 is computed with fake quantization on ONNX Runtime."
+        "the reference; INT8 is computed with fake quantization on ONNX Runtime, FP16 by rounding every tensor to FP16."
     )
     return _section("Does it still answer the same?", lead, table("Error per output", columns, rows))
 
@@ -274,6 +275,20 @@ def _legend() -> Html:
         'fill-opacity=".25"/></svg>clipped</li>'
     )
     return fill('<ul class="legend">{items}</ul>', items=join((chosen, methods, clipped)))
+
+
+def _typed(report: Report) -> Html:
+    if report.fp16 is None:
+        return Html("")
+    kept = sorted(report.fp16.kept, key=lambda item: item.tensor is None)
+    lead = (
+        f"{report.fp16.graph}.onnx is for TensorRT 10.12 and later, 11 and RTX, which take every type from the graph. "
+        f"{len(kept)} nodes stay in FP32; those that samples or weights forced come first, with the tensor's name."
+    )
+    columns = (Column("Node"), Column("Stays in FP32 because", "sentence"))
+    rows = [(_named(k.node, f"{k.op} · {k.keras_layer}" if k.keras_layer else k.op), clip(k.reason)) for k in kept]
+    body = table("Nodes that stay in FP32", columns, rows, budget=_TYPED_BUDGET) if kept else Html("")
+    return _section("What runs in FP16, and what does not", lead, body)
 
 
 def _calibration(report: Report) -> Html:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from edgemed.report.data import OutputError, Report
 from edgemed.report.units import decibel, percent, relative_error, seconds, size, smaller
 
@@ -11,16 +13,13 @@ Row = tuple[str, str]
 def summary(report: Report) -> list[Row]:
     """What a build found, most important first: (label, text) per line."""
     rows = [("model", _model(report))]
-    for label, errors in (
-        ("float vs Keras", report.fidelity.float_vs_keras),
-        ("INT8 vs float", report.fidelity.int8_vs_float),
-        ("INT8 vs Keras", report.fidelity.int8_vs_keras),
-    ):
-        rows += [(label, _error(error, report.fidelity.samples)) for error in errors]
+    for before, after, errors in report.fidelity.steps:
+        rows += [(f"{after} vs {before}", _error(error, report.fidelity.samples)) for error in errors]
     if report.int8 is not None:
         rows.append(("INT8 share", f"{percent(report.int8.mac_share)} of multiply-accumulates"))
         rows.append(("weights", _weights(report.int8.weight_bytes_float, report.int8.weight_bytes_int8)))
         rows += [("stays float", line) for line in kept_float(report)]
+    rows += [("stays FP32", line) for line in kept_fp32(report)]
     if report.calibration is not None:
         rows.append(("calibration", f"{report.calibration.images} samples, {report.calibration.method}"))
     rows.append(("recipe", _recipe(report)))
@@ -33,6 +32,9 @@ def summary(report: Report) -> list[Row]:
 def verdict(report: Report) -> str:
     """One sentence on how good the result is."""
     errors = report.fidelity.int8_vs_keras or report.fidelity.int8_vs_float
+    if report.fidelity.fp16_vs_keras:
+        worst = relative_error(_worst(report.fidelity.fp16_vs_keras))
+        return f"FP16 differs from the Keras original by at most {worst} of the largest output."
     if report.int8 is None or not errors:
         return _verdict_float(report)
     against = "the Keras original" if report.fidelity.int8_vs_keras else "the float model"
@@ -60,6 +62,13 @@ def all_warnings(report: Report) -> list[str]:
 def kept_float(report: Report) -> list[str]:
     """Why layers with multiply-accumulates stayed in float: one line per reason, heaviest first."""
     return [f"{reason} ({count} layers, {percent(share)} of MACs)" for reason, count, share in exclusions(report)]
+
+
+def kept_fp32(report: Report) -> list[str]:
+    """Why nodes of the strongly typed graph stay in FP32: one line per reason, tensors that samples showed first."""
+    kept = report.fp16.kept if report.fp16 is not None else ()
+    counts = Counter(item.reason for item in sorted(kept, key=lambda item: item.tensor is None))
+    return [f"{reason} ({count} {'nodes' if count > 1 else 'node'})" for reason, count in counts.items()]
 
 
 def exclusions(report: Report) -> list[tuple[str, int, float]]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgemed.base import store
 from edgemed.base.errors import EdgemedError, InputError, ResourceError, Terminated
-from edgemed.base.store import check_target, remove_stale, staged_directory, write_atomic
+from edgemed.base.store import check_target, remove_stale, scratch_directory, staged_directory, write_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -333,3 +333,15 @@ def test_nothing_but_what_is_named_replaceable_is_ever_deleted(tmp_path: Path) -
 def test_a_target_needs_a_name(name: str) -> None:
     with pytest.raises(InputError, match="is no name"):
         check_target(Path(name), lambda _: True)
+
+
+def test_scratch_directories_of_dead_processes_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead, foreign = tmp_path / "work.999999999.x.partial", tmp_path / "work.notes"
+    dead.mkdir()
+    foreign.mkdir()
+    with scratch_directory("work") as folder, scratch_directory("work") as other:
+        assert folder.is_dir()
+        assert other.is_dir()
+        assert not dead.exists()
+    assert list(tmp_path.iterdir()) == [foreign]

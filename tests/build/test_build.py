@@ -14,9 +14,11 @@ from onnx import numpy_helper
 
 from edgemed.build.fidelity import PARITY_LIMIT
 from edgemed.bundle.read import Bundle, open_bundle
+from edgemed.graph.model import digest, load
 from tests.build.conftest import REPO, edgemed, write_images
+from tests.build.test_fp16 import check_typed
 
-STAGES = ["convert", "clean", "parity", "calibrate", "quantize", "verify", "engine", "bundle"]
+STAGES = ["convert", "clean", "parity", "calibrate", "quantize", "verify", "fp16", "engine", "bundle"]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,7 @@ def check_int8(bundle: Bundle) -> onnx.ModelProto:
     assert not {o.name for o in model.graph.output} & {o for n in quantizers for o in n.output}
     for output in bundle.manifest.fidelity.float_vs_keras:
         assert output.relative_error <= PARITY_LIMIT
+    check_typed(bundle)
     return model
 
 
@@ -149,21 +152,30 @@ def test_a_flipped_byte_is_exit_code_five(built, folder, tmp_path):
 
 
 def test_an_existing_bundle_is_kept_unless_forced(built, folder):
-    digest = open_bundle(built[0]).digest
+    before = open_bundle(built[0]).digest
     done = edgemed("build", "model.h5", "--int8", cwd=folder)
     assert done.returncode == 2
     assert "--force" in done.stderr
-    assert open_bundle(built[0]).digest == digest
+    assert open_bundle(built[0]).digest == before
 
 
 def test_the_same_build_gives_the_same_graph_and_scales(built, folder, tmp_path):
     before = open_bundle(built[0])
-    done = edgemed("build", "model.h5", "--int8", "--output", tmp_path / "again.edgemed", "--json", cwd=folder)
+    arguments = ["build", "model.h5", "--int8", "--output", tmp_path / "again.edgemed", "--json"]
+    done = edgemed(*arguments, cwd=folder, PYTHONHASHSEED="7")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)  # --json: one document, nothing else
     assert report["schema"] == "edgemed/report/1"
     after = open_bundle(tmp_path / "again.edgemed")
-    for name in ("graphs/float.onnx", "graphs/int8.onnx", "scales.json", "golden.npz", "calibration.json"):
+    assert json.loads(after.read("scales.json"))["graph_digest"] == digest(load(after.file("graphs/float.onnx")))
+    for name in (
+        "graphs/float.onnx",
+        "graphs/int8.onnx",
+        "graphs/int8_fp16.onnx",
+        "scales.json",
+        "golden.npz",
+        "calibration.json",
+    ):
         assert after.read(name) == before.read(name), name
 
 

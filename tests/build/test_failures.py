@@ -104,7 +104,6 @@ def test_a_truncated_model(user, images):
         (["--input", "image=1x0x3"], "is not NAME=1x512x512x1"),
         (["--input", "other=1x32x32x3"], "other"),
         (["--int8", "--fp32"], "exclude each other"),
-        (["--fp16"], "--fp16 builds engines from a bundle"),
         (["--calibration", "nowhere"], "nowhere is not a directory"),
         (["--allow-code", "none.py"], "none.py does not exist"),
     ],
@@ -120,6 +119,18 @@ def test_outputs_that_cannot_be_written(user, images):
     build(user, "model.h5", "--calibration", images, "--output", "file/m.edgemed", code=6, says="is a file")
     build(user, "model.h5", "--calibration", images, "--output", "file", code=2, says="file is not a directory")
     build(user, "model.h5", "--calibration", images, "--output", "/proc/m.edgemed", code=6, says="/proc")
+
+
+def test_force_replaces_bundles_and_nothing_else(user, images):
+    (user / "precious").mkdir()
+    (user / "precious" / "manifest.json").write_text('{"name": "my web site"}')
+    build(user, "model.h5", "--calibration", images, "--output", "precious", "--force", code=2, says="is not a bundle")
+    build(user, "model.h5", "--calibration", images, "--output", ".", "--force", code=2, says="is no name")
+    assert "my web site" in (user / "precious" / "manifest.json").read_text()
+
+
+def test_a_missing_model_is_the_first_thing_to_say(user):
+    build(user, "nope.h5", code=2, says="nope.h5")
 
 
 def test_the_largest_file_that_may_be_written_is_too_small(user, images):

@@ -95,7 +95,7 @@ def test_the_model_itself_is_not_changed():
 def test_overflow_names_the_tensor():
     model = small_net()
     feeds = {"x": np.full((1, 3, 16, 16), 3e38, np.float32)}
-    with pytest.raises(InputError, match="Tensor conv is (inf|nan) on calibration sample 1"):
+    with pytest.raises(InputError, match=r"Tensor conv is (inf|nan) on calibration sample 1"):
         collect(model, [feeds], tensors=["conv"])
 
 
