@@ -111,7 +111,7 @@ def _check_devices(options: BuildOptions) -> None:
 
 def _check_opset(options: BuildOptions, opset: int) -> None:
     for name in options.devices:
-        profile, row = load_profile(name)
+        _, row = load_profile(name)
         if row is not None and row.opset < opset:
             raise InputError(
                 f"The graph needs ONNX opset {opset}; TensorRT {row.tensorrt} of {name} reads {row.opset}.",
