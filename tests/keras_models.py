@@ -220,7 +220,44 @@ def rescaling(size: int = 16, seed: int = 11) -> Any:
     )
 
 
+def vit(size: int = 32, patch: int = 8, width: int = 32, seed: int = 12) -> Any:
+    """Patches, one pre-norm transformer block, mean over tokens, one Softmax."""
+    import keras
+
+    def build(kl: Any) -> Any:
+        image = keras.Input((size, size, 3), name="image")
+        x = kl.Reshape(((size // patch) ** 2, width))(kl.Conv2D(width, patch, strides=patch)(image))
+        y = kl.LayerNormalization()(x)
+        x = kl.Add()([x, kl.MultiHeadAttention(2, width // 2)(y, y)])
+        y = kl.Dense(2 * width, activation="gelu")(kl.LayerNormalization()(x))
+        x = kl.GlobalAveragePooling1D()(kl.Add()([x, kl.Dense(width)(y)]))
+        return keras.Model(image, kl.Dense(4, activation="softmax", name="classes")(x))
+
+    return _built(build, seed)
+
+
+def hot_cnn(size: int = 16, seed: int = 13) -> Any:
+    """Convolutions whose activations reach about 1e5 in the middle, as those of badly scaled models do."""
+    import keras
+
+    def build(kl: Any) -> Any:
+        x = image = keras.Input((size, size, 3), name="image")
+        x = kl.Conv2D(16, 3, activation="relu", name="warm")(x)
+        x = kl.Conv2D(16, 3, activation="relu", name="hot")(x)
+        x = kl.Conv2D(16, 3, activation="relu", name="cool")(x)
+        x = kl.GlobalAveragePooling2D()(x)
+        return keras.Model(image, kl.Dense(1, activation="sigmoid", name="probability")(x))
+
+    model = _built(build, seed)
+    for name, factor in (("hot", 1e5), ("cool", 1e-5)):
+        kernel, bias = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([kernel * factor, bias])
+    return model
+
+
 BUILDERS = {
+    "vit": vit,
+    "hot_cnn": hot_cnn,
     "seed_cnn": seed_cnn,
     "unet": unet,
     "resnet50": resnet50,

@@ -15,7 +15,8 @@ def run(
     inputs: Annotated[list[Path], typer.Argument(help="Images, or NPY/NPZ arrays.", show_default=False)],
     *,
     precision: Annotated[
-        Literal["int8", "fp32"] | None, typer.Option(help="Graph to run; default the bundle's own.", show_default=False)
+        Literal["int8", "fp16", "fp32"] | None,
+        typer.Option(help="Graph to run; default the bundle's own.", show_default=False),
     ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write each input's outputs there, as NPZ.", show_default=False)

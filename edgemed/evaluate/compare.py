@@ -34,7 +34,7 @@ from edgemed.evaluate.record import SCHEMA, ClassCount, Data, Evaluation, GateRe
 from edgemed.recipe.schema import Recipe
 
 CALIBRATION_FILE = "calibration.json"
-FLOAT, INT8 = "fp32", "int8"
+FLOAT, FP16, INT8 = "fp32", "fp16", "int8"
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,8 @@ def evaluate_bundle(
         answers = run_all(runners, dataset, reader.read, head, progress or SilentProgress())
     measured = {name: metrics(answer, dataset.truth) for name, answer in answers.items()}
     differences = paired_differences(answers[FLOAT], answers[INT8], dataset.truth) if has_int8 else {}
-    decisions = tuple(
-        decide(gate, (differences if gate.paired else measured[INT8 if has_int8 else FLOAT])[gate.metric])
-        for gate in gates
-    )
+    deployed = next(name for name in (INT8, FP16, FLOAT) if name in measured)
+    decisions = tuple(decide(gate, (differences if gate.paired else measured[deployed])[gate.metric]) for gate in gates)
     evaluation = Evaluation(
         schema_=SCHEMA,
         bundle=bundle.path.name,
