@@ -237,7 +237,7 @@ def vit(size: int = 32, patch: int = 8, width: int = 32, seed: int = 12) -> Any:
 
 
 def hot_cnn(size: int = 16, seed: int = 13) -> Any:
-    """Convolutions whose activations reach about 1e5 in the middle, as those of badly scaled models do."""
+    """Convolutions whose activations pass 1e5 in the middle, as those of badly scaled models do."""
     import keras
 
     def build(kl: Any) -> Any:
@@ -249,7 +249,7 @@ def hot_cnn(size: int = 16, seed: int = 13) -> Any:
         return keras.Model(image, kl.Dense(1, activation="sigmoid", name="probability")(x))
 
     model = _built(build, seed)
-    for name, factor in (("hot", 1e5), ("cool", 1e-5)):
+    for name, factor in (("hot", 1e6), ("cool", 1e-6)):
         kernel, bias = model.get_layer(name).get_weights()
         model.get_layer(name).set_weights([kernel * factor, bias])
     return model

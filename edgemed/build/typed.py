@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgemed.base.progress import Progress
 from edgemed.build.fidelity import compare
 from edgemed.build.samples import Samples
-from edgemed.build.stages import CleanGraph, GraphBytes, Outputs, Parity, Quantized, run_all
+from edgemed.build.stages import CleanGraph, GraphBytes, Outputs, Parity, Quantized, require_own_rules, run_all
 from edgemed.bundle.manifest import GraphName, OutputFidelity
 from edgemed.graph.precision import KeptFloat
 from edgemed.imaging.samples import Feeds
@@ -61,13 +61,12 @@ def _typed(
     progress: Progress,
 ) -> Typed:
     from edgemed.graph.fp16 import to_fp16
-    from edgemed.graph.lint import require_clean
     from edgemed.graph.model import to_bytes
     from edgemed.graph.rounding import rounded
 
     with progress.stage("fp16") as stage:
         typed, kept = to_fp16(model, seen=seen)
-        require_clean(typed)
+        require_own_rules(typed)
         onnx = to_bytes(typed)
         # ONNX Runtime runs most of FP16 in FP32; it must load the graph, but the rounding is seen in the other one
         run_all(onnx, samples.judged[:1], name)

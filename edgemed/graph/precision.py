@@ -174,7 +174,13 @@ class Precision:
             if largest is None or largest == 0:
                 continue
             if largest > LIMIT:
-                return f"{name} reaches {largest:.3g} on real samples; FP16 ends at {LARGEST:.0f}", name
+                largest = self._seen.get(name, largest)
+                near = (
+                    "; FP16 ends at"
+                    if largest > LARGEST
+                    else f", less than {LARGEST / LIMIT:.0f} times below FP16's end at"
+                )
+                return f"{name} reaches {largest:.3g} on real samples{near} {LARGEST:.0f}", name
             if largest < SMALLEST_NORMAL:
                 return f"{name} stays below {largest:.1g} on real samples, where FP16 loses precision", name
         return self._by_sum(node)

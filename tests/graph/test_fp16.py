@@ -280,6 +280,13 @@ def test_overflow_on_real_samples_is_named_and_the_answer_stays_right():
     assert node_of(typed, "y").inputs[1].dtype == HALF
 
 
+def test_what_comes_near_the_end_of_fp16_is_left_out_too():
+    model = graph("float[1,16,8,8] x", "float[1,16,8,8] y", "c = Conv (x, w) y = Conv(c, w)", w=small(16, 16, 1, 1))
+    _, kept = to_fp16(model, seen={"x": 1.0, "c": 30000.0, "y": 1.0})
+    assert {k.reason for k in kept} == {"c reaches 3e+04 on real samples, less than 4 times below FP16's end at 65504"}
+    assert to_fp16(model, seen={"x": 1.0, "c": LIMIT, "y": 1.0})[1] == ()
+
+
 def test_a_dequantizer_that_gives_large_values_stays_fp32():
     model = hot_net()
     feeds = random_feeds(model)
