@@ -7,6 +7,7 @@ per line. Arrays travel as `.npz` files. Standard output and error are TensorFlo
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -78,12 +79,13 @@ class Session:
         }
 
     def _versions(self) -> dict[str, str]:
-        import keras
         import tensorflow as tf
         import tf2onnx
 
         assert self._scan is not None
-        used = {"tensorflow": tf.__version__, "keras": keras.__version__, "tf2onnx": tf2onnx.__version__}
+        library = self.loaded.library or "keras"
+        keras = importlib.import_module(library)
+        used = {"tensorflow": tf.__version__, library: keras.__version__, "tf2onnx": tf2onnx.__version__}
         origin = "tensorflow_in_file" if self._scan.format == "saved-model" else "keras_in_file"
         return {origin: self._scan.written_by, **used} if self._scan.written_by else used
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,16 +93,25 @@ def strip_xla_attributes(graph_def: Any) -> None:
 
 @contextmanager
 def nearest_upsampling_as_resize() -> Iterator[None]:
-    """While tracing, let a nearest `UpSampling2D` be one resize operation.
+    """While tracing, let a nearest `UpSampling2D` be one plain resize operation.
 
-    Keras repeats along each axis, which becomes chains of Unsqueeze, Tile, Transpose and Reshape that no graph
-    optimizer removes. For whole factors, nearest resizing (asymmetric, floor) copies the same pixels.
+    Keras 3 repeats along each axis, which becomes chains of Unsqueeze, Tile, Transpose and Reshape that no graph
+    optimizer removes; tf_keras resizes between half pixels, which TensorRT refuses. For whole factors, nearest
+    resizing (asymmetric, floor) copies the same pixels.
     """
-    import keras
-    import tensorflow as tf
+    layers = [sys.modules[name].layers.UpSampling2D for name in ("keras", "tf_keras") if name in sys.modules]
+    originals = [layer.call for layer in layers]
+    for layer, original in zip(layers, originals, strict=True):
+        layer.call = _resizing(original)
+    try:
+        yield
+    finally:
+        for layer, original in zip(layers, originals, strict=True):
+            layer.call = original
 
-    layer = keras.layers.UpSampling2D
-    original = layer.call
+
+def _resizing(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    import tensorflow as tf
 
     def call(self: Any, inputs: Any) -> Any:
         height, width = inputs.shape[1:3]
@@ -111,11 +121,7 @@ def nearest_upsampling_as_resize() -> Iterator[None]:
         size = [height * self.size[0], width * self.size[1]]
         return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=size)
 
-    layer.call = call
-    try:
-        yield
-    finally:
-        layer.call = original
+    return call
 
 
 class ErrorLog(logging.Handler):

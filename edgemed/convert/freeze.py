@@ -36,6 +36,7 @@ def to_onnx(loaded: Loaded, opset: int, path: Path) -> tuple[TensorSpec, ...]:
         gib = loaded.parameter_bytes / 2**30
         raise InputError(f"The model's weights take {gib:.1f} GiB.", "This version converts models below 1.9 GiB.")
     graph_def, names, shapes = freeze(loaded)
+    _refuse_half(graph_def, loaded.layers)
     model = _convert(graph_def, names, loaded, opset)
     model.ir_version = IR_VERSIONS[opset]
     _drop_unused_opsets(model)
@@ -69,6 +70,18 @@ def freeze(loaded: Loaded) -> tuple[Any, dict[str, str], list[tuple[int | None, 
     names = {tensor.name: spec.name for tensor, spec in zip(frozen.inputs, loaded.inputs, strict=True)}
     names |= {tensor.name: name for tensor, name in zip(frozen.outputs, loaded.outputs, strict=True)}
     return graph_def, names, [tuple(tensor.shape) for tensor in frozen.outputs]
+
+
+def _refuse_half(graph_def: Any, layers: tuple[LayerInfo, ...]) -> None:
+    """INT8 is calibrated against float32; a float16 original is too coarse a reference (and ONNX Runtime's too)."""
+    half = {19: "float16", 14: "bfloat16"}  # DataType in TensorFlow's types.proto
+    for node in graph_def.node:
+        kind = next((half[a.type] for a in node.attr.values() if a.type in half), None)
+        if kind is not None:
+            raise InputError(
+                f"{layer_of(node.name, layers)} computes in {kind}.",
+                "Give the model's .h5 or .keras file, which is computed in float32, or export it with that policy.",
+            )
 
 
 def _convert(graph_def: Any, names: dict[str, str], loaded: Loaded, opset: int) -> onnx.ModelProto:

@@ -47,6 +47,16 @@ KERAS_CLASSES = _words(
 )
 """Layers, models, initializers, regularizers, constraints, dtype policies, with their aliases."""
 
+KERAS2_CLASSES = _words(
+    """
+    AddLoss AddMetric BatchNormalizationV1 BatchNormalizationV2 CuDNNGRU CuDNNLSTM GRUCellV1 GRUCellV2 GRUV1 GRUV2
+    LSTMCellV1 LSTMCellV2 LSTMV1 LSTMV2 LocallyConnected1D LocallyConnected2D Policy RadialConstraint RandomHeight
+    RandomWidth SyncBatchNormalization ThresholdedReLU radial_constraint
+    """
+)
+"""Classes of Keras 2 (tf_keras 2.21) that Keras 3 lacks. Left out on purpose: wrappers of RNN cells and feature
+columns, which carry functions or file names."""
+
 KERAS_OPERATIONS = _words(
     """
     Abs Absolute AdaptiveAveragePool AdaptiveMaxPool Add AffineTransform All AllClose Amax Amin Angle Any Append
@@ -89,3 +99,40 @@ CODE_CLASSES = {
     "FlaxLayer": "a Flax module",
 }
 """Classes that carry or load code, with the words for it."""
+
+TF_FUNCTIONS: dict[str, frozenset[str]] = {
+    "": _words(
+        """
+        abs acos acosh add add_n argmax argmin argsort asin asinh atan atan2 atanh batch_to_space bitcast boolean_mask
+        broadcast_to cast clip_by_global_norm clip_by_norm clip_by_value complex concat convert_to_tensor cos cosh
+        cumsum divide dynamic_partition dynamic_stitch einsum ensure_shape equal exp expand_dims
+        extract_volume_patches eye fill floor floordiv gather gather_nd greater greater_equal identity identity_n less
+        less_equal linspace log logical_and logical_not logical_or matmul maximum meshgrid minimum mod multiply
+        negative norm not_equal one_hot ones ones_like pad pow range rank realdiv reduce_all reduce_any
+        reduce_logsumexp reduce_max reduce_mean reduce_min reduce_prod reduce_sum repeat reshape reverse
+        reverse_sequence roll round saturate_cast scalar_mul scatter_nd searchsorted sequence_mask shape sigmoid sign
+        sin sinh size slice sort space_to_batch split sqrt square squeeze stack stop_gradient strided_slice subtract
+        tan tanh tensor_scatter_nd_add tensor_scatter_nd_update tensordot tile transpose truediv truncatediv
+        truncatemod unstack where zeros zeros_like
+        """
+    ),
+    "keras.activations": _words(
+        """
+        elu exponential gelu hard_sigmoid leaky_relu linear log_softmax mish relu relu6 selu sigmoid silu softmax
+        softplus softsign swish tanh
+        """
+    ),
+    "keras.backend": _words(
+        """
+        abs all any argmax argmin batch_dot batch_flatten batch_normalization bias_add cast cast_to_floatx clip
+        concatenate conv1d conv2d conv2d_transpose conv3d cos cumprod cumsum depthwise_conv2d dot elu equal exp
+        expand_dims flatten gather greater greater_equal hard_sigmoid int_shape l2_normalize less less_equal
+        local_conv1d local_conv2d log max maximum mean min minimum not_equal one_hot ones_like permute_dimensions
+        pool2d pool3d pow prod relu repeat repeat_elements reshape resize_images resize_volumes reverse round
+        separable_conv2d shape sigmoid sign sin softmax softplus softsign spatial_2d_padding spatial_3d_padding sqrt
+        square squeeze stack std stop_gradient sum switch tanh temporal_padding tile transpose var zeros_like
+        """
+    ),
+    **dict.fromkeys(("math", "nn", "linalg", "image", "signal", "bitwise", "__operators__"), frozenset[str]()),
+}
+"""Functions of TensorFlow that a Keras 2 file may call, by module; an empty set stands for the whole module."""

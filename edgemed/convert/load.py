@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import os
 import runpy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgemed.base.errors import InputError, ResourceError, UnsafeModelError
+from edgemed.base.errors import InputError, MissingSoftwareError, ResourceError
+from edgemed.base.lazy import require
 from edgemed.base.runner import TensorSpec
-from edgemed.convert.known import KERAS_OPERATIONS
+from edgemed.convert.explain import explain, first_line
+from edgemed.convert.face import Call, face_of, fed_dtype
+from edgemed.convert.savedmodel import keras_layers
 from edgemed.convert.scan import Scan
 from edgemed.convert.shapes import fix_shapes
 from edgemed.convert.types import LayerInfo
@@ -28,13 +31,15 @@ class Loaded:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
-    call: Callable[[Sequence[Any]], list[Any]]
+    call: Call
     parameters: int
     parameter_bytes: int
     layers: tuple[LayerInfo, ...] = ()
     rescales_inside: bool = False
     keep: list[Any] = field(default_factory=list)
     """Objects that must outlive the call (a SavedModel's variables die with its root)."""
+    library: str = ""
+    """The Keras that loaded it: `keras` or `tf_keras`; empty for a SavedModel."""
 
 
 def run_user_code(path: Path) -> dict[str, Any]:
@@ -56,29 +61,50 @@ def run_user_code(path: Path) -> dict[str, Any]:
 def load_keras(
     path: Path, scan: Scan, given: Mapping[str, tuple[int, ...]], batch: int, allow_code: Path | None
 ) -> Loaded:
-    """Load a `.h5` or `.keras` file with Keras 3, for inference only (`compile=False`).
+    """Load a `.h5` or `.keras` file for inference only (`compile=False`), with the Keras that wrote it or the other.
 
     Raises:
-        InputError: Keras cannot load it, weights are NaN or infinite, or the inputs are not as they must be.
+        InputError: neither Keras can load it, weights are NaN or infinite, or the inputs are not as they must be.
         UnsafeModelError: a custom object is missing, or Keras' safe mode refuses it.
+        MissingSoftwareError: Keras 2 wrote it, and tf_keras is not installed.
     """
-    import keras
-
+    if scan.keras2:
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"  # the user's own file may say tf.keras
     objects = run_user_code(allow_code) if allow_code else {}
-    try:
-        model = keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=allow_code is None)
-    except MemoryError as error:
-        raise ResourceError("Out of memory while loading the model.", "Close other programs or add swap.") from error
-    except Exception as error:
-        raise _explain(error, scan) from error
+    model, library = _load(path, scan, objects, safe_mode=allow_code is None)
     layers = flat_layers(model)
     _check_weights(layers, model)
-    _use_float32(layers)
-    inputs, outputs, call = _keras_face(model, given, batch)
+    _prepare(layers)
+    face = face_of(model, given, batch)
     return Loaded(
-        inputs, outputs, call, model.count_params(), sum(_nbytes(v) for v in model.weights),
+        face.inputs, face.outputs, face.call, model.count_params(), sum(_nbytes(v) for v in model.weights),
         tuple(LayerInfo(layer.name, type(layer).__name__) for layer in layers), begins_with_rescaling(model), [model],
+        library,
     )  # fmt: skip
+
+
+def _load(path: Path, scan: Scan, objects: dict[str, Any], *, safe_mode: bool) -> tuple[Any, str]:
+    """The model and the name of the library that loaded it."""
+    first, second = ("tf_keras", "keras") if scan.keras2 else ("keras", "tf_keras")
+    try:
+        return _load_with(first, path, objects, safe_mode), first
+    except (InputError, ResourceError):
+        raise
+    except Exception as failure:
+        try:
+            return _load_with(second, path, objects, safe_mode), second
+        except Exception:
+            error = failure  # that of the Keras that wrote the file says more
+    raise error if isinstance(error, MissingSoftwareError) else explain(error, scan) from error
+
+
+def _load_with(library: str, path: Path, objects: dict[str, Any], safe_mode: bool) -> Any:
+    # tf_keras ignores safe_mode for .h5: what keeps code from running is the scan before
+    keras = require(library, extra="build", purpose="load files that Keras 2 wrote")
+    try:
+        return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
+    except MemoryError as error:
+        raise ResourceError("Memory ran out while loading the model.", "Close programs or add swap.") from error
 
 
 def load_saved_model(path: Path, given: Mapping[str, tuple[int, ...]], batch: int, signature: str | None) -> Loaded:
@@ -92,11 +118,11 @@ def load_saved_model(path: Path, given: Mapping[str, tuple[int, ...]], batch: in
     try:
         root = tf.saved_model.load(str(path))
     except Exception as error:
-        raise InputError(f"TensorFlow cannot load {path.name}: {_first_line(error)}.", "Export it again.") from error
+        raise InputError(f"TensorFlow cannot load {path.name}: {first_line(error)}.", "Export it again.") from error
     name = _pick_signature(list(root.signatures), signature)
     function = root.signatures[name]
     tensors = function.structured_input_signature[1]
-    declared = [TensorSpec(n, _dtype(n, s.dtype.name), tuple(s.shape)) for n, s in sorted(tensors.items())]
+    declared = [TensorSpec(n, fed_dtype(n, s.dtype.name), tuple(s.shape)) for n, s in sorted(tensors.items())]
     for variable in function.variables:
         _check_finite(variable, f"The variable '{variable.name}'")
     specs = fix_shapes(declared, given, batch)
@@ -108,7 +134,7 @@ def load_saved_model(path: Path, given: Mapping[str, tuple[int, ...]], batch: in
 
     sizes = [_nbytes(v) for v in function.variables]
     count = sum(int(tf.size(v)) for v in function.variables)
-    return Loaded(specs, outputs, call, count, sum(sizes), keep=[root])
+    return Loaded(specs, outputs, call, count, sum(sizes), keras_layers(path), keep=[root])
 
 
 def _pick_signature(names: list[str], wanted: str | None) -> str:
@@ -142,84 +168,12 @@ def begins_with_rescaling(model: Any) -> bool:
             continue
         if hasattr(operation, "layers"):
             return begins_with_rescaling(operation)
-        return name in ("Rescaling", "Normalization", "TrueDivide", "Divide")
+        if name == "TFOpLambda":
+            name = operation.symbol.rpartition(".")[2]
+            if name in ("cast", "convert_image_dtype", "convert_to_tensor"):
+                continue
+        return name in ("Rescaling", "Normalization", "TrueDivide", "Divide", "truediv", "divide", "multiply")
     return False
-
-
-def _keras_face(
-    model: Any, given: Mapping[str, tuple[int, ...]], batch: int
-) -> tuple[tuple[TensorSpec, ...], tuple[str, ...], Callable[[Sequence[Any]], list[Any]]]:
-    import keras
-
-    if not getattr(model, "inputs", None):
-        return _subclassed_face(model, given, batch)
-    declared = [TensorSpec(t.name, _dtype(t.name, str(t.dtype)), tuple(t.shape)) for t in model.inputs]
-    specs = fix_shapes(declared, given, batch)
-    structure = model.input if isinstance(model, keras.Model) and hasattr(model, "_inputs_struct") else model.inputs[0]
-    outputs = getattr(model, "_outputs_struct", model.outputs)
-    keyed = isinstance(outputs, dict)
-    names = list(outputs) if keyed else [tensor._keras_history.operation.name for tensor in model.outputs]
-
-    def call(values: Sequence[Any]) -> list[Any]:
-        result = model(keras.tree.pack_sequence_as(structure, list(values)), training=False)
-        return [result[name] for name in names] if keyed else keras.tree.flatten(result)
-
-    return specs, _unique(names, {spec.name for spec in specs}), call
-
-
-def _subclassed_face(
-    model: Any, given: Mapping[str, tuple[int, ...]], batch: int
-) -> tuple[tuple[TensorSpec, ...], tuple[str, ...], Callable[[Sequence[Any]], list[Any]]]:
-    import keras
-    import tensorflow as tf
-
-    if not given:
-        raise InputError(
-            f"The model '{model.name}' is a subclass that declares no inputs.", "Give --input NAME=1xHxWxC."
-        )
-    declared = [TensorSpec(name, "float32", shape) for name, shape in given.items()]
-    specs = fix_shapes(declared, given, batch)
-
-    def result_of(values: Sequence[Any]) -> Any:
-        if len(specs) == 1:
-            return model(values[0], training=False)
-        return model({spec.name: value for spec, value in zip(specs, values, strict=True)}, training=False)
-
-    try:
-        sample = result_of([tf.zeros(spec.shape, spec.dtype) for spec in specs])
-    except Exception as error:
-        shown = ", ".join(map(str, specs))
-        raise InputError(f"The model cannot take {shown}: {_first_line(error)}.", "Correct --input.") from error
-    names = list(sample) if isinstance(sample, dict) else None
-    count = len(keras.tree.flatten(sample))
-
-    def call(values: Sequence[Any]) -> list[Any]:
-        result = result_of(values)
-        return [result[name] for name in names] if names else keras.tree.flatten(result)
-
-    fallback = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-    return specs, _unique(names or fallback, {spec.name for spec in specs}), call
-
-
-def _unique(names: Sequence[str], taken: set[str]) -> tuple[str, ...]:
-    """ONNX needs different names for all inputs and outputs; a layer may give several outputs."""
-    result: list[str] = []
-    for name in names:
-        candidate, number = name, 0
-        while candidate in taken:
-            number += 1
-            candidate = f"{name}_{number}"
-        taken.add(candidate)
-        result.append(candidate)
-    return tuple(result)
-
-
-def _dtype(name: str, dtype: str) -> str:
-    if dtype in ("float32", "int32", "int64", "uint8", "bool"):
-        return dtype
-    raise InputError(
-        f"The input '{name}' is {dtype}, which edgemed cannot feed.", "Save the model with float32 inputs."
-    )
 
 
 def _nbytes(variable: Any) -> int:
@@ -238,10 +192,10 @@ def _check_weights(layers: Sequence[Any], model: Any) -> None:
         for variable in layer.weights:
             _check_finite(variable, f"The weight '{variable.name}' of layer '{layer.name}'")
     for variable in model.weights:
-        if variable.dtype in ("float16", "bfloat16", "float64"):
-            raise InputError(
-                f"The weight '{variable.path}' is {variable.dtype}.", "Save the model with the dtype policy float32."
-            )
+        dtype = getattr(variable.dtype, "name", variable.dtype)
+        if dtype in ("float16", "bfloat16", "float64"):
+            name = getattr(variable, "path", variable.name)
+            raise InputError(f"The weight '{name}' is {dtype}.", "Save the model with the dtype policy float32.")
 
 
 def _check_finite(variable: Any, what: str) -> None:
@@ -255,47 +209,19 @@ def _check_finite(variable: Any, what: str) -> None:
         )
 
 
-def _use_float32(layers: Sequence[Any]) -> None:
-    """Compute mixed-precision layers in float32: their weights are float32 already."""
+def _prepare(layers: Sequence[Any]) -> None:
+    """Compute mixed-precision layers in float32 (their weights are float32 already), and recurrent layers as loops."""
     for layer in layers:
         for part in layer._flatten_layers():
             if part.dtype_policy.name.startswith("mixed_"):
-                part.dtype_policy = "float32"
-
-
-_MISSING = (
-    re.compile(r"Could not locate (?:class|function) '([^']+)'"),
-    re.compile(r"Unknown (?:\w+ ?)+: '([^']+)'"),
-    re.compile(r"Cannot deserialize object of type `([^`]+)`"),
-)
-
-
-def _explain(error: Exception, scan: Scan) -> InputError:
-    """Turn what Keras raises while loading into one sentence."""
-    text = str(error)
-    name = next((match.group(1) for pattern in _MISSING if (match := pattern.search(text))), None)
-    if scan.keras2:
-        return InputError(
-            f"Keras {scan.written_by or '2'} wrote the file, and Keras 3 cannot load it: {_first_line(error)}.",
-            "Files written by Keras 2 come with a later version; save it again with Keras 3, or as a SavedModel.",
-        )
-    if name in KERAS_OPERATIONS:
-        return InputError(
-            f"Keras cannot load the operation '{name}' from a .h5 file.",
-            "Save the model again with model.save('model.keras'), or put a layer (such as Rescaling) in its place.",
-        )
-    if name is not None:
-        return UnsafeModelError(
-            f"The model needs the custom object '{name}', which the file does not define.",
-            "Define it in a Python file and give --allow-code FILE.py.",
-        )
-    if "safe_mode" in text or "unsafe" in text:
-        return UnsafeModelError(
-            f"Keras refuses to load the model: {_first_line(error)}.", "If you trust it, give --allow-code FILE.py."
-        )
-    return InputError(f"Keras cannot load the model: {_first_line(error)}.", "Save it again with Keras 3.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(". ")[:300]
+                if hasattr(part, "_set_dtype_policy"):  # tf_keras
+                    part._set_dtype_policy("float32")
+                else:
+                    part.dtype_policy = "float32"
+            if getattr(part, "unroll", False):  # a copy of the cell's nodes per step, instead of one recurrent node
+                part.unroll = False
+            if getattr(part, "stateful", False) and hasattr(part, "cell"):
+                raise InputError(
+                    f"The layer '{part.name}' ({type(part).__name__}) is stateful: it keeps its state between calls.",
+                    "Build it with stateful=False, take over the weights with set_weights, and save that model.",
+                )

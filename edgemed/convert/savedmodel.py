@@ -6,26 +6,38 @@ Only the protobuf wire format is needed: field numbers are those of TensorFlow's
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgemed.base.errors import InputError, UnsafeModelError, from_os_error
+from edgemed.convert.types import LayerInfo
 
 _MAX_BYTES = 1 << 31  # protobuf's own limit for one message
 
 _FORBIDDEN = re.compile(
-    r"""^(
-        .*(File|PyFunc|Reader|Dataset|Summary|Rpc|Socket|Checkpoint|Debug).*   # files, Python, network
+    r"""^_?(
+        .*(File|PyFunc|Reader|Dataset|Summary|Rpc|Socket|Checkpoint|Debug|Iterator).*   # files, Python, network
         | Print(V2)? | Assert(Next|Cardinality).* | Save(V2|Slices)? | Restore(V2|Slice)? | ImmutableConst
-        | (Send|Recv|_Send|_Recv|_HostSend|_HostRecv|Collective.*|XlaHost.*) | Load.*Library | .*Iterator.*
+        | Distributed(Save|Restore).* | DTensorRestore.* | LoadAndRemapMatrix | Load.*Library | ImportEvent
+        | GenerateVocabRemapping | FixedUnigramCandidateSampler | Skipgram | RecordInput       # attributes name files
+        | (Decode|Encode)Proto.* | DumpTensor | CalibrationStatisticsSaver
+        | (Host)?(Send|Recv) | Collective.* | Nccl.* | Remote.* | Xla(Host|Send|Recv).* | (In|Out)feed.*  # others
+        | .*(TPU|DistributedSystem).* | WorkerHeartbeat | .*Session(Handle|Tensor).*
+        | .*(Queue|Barrier|Mutex).* | Sleep.*                                               # may never return
     )$""",
     re.VERBOSE,
 )
 _HARMLESS = frozenset({"Print"})  # writes to the log; PrintV2 can write to a file
 _SAVER_OPS = frozenset({"SaveV2", "RestoreV2", "ShardedFilename", "MergeV2Checkpoints"})
 _SAVER_FUNCTION = re.compile(r"^__inference__traced_(save|restore)_\d+$")
+
+
+def forbidden_operation(name: str) -> bool:
+    """Whether a TensorFlow operation can touch files, Python, other machines, or wait for ever."""
+    return bool(_FORBIDDEN.match(name)) and name not in _HARMLESS
 
 
 class _Malformed(Exception):
@@ -135,13 +147,27 @@ def check_saved_model(directory: Path) -> str | None:
     return version or None
 
 
+def keras_layers(directory: Path) -> tuple[LayerInfo, ...]:
+    """Layers of a SavedModel that Keras 2 wrote, from its `keras_metadata.pb`; empty where there is none."""
+    path = directory / "keras_metadata.pb"
+    layers = []
+    try:
+        for node in _sub(memoryview(path.read_bytes()), 1):
+            metadata = json.loads(_text(node, 5) or "{}")
+            if _text(node, 4).endswith("layer") and metadata.get("class_name") != "InputLayer":
+                layers.append(LayerInfo(str(metadata["name"]), str(metadata["class_name"])))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, _Malformed):
+        pass  # they only serve messages
+    return tuple(layers)
+
+
 def _check_nodes(functions: dict[str, list[_Node]], directory: Path) -> None:
     saver = {name for name in functions if _SAVER_FUNCTION.match(name)}
     for function, nodes in functions.items():
         for node in nodes:
             inside = function in saver
             op = node.op
-            forbidden = bool(_FORBIDDEN.match(op)) and op not in _HARMLESS and not (inside and op in _SAVER_OPS)
+            forbidden = forbidden_operation(op) and not (inside and op in _SAVER_OPS)
             # Only the main graph may hold calls of the checkpoint functions: a signature that reaches one writes files.
             reaches = not inside and function != "" and bool(node.calls & saver)
             if forbidden or reaches:

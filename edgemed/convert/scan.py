@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgemed.base.errors import InputError, UnsafeModelError, from_os_error
 from edgemed.base.lazy import require
-from edgemed.convert.known import CODE_CLASSES, KERAS_CLASSES, KERAS_OPERATIONS
+from edgemed.convert.judge import code_in
 from edgemed.convert.savedmodel import check_saved_model
 from edgemed.convert.types import Format
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GIVE = "Give a Keras model: a .h5 or .keras file, or a SavedModel directory."
 _AGAIN = "Save the whole model again with model.save('model.keras')."
-_TRUST = "If you trust the file, define what it needs in a Python file and give --allow-code FILE.py."
+_TRUST = (
+    "If you trust the file, define what it needs in a Python file and give --allow-code FILE.py;"
+    " or export the model as a SavedModel where it was trained: its graph needs no Python."
+)
+_WEIGHTS_ONLY = (
+    "Build the model in Python as it was trained, call model.load_weights() on this file, and save the whole model"
+    " with model.save('model.keras')."
+)
 
 _MAX_CONFIG = 64 << 20  # the largest config.json of keras.applications is below 1 MiB
 _MAX_MEMBERS = 10_000
 _MAX_RATIO = 200  # float weights do not compress 200-fold; a zip bomb does
-_MAX_DEPTH = 200
-
-_DATA_CLASSES = frozenset(
-    {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__typespec__"}
-)
-_KERAS2_ONLY = frozenset(
-    {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer"}
-)
-_SKIPPED = frozenset({"compile_config", "build_config"})  # never deserialized: models load with compile=False
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def scan_model(model: Path, *, allow_code: bool = False) -> Scan:
         raise InputError(f"{model} does not exist.", _GIVE)
     if model.is_dir():
         if not (model / "saved_model.pb").is_file():
-            raise InputError(f"{model} is a directory without saved_model.pb.", _GIVE)
+            raise _no_saved_model(model)
         return Scan("saved-model", check_saved_model(model))
     try:
         with model.open("rb") as file:
@@ -86,11 +83,27 @@ def scan_model(model: Path, *, allow_code: bool = False) -> Scan:
     raise InputError(f"{model} is not a Keras model{_looks_like(model, head)}.", _GIVE)
 
 
+def _no_saved_model(directory: Path) -> InputError:
+    if any(directory.glob("*.index")):
+        return InputError(f"{directory} is a checkpoint: weights only, not the model.", _WEIGHTS_ONLY)
+    nested = next(directory.glob("*/saved_model.pb"), None)
+    hint = f"Give {nested.parent}." if nested else _GIVE
+    return InputError(f"{directory} is a directory without saved_model.pb.", hint)
+
+
 def _looks_like(model: Path, head: bytes) -> str:
     if b"onnx" in head or model.suffix == ".onnx":
         return ": it looks like an ONNX file"
     if b"TFL3" in head[:8]:
         return ": it is a TensorFlow Lite file"
+    if model.name == "saved_model.pb":
+        return ": give the directory it lies in"
+    if model.suffix == ".pb":
+        return ": it looks like a frozen TensorFlow 1 graph"
+    if head.lstrip().startswith(b"{") and b"class_name" in head:
+        return ": it is an architecture in JSON, without weights"
+    if model.suffix == ".index" or ".data-" in model.suffix:
+        return ": it is a part of a checkpoint, which holds weights only"
     if head.startswith(b"\x80") and model.suffix in (".pt", ".pth", ".pkl", ".pickle"):
         return ": it is a Python pickle"
     return ""
@@ -107,6 +120,7 @@ def _scan_h5(model: Path, allow_code: bool) -> Scan:
             if config is None:
                 raise _no_config(model, set(file.attrs) | set(file))
             _check_h5_weights(model, h5py, file)
+            _check_h5_links(model, h5py, file)
     except (OSError, RuntimeError, KeyError) as error:  # what h5py raises for cut or damaged files
         raise _damaged(model, error) from error
     return Scan("keras-h5", _as_text(version), _check_config(model, _parse_json(model, config), allow_code))
@@ -120,7 +134,7 @@ def _as_text(value: object) -> str | None:
 
 def _no_config(model: Path, names: set[str]) -> InputError:
     if names & {"layer_names", "layers", "_layer_checkpoint_dependencies", "top_level_model_weights", "vars"}:
-        return InputError(f"{model} holds weights only, not the model.", _AGAIN)
+        return InputError(f"{model} holds weights only, not the model.", _WEIGHTS_ONLY)
     return InputError(f"{model} is an HDF5 file, but not a Keras model.", _GIVE)
 
 
@@ -141,6 +155,17 @@ def _check_h5_weights(model: Path, h5py: Any, file: Any) -> None:
                 raise InputError(f"{model} lacks weights of the layer '{name}'.", "Copy or save the model again.")
 
 
+def _check_h5_links(model: Path, h5py: Any, group: Any) -> None:
+    """Everything must lie in the file itself: HDF5 can point into other files of this machine."""
+    for name in group:
+        link = group.get(name, getlink=True)
+        item = None if isinstance(link, h5py.ExternalLink) else group.get(name)
+        if isinstance(item, h5py.Group) and isinstance(link, h5py.HardLink):
+            _check_h5_links(model, h5py, item)
+        elif item is None or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
+            raise UnsafeModelError(f"{model} takes '{name}' from another file.", "Do not trust this file.")
+
+
 # .keras
 
 
@@ -159,9 +184,21 @@ def _scan_keras(model: Path, allow_code: bool) -> Scan:
             )
             if archive.testzip() is not None:
                 raise InputError(f"{model} is damaged.", "Copy or save the model again.")
+            _check_weights_member(model, archive)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise InputError(f"{model} is cut or damaged.", "Copy or save the model again.") from error
     return Scan("keras-v3", _as_text(metadata.get("keras_version")), _check_config(model, config, allow_code))
+
+
+def _check_weights_member(model: Path, archive: zipfile.ZipFile) -> None:
+    h5py = require("h5py", extra="build", purpose="read .keras models")
+    with archive.open("model.weights.h5") as member:
+        try:
+            file = h5py.File(member, "r")
+        except OSError as error:
+            raise InputError(f"{model} holds damaged weights.", "Copy or save the model again.") from error
+        with file:
+            _check_h5_links(model, h5py, file)
 
 
 def _check_members(model: Path, archive: zipfile.ZipFile) -> set[str]:
@@ -201,67 +238,8 @@ def _parse_json(model: Path, text: str | bytes) -> dict[str, Any]:
 
 
 def _check_config(model: Path, config: dict[str, Any], allow_code: bool) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(_code_in(config, "", 0)))
+    found = tuple(dict.fromkeys(code_in(config)))
     if found and not allow_code:
         listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
         raise UnsafeModelError(f"Loading {model.name} would run code: {listed}.", _TRUST)
     return found
-
-
-def _code_in(value: Any, layer: str, depth: int) -> Iterator[str]:
-    """Phrases for everything below `value` that needs code which is not Keras' own."""
-    if depth > _MAX_DEPTH:
-        raise InputError("The model's configuration is nested too deeply.", "Do not trust this file.")
-    if isinstance(value, dict):
-        layer = _layer_name(value, layer)
-        phrase = _judge(value)
-        if phrase:
-            yield f"layer '{layer}' ({phrase})" if layer else phrase
-            return
-        for key, item in value.items():
-            if key not in _SKIPPED:
-                yield from _code_in(item, layer, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _code_in(item, layer, depth + 1)
-
-
-def _layer_name(value: dict[str, Any], outer: str) -> str:
-    config = value.get("config")
-    for name in (config.get("name") if isinstance(config, dict) else None, value.get("name")):
-        if isinstance(name, str) and isinstance(value.get("class_name"), str) and value["class_name"] != "DTypePolicy":
-            return name
-    return outer
-
-
-def _judge(value: dict[str, Any]) -> str | None:
-    """What is not Keras' own about one serialized object; None for what is."""
-    name = value.get("class_name")
-    if not isinstance(name, str):
-        return CODE_CLASSES["__lambda__"] if _is_bytecode(value.get("value")) else None
-    module, registered = value.get("module"), value.get("registered_name")
-    if name in CODE_CLASSES:
-        return CODE_CLASSES[name]
-    if name in _DATA_CLASSES or name in _KERAS2_ONLY:
-        return None
-    if name == "function":
-        own = module in (None, "builtins") or _is_keras(module)
-        return (
-            None
-            if own and ">" not in f"{registered}{value.get('config')}"
-            else f"the custom function {value.get('config')}"
-        )
-    custom = ">" in name or (isinstance(registered, str) and ">" in registered)
-    known = name in KERAS_CLASSES or name in KERAS_OPERATIONS
-    if not custom and known and (module is None or _is_keras(module)):
-        return None
-    return f"the custom class {registered if custom and registered else name}"
-
-
-def _is_bytecode(value: object) -> bool:
-    """Keras writes a function as (marshalled code in base64, defaults, closure); for an activation, without a class."""
-    return isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and len(value[0]) > 40
-
-
-def _is_keras(module: object) -> bool:
-    return isinstance(module, str) and module.split(".")[0] in ("keras", "tf_keras")
