@@ -33,9 +33,17 @@ def constant_values(model: ir.Model) -> set[ir.Value]:
     constants = {v for v in model.graph.initializers.values() if not v.is_graph_input()}
     for node in model.graph:
         inputs = [v for v in node.inputs if v is not None]
+        if _has_body(node):
+            continue  # what a body captures is no input of its node
         if node.op_type == "Constant" or (inputs and all(v in constants for v in inputs)):
             constants.update(node.outputs)
     return constants
+
+
+def _has_body(node: ir.Node) -> bool:
+    import onnx_ir as ir
+
+    return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
 
 
 def float_values(model: ir.Model) -> list[str]:

@@ -419,6 +419,31 @@ def test_bodies_of_control_flow_stay_fp32_and_get_what_they_capture_in_fp32():
         assert_same_outputs(run(model, feeds), run(typed, feeds), TOLERANCE)
 
 
+def test_a_loop_that_only_captures_depends_on_its_input():
+    text = """<ir_version: 8, opset_import: ["" : 17]> net (float[1,16] x) => (float[1,4] y) {
+        a = MatMul(x, w)
+        s = Loop (n, go, start) <body = step (int64 i, bool c, float[1,16] old) => (bool more, float[1,16] new) {
+            more = Identity(c)
+            new = Add(old, a)
+        }>
+        y = MatMul(s, v)
+    }"""
+    proto = onnx.parser.parse_model(text)
+    for n in proto.graph.node:
+        n.name = n.output[0]
+    weights = {"w": small(16, 16), "v": small(16, 4), "n": np.array(3), "go": np.array(True)}
+    for name, array in {**weights, "start": np.zeros((1, 16), np.float32)}.items():
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    model = infer_shapes(ir.from_proto(proto))
+    assert float_values(model) == ["x", "a", "s", "y"]
+    feeds = random_feeds(model)
+    typed, kept = to_fp16(model, seen=seen_in(model, feeds))
+    check_types(typed)
+    assert kept_names(kept) == {"s"}
+    assert node_of(typed, "y").inputs[1].dtype == HALF
+    assert_same_outputs(run(model, feeds), run(rounded(typed), feeds), TOLERANCE)
+
+
 def test_clip_bounds_saturate_and_batch_statistics_stay_fp32():
     body = "n = BatchNormalization(x, scale, bias, mean, var) r = Clip(n, low, high) y = Conv(r, w)"
     model = graph(
