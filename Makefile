@@ -8,6 +8,7 @@ BIN     := $(VENV)/bin
 PYTAG   := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 PINS    := constraints/$(PYTAG).txt
 STAMP   := $(VENV)/.installed-$(PYTAG)
+KERAS2  := tf-keras==2.21.0
 FETCH   := tests/engine/fetch_bindings.py
 # tensorrt and gpu are left out: their sdists build only where NVIDIA's own software is
 EXTRAS  := build imaging serve rtx scale dev
@@ -24,6 +25,8 @@ $(STAMP): pyproject.toml $(PINS)
 	@test -z "$$($(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])' 2>/dev/null | grep -vx $(PYTAG))" || rm -rf $(VENV)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[dev]'
+	@# it asks for tensorflow, which would overwrite the CPU build: only files of Keras 2 need it
+	$(BIN)/python -m pip install --quiet --no-deps $(KERAS2)
 	@touch $@
 
 $(PINS):

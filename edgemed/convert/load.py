@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 import sys
@@ -100,11 +101,22 @@ def _load(path: Path, scan: Scan, objects: dict[str, Any], *, safe_mode: bool) -
 
 def _load_with(library: str, path: Path, objects: dict[str, Any], safe_mode: bool) -> Any:
     # tf_keras ignores safe_mode for .h5: what keeps code from running is the scan before
-    keras = require(library, extra="build", purpose="load files that Keras 2 wrote")
+    keras = _tf_keras() if library == "tf_keras" else require("keras", extra="build", purpose="load Keras models")
     try:
         return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
     except MemoryError as error:
         raise ResourceError("Memory ran out while loading the model.", "Close programs or add swap.") from error
+
+
+def _tf_keras() -> Any:
+    try:
+        return importlib.import_module("tf_keras")
+    except ImportError as error:
+        raise MissingSoftwareError(
+            "Keras 2 wrote this file, and tf-keras, which reads such files, is not installed.",
+            "Install it with: pip install --no-deps 'tf-keras==2.21.*'  (its dependencies would replace the CPU build "
+            "of TensorFlow).",
+        ) from error
 
 
 def load_saved_model(path: Path, given: Mapping[str, tuple[int, ...]], batch: int, signature: str | None) -> Loaded:
