@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from edgemed.report.data import ActivationRange, Calibration, Fidelity, Int8, Layer, OutputError, Report
+from edgemed.report.data import (
+    ActivationRange,
+    Calibration,
+    Fidelity,
+    Fp16,
+    Int8,
+    KeptFloat,
+    Layer,
+    OutputError,
+    Report,
+)
 from edgemed.report.html import render
 from edgemed.report.text import all_warnings, exclusions, summary, verdict
 from report.sample import sample_report
@@ -257,3 +267,19 @@ def test_summary_starts_with_the_model_and_ends_with_warnings() -> None:
     assert ("INT8 share", "99.9 % of multiply-accumulates") in rows
     assert ("weights", "60.2 MB → 15.1 MB (4.0× smaller)") in rows
     assert rows[-1] == ("warning", "96 calibration images; at least 100 give steadier ranges.")
+
+
+def test_what_stays_fp32_is_shown_with_what_forced_it_first() -> None:
+    head = KeptFloat(node="sigmoid", op="Sigmoid", reason="gives the answer")
+    hot = [KeptFloat(node=n, op="Conv", reason="t reaches 1e+05 on real samples", tensor="t") for n in ("c1", "c2")]
+    fidelity = Fidelity(samples=8, fp16_vs_keras=(OutputError(output="y", relative_error=2e-4, sqnr_db=70.0),))
+    report = sample_report(
+        precision="fp16", int8=None, fidelity=fidelity, fp16=Fp16(graph="fp16", kept=(head, hot[0], hot[1]))
+    )
+    page = render(report)
+    assert "Keras → FP16" in page
+    assert page.index("t reaches 1e+05") < page.index("gives the answer")
+    assert "3 nodes stay in FP32" in page
+    assert verdict(report) == "FP16 differs from the Keras original by at most 0.020 % of the largest output."
+    kept = [text for label, text in summary(report) if label == "stays FP32"]
+    assert kept == ["t reaches 1e+05 on real samples (2 nodes)", "gives the answer (1 node)"]
