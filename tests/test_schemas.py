@@ -21,7 +21,7 @@ TENSOR = {"name": "x", "dtype": "float32", "shape": [1, None]}
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "calibration-set": {
         "schema": "edgemed/calibration-set/1",
-        "samples": [{"file": "a/b.png", "sha256": HASH}],
+        "samples": [{"file": "a/b.png", "sha256": HASH, "role": "ranges"}],
         "found": 1,
         "digest": HASH,
     },
@@ -94,7 +94,10 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "outputs": [{**TENSOR, "layout": "NC"}],
         "precision": "int8",
         "recipe": {"path": "recipe.toml", "sha256": HASH, "assumed": False},
-        "graphs": {"float": {"path": "graphs/float.onnx", "sha256": HASH, "opset": 17, "ir_version": 8}},
+        "graphs": {
+            name: {"path": f"graphs/{name}.onnx", "sha256": HASH, "opset": 17, "ir_version": 8}
+            for name in ("float", "int8")
+        },
         "fidelity": {"samples": 8, "float_vs_keras": []},
         "golden": {"path": "golden.npz", "samples": 8, "tolerance": {"fp32": {"y": 1e-4}}},
         "files": {"golden.npz": {"sha256": HASH, "size": 1}},
