@@ -102,13 +102,14 @@ class Terminated(BaseException):
 
 
 _OS_HINTS = {
-    errno.ENOSPC: ("The disk is full", "Free some space, or choose another place with --output."),
-    errno.EDQUOT: ("The disk quota is used up", "Free some space, or choose another place with --output."),
-    errno.EACCES: ("Permission denied", "Choose a place you may write to with --output, or fix the permissions."),
-    errno.EPERM: ("Not permitted", "Choose a place you may write to with --output, or fix the permissions."),
-    errno.EROFS: ("The file system is read-only", "Choose another place with --output."),
+    errno.ENOSPC: ("The disk is full", "Free some space, or choose another place."),
+    errno.EDQUOT: ("The disk quota is used up", "Free some space, or choose another place."),
+    errno.EACCES: ("Permission denied", "Choose a place you may write to, or fix the permissions."),
+    errno.EPERM: ("Not permitted", "Choose a place you may write to, or fix the permissions."),
+    errno.EROFS: ("The file system is read-only", "Choose another place."),
     errno.ENOMEM: ("Out of memory", "Close other programs or add swap, then try again."),
-    errno.ENOTDIR: ("A part of the path is a file, not a directory", "Choose another place with --output."),
+    errno.ENOTDIR: ("A part of the path is a file, not a directory", "Choose another place."),
+    errno.ENAMETOOLONG: ("The name is too long", "Choose a shorter one."),
     errno.ENOENT: ("The path does not exist", "Check the path."),
 }
 

@@ -28,6 +28,13 @@ class TensorSpec:
         dims = "×".join("?" if d is None else str(d) for d in self.shape)
         return f"{self.name} {self.dtype} {dims}"
 
+    def admits(self, dtype: str, shape: tuple[int | None, ...]) -> bool:
+        """Whether an array of that dtype and shape fits."""
+        same = len(shape) == len(self.shape) and all(
+            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
+        )
+        return same and dtype == self.dtype
+
 
 @dataclass(frozen=True)
 class RunnerSpecs:

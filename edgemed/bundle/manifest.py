@@ -160,7 +160,7 @@ class Manifest(_Strict):
     @model_validator(mode="after")
     def _has_its_graphs(self) -> Manifest:
         """A bundle without the graph that it claims to be could be verified by running nothing."""
-        wanted: tuple[GraphName, ...] = ("float", "int8") if self.precision == "int8" else ("float",)
-        if missing := [name for name in wanted if name not in self.graphs]:
-            raise ValueError(f"graphs lack {missing[0]}")
+        own: GraphName = "float" if self.precision == "fp32" else self.precision
+        if missing := {"float", own} - self.graphs.keys():
+            raise ValueError(f"graphs lack {min(missing)}")
         return self

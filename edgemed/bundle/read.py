@@ -6,9 +6,8 @@ The hashes protect against accident. Only a signature protects against someone w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -18,6 +17,7 @@ from edgemed.bundle.manifest import (
     MANIFEST,
     MANIFEST_HASH,
     SIGNATURE,
+    SUFFIX,
     EngineRef,
     FileEntry,
     GraphName,
@@ -81,8 +81,29 @@ class Bundle:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether `path` looks like a bundle (says nothing of its integrity)."""
-    return path.is_dir() and ((path / MANIFEST).exists() or path.suffix == ".edgemed")
+    """Whether `path` looks like a bundle (says nothing of its integrity).
+
+    Raises:
+        InputError: no file can have such a name.
+    """
+    try:
+        return path.is_dir() and ((path / MANIFEST).exists() or path.suffix == SUFFIX)
+    except OSError as error:
+        raise InputError(f"{path} cannot be looked up: {error.strerror}.", "Check the path.") from error
+
+
+def enclosing_bundle(path: Path) -> Path | None:
+    """The bundle that `path` is or would lie in, if any: nothing may be written there.
+
+    Raises:
+        InputError: no file can have such a name.
+    """
+    try:
+        whole = path.resolve()
+        holds = (folder for folder in (whole, *whole.parents) if folder.is_dir())
+        return next((f for f in holds if f.suffix == SUFFIX or (f / MANIFEST_HASH).exists()), None)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle (Python before 3.13)
+        raise InputError(f"{path} cannot be looked up: {error}.", "Check the path.") from error
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -100,9 +121,9 @@ def open_bundle(path: Path) -> Bundle:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        why = ": ".join(filter(None, (".".join(str(part) for part in first["loc"]), first["msg"])))
         raise IntegrityError(
-            f"manifest.json does not follow its schema: {where}: {first['msg']}.",
+            f"manifest.json does not follow its schema: {why}.",
             "It may come from a newer edgemed: update, or build the bundle anew.",
         ) from error
     _check_files(path, manifest)
@@ -127,11 +148,12 @@ def _manifest_bytes(path: Path) -> bytes:
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:
-    present = set(_relative_files(path)) - {MANIFEST, MANIFEST_HASH, SIGNATURE}
-    if missing := sorted(set(manifest.files) - present):
+    try:
+        present = _walk(path, manifest)
+    except OSError as error:
+        raise from_os_error(error) from error
+    if missing := sorted(manifest.files.keys() - present):
         raise IntegrityError(f"{missing[0]} is missing ({len(missing)} in all).", _REBUILD)
-    if unlisted := sorted(present - set(manifest.files)):
-        raise IntegrityError(f"{unlisted[0]} is not listed in the manifest ({len(unlisted)} in all).", _REBUILD)
     for relative, entry in manifest.files.items():
         file = path / relative
         if file.is_symlink() or not file.is_file():
@@ -156,11 +178,21 @@ def _check_references(manifest: Manifest) -> None:
         raise IntegrityError(f"The manifest does not list {manifest.golden.path}.", _REBUILD)
 
 
-def _relative_files(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
-        here = Path(folder).relative_to(root)
-        for name in files:
-            yield (here / name).as_posix()
-        for name in folders:
-            if (Path(folder) / name).is_symlink():  # os.walk does not follow it; it is unlisted all the same
-                yield (here / name).as_posix()
+def _walk(root: Path, manifest: Manifest) -> set[str]:
+    """The listed entries that are there; ends at the first unlisted one, and goes only where listed files lie."""
+    folders = {parent.as_posix() for name in manifest.files for parent in PurePosixPath(name).parents}
+    own = {MANIFEST, MANIFEST_HASH, SIGNATURE}
+    found: set[str] = set()
+    queue = [""]
+    while queue:
+        here = queue.pop()
+        with os.scandir(root / here) as entries:
+            for entry in entries:
+                name = f"{here}{entry.name}"
+                if name in manifest.files:
+                    found.add(name)
+                elif name in folders and entry.is_dir(follow_symlinks=False):
+                    queue.append(f"{name}/")
+                elif name not in own or not entry.is_file(follow_symlinks=False):
+                    raise IntegrityError(f"{name} is not listed in the manifest.", _REBUILD)
+    return found

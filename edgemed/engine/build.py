@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgemed.base.errors import DeviceStateError, EdgemedError, InputError, ResourceError
+from edgemed.base.onnx_bytes import require_whole
 from edgemed.base.progress import Stage
 from edgemed.base.runner import TensorSpec
 from edgemed.engine.bridge import Bridge, Flavour, Native, one_line
@@ -81,6 +82,7 @@ def build_plan(bridge: Bridge, request: BuildRequest, stage: Stage) -> BuiltPlan
 
     Raises:
         InputError: TensorRT refuses the graph (the ONNX node is named), or a varying input has no profile.
+        IntegrityError: the graph reads tensors from other files.
         DeviceStateError: no usable GPU or DLA core, where one is needed.
         ResourceError: out of memory.
         KeyboardInterrupt: Ctrl-C; the build was cancelled.
@@ -134,6 +136,8 @@ def _creation_flags(bridge: Bridge, strong: bool) -> int:
 def _parse(bridge: Bridge, network: Native, onnx: Path | bytes) -> None:
     if isinstance(onnx, Path) and not onnx.is_file():
         raise InputError(f"{onnx} does not exist.", "Give an ONNX file.")
+    if isinstance(onnx, bytes):
+        require_whole(onnx)
     parser = bridge.trt.OnnxParser(network, bridge.logger)
     if parser.parse_from_file(str(onnx)) if isinstance(onnx, Path) else parser.parse(onnx):
         return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.progress import Progress
-from edgemed.base.runner import TensorSpec
+from edgemed.base.runner import RunnerSpecs, TensorSpec
 from edgemed.bundle.manifest import GraphName
 from edgemed.bundle.read import Bundle
 from edgemed.imaging.samples import SampleReader
@@ -14,17 +14,25 @@ from edgemed.recipe.schema import Layout, load_recipe
 from edgemed.runners.golden import Golden, GoldenResult, check_golden
 from edgemed.runners.ort import OnnxRuntimeRunner
 
-RunPrecision = Literal["fp32", "int8"]
+RunPrecision = Literal["fp32", "fp16", "int8"]
 
-GRAPHS: Final[dict[RunPrecision, GraphName]] = {"fp32": "float", "int8": "int8"}
+GRAPHS: Final[dict[RunPrecision, GraphName]] = {"fp32": "float", "fp16": "fp16", "int8": "int8"}
 """The graph that ONNX Runtime runs for a precision."""
+
+
+def specs_of(bundle: Bundle) -> RunnerSpecs:
+    """What the manifest says that the model takes and gives."""
+    manifest = bundle.manifest
+    return RunnerSpecs(
+        tuple(TensorSpec(t.name, t.dtype, t.shape) for t in manifest.inputs),
+        tuple(TensorSpec(t.name, t.dtype, t.shape) for t in manifest.outputs),
+    )
 
 
 def reader_of(bundle: Bundle) -> SampleReader:
     """Reads files into feeds as the bundle's own recipe says."""
-    inputs = [TensorSpec(t.name, t.dtype, t.shape) for t in bundle.manifest.inputs]
     layouts: dict[str, Layout] = {t.name: "NCHW" if t.layout == "NCHW" else "NHWC" for t in bundle.manifest.inputs}
-    return SampleReader(inputs, load_recipe(bundle.file(bundle.manifest.recipe.path)), layouts)
+    return SampleReader(specs_of(bundle).inputs, load_recipe(bundle.file(bundle.manifest.recipe.path)), layouts)
 
 
 def precisions(bundle: Bundle) -> list[RunPrecision]:
@@ -35,15 +43,22 @@ def precisions(bundle: Bundle) -> list[RunPrecision]:
 def runner_of(bundle: Bundle, precision: RunPrecision | None = None) -> OnnxRuntimeRunner:
     """A Runner (not entered yet) for one precision; by default the bundle's own.
 
+    Entering it raises `IntegrityError` for a graph that does not load, or is not what the manifest says.
+
     Raises:
         InputError: the bundle has no graph of that precision.
     """
     if precision is None:
-        precision = "int8" if bundle.manifest.precision == "int8" else "fp32"
+        precision = bundle.manifest.precision
     if precision not in precisions(bundle):
         have = ", ".join(precisions(bundle))
         raise InputError(f"{bundle.path.name} has no {precision} graph.", f"It has: {have}.")
-    return OnnxRuntimeRunner(bundle.graph(GRAPHS[precision]), precision=precision, bundle_digest=bundle.digest)
+    return OnnxRuntimeRunner(
+        bundle.graph(GRAPHS[precision]),
+        precision=precision,
+        bundle_digest=bundle.digest,
+        promised=specs_of(bundle),
+    )
 
 
 def check_bundle(bundle: Bundle, progress: Progress) -> dict[str, GoldenResult]:
@@ -52,12 +67,18 @@ def check_bundle(bundle: Bundle, progress: Progress) -> dict[str, GoldenResult]:
     Raises:
         IntegrityError: the vectors are unreadable or incomplete.
     """
-    golden = Golden.from_bytes(bundle.read(bundle.manifest.golden.path))
+    manifest = bundle.manifest
+    golden = Golden.from_bytes(bundle.read(manifest.golden.path), specs_of(bundle))
+    if golden.samples != manifest.golden.samples:
+        raise IntegrityError(
+            f"There are {golden.samples} golden samples where the manifest says {manifest.golden.samples}.",
+            "Build the bundle anew.",
+        )
     results: dict[str, GoldenResult] = {}
     with progress.stage("golden") as stage:
         for precision in precisions(bundle):
             with runner_of(bundle, precision) as runner:
-                tolerance = bundle.manifest.golden.tolerance.get(precision, {})
+                tolerance = manifest.golden.tolerance.get(precision, {})
                 results[precision] = check_golden(runner, golden, tolerance, precision)
         right = sum(result.passed for result in results.values())
         stage.note(f"{golden.samples} samples, {right} of {len(results)} precisions right")

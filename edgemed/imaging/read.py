@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import stat
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemed.base.arrays import ArrayFileError, read_npy, read_npz
 from edgemed.base.errors import InputError, from_os_error
 from edgemed.base.hashing import sha256_file
 from edgemed.base.lazy import require
@@ -71,7 +72,7 @@ def read_image(path: Path) -> Image:
             EXIF (whether the training code turned it too cannot be known).
         ResourceError: the file cannot be opened.
     """
-    _refuse_empty(path)
+    _require_file(path)
     _refuse_dicom(path)
     pil = require("PIL.Image", extra="imaging", purpose="read images")
     try:
@@ -98,33 +99,33 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         InputError: not such a file, damaged, holding Python objects, too large, or holding NaN or infinity.
         ResourceError: the file cannot be opened.
     """
-    _refuse_empty(path)
+    _require_file(path)
     try:
-        if path.suffix.lower() == ".npz":
-            _check_npz_size(path)
-            with np.load(path, allow_pickle=False) as archive:
-                arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
-        else:
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # a lying header fails before any allocation
-            arrays = {"": np.array(mapped)}
+        with path.open("rb") as file:
+            if path.suffix.lower() == ".npz":
+                arrays = read_npz(file, limit=MAX_ARRAY_BYTES)
+            else:  # the one array has no name
+                arrays = {"": read_npy(file, path.stat().st_size, limit=MAX_ARRAY_BYTES)}
     except OSError as error:
-        if error.errno is not None:
-            raise from_os_error(error, path) from error
-        raise InputError(f"{path} is damaged: {error}.", "Replace or remove it.") from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise from_os_error(error, path) from error
+    except ArrayFileError as error:
         raise InputError(f"{path} is not a plain array file: {error}.", "Save it with numpy.save or savez.") from error
     _check_values(arrays, path)
     return arrays
 
 
-def _refuse_empty(path: Path) -> None:
+def _require_file(path: Path) -> None:
+    """Only regular files: a pipe or a device may never end, and has no size to check."""
     try:
-        if path.is_dir():
-            raise InputError(f"{path} is a directory, not an image.", "Give image files.")
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes).", "Replace or remove it.")
+        status = path.stat()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path} is a directory, not an image.", "Give image files.")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is not a regular file.", "Store the image in a file.")
+    if status.st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes).", "Replace or remove it.")
 
 
 def _refuse_dicom(path: Path) -> None:
@@ -178,17 +179,9 @@ def _wide(values: NDArray[Any], path: Path) -> NDArray[Any]:
     return values.astype(np.float32)
 
 
-def _check_npz_size(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
-            raise InputError(f"{path} unpacks to more than 4 GiB.", "Split it into one file per sample.")
-
-
 def _check_values(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
     for name, array in arrays.items():
         label = f"{path}{f' [{name}]' if name else ''}"
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"{label} holds {array.dtype}, not numbers.", "Store floats or integers.")
         if array.size == 0:
             raise InputError(f"{label} has no elements (shape {array.shape}).", "Replace or remove it.")
         if array.dtype.kind == "f" and not np.isfinite(array).all():

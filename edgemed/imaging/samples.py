@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
@@ -57,9 +58,10 @@ class SampleReader:
                 "Give NPZ files with one array per input.",
             )
         spec = self.inputs[0]
+        preprocessor = Preprocessor(self.recipe, spec, self.layouts[spec.name])  # may refuse, before a byte is read
         image = read_image(path)
         try:
-            return {spec.name: Preprocessor(self.recipe, spec, self.layouts[spec.name])(image.pixels)}
+            return {spec.name: preprocessor(image.pixels)}
         except InputError as error:
             raise InputError(f"{path}: {error.what}", error.hint) from error
 
@@ -81,10 +83,17 @@ def _fit(array: NDArray[Any], spec: TensorSpec, path: Path) -> NDArray[Any]:
     """Add the batch dimension if it is missing; otherwise the shape must be the model's."""
     if array.ndim == len(spec.shape) - 1:
         array = array[None]
-    fits = array.ndim == len(spec.shape) and all(
-        want is None or want == have for want, have in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
-        have = "×".join(map(str, array.shape))
-        raise InputError(f"{path} has the shape {have}; the model takes {spec}.", "Give arrays of that shape.")
+    if not spec.admits(spec.dtype, array.shape):
+        have = f"has the shape {'×'.join(map(str, array.shape))}" if array.ndim else "holds a single number"
+        raise InputError(f"{path} {have}; the model takes {spec}.", "Give arrays of that shape.")
+    if not _holds(np.dtype(spec.dtype), array):
+        raise InputError(f"{path} holds numbers that {spec.dtype} cannot.", "Store what the model takes.")
     return array.astype(spec.dtype)
+
+
+def _holds(dtype: np.dtype[Any], array: NDArray[Any]) -> bool:
+    """Whether the finite values of `array` stay finite, and within bounds, as `dtype`."""
+    if dtype.kind == "b" or not array.size:
+        return True
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    return bool(array.min() >= limits.min and array.max() <= limits.max)

@@ -41,6 +41,12 @@ class Preprocessor:
                 f"Input {self.spec} takes {self.channels} channels; images have 1 or 3.",
                 "Give samples as NPY files that hold the model's input as it is.",
             )
+        size = self.recipe.input.size
+        if size is not None and any(want not in (None, side) for side, want in zip(size, self._fixed, strict=True)):
+            raise InputError(
+                f"The recipe resizes images to {size[0]}x{size[1]}, and the model takes {self.spec}.",
+                "Correct the size in the recipe, or leave it out.",
+            )
 
     @property
     def channels(self) -> int | None:
@@ -52,8 +58,14 @@ class Preprocessor:
         """Rows and columns of the sample; `None` keeps the image's own."""
         if self.recipe.input.size is not None:
             return self.recipe.input.size
-        rows, columns = self.spec.shape[1:3] if self.layout == "NHWC" else self.spec.shape[2:4]
+        rows, columns = self._fixed
         return None if rows is None or columns is None else (rows, columns)
+
+    @property
+    def _fixed(self) -> tuple[int | None, int | None]:
+        """Rows and columns that the model takes; `None` where they may vary."""
+        first = 1 if self.layout == "NHWC" else 2
+        return self.spec.shape[first], self.spec.shape[first + 1]
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """One sample with a batch dimension of 1, in the input's dtype.
@@ -99,23 +111,32 @@ class Preprocessor:
 
     def _scaled(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         scaling = self.recipe.input.scaling
-        offset = np.asarray(scaling.offset, dtype=np.float32)
-        divisor = np.asarray(scaling.divisor, dtype=np.float32)
-        for name, values in (("offset", offset), ("divisor", divisor)):
-            if values.ndim and values.size not in (1, image.shape[-1]):
-                raise InputError(
-                    f"The recipe's scaling.{name} has {values.size} values for {image.shape[-1]} channels.",
-                    "Give one value, or one per channel.",
-                )
-        scaled: NDArray[np.float32] = (image - offset) / divisor
+        with np.errstate(all="ignore"):  # what overflows is refused by `_cast`
+            offset, divisor = np.array(scaling.offset, np.float32), np.array(scaling.divisor, np.float32)
+            for name, values in (("offset", offset), ("divisor", divisor)):
+                if values.ndim and values.size not in (1, image.shape[-1]):
+                    raise InputError(
+                        f"The recipe's scaling.{name} has {values.size} values for {image.shape[-1]} channels.",
+                        "Give one value, or one per channel.",
+                    )
+            scaled: NDArray[np.float32] = (image - offset) / divisor
         return scaled
 
     def _cast(self, sample: NDArray[np.float32]) -> NDArray[Any]:
         dtype = np.dtype(self.spec.dtype)
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            return np.clip(np.rint(sample), limits.min, limits.max).astype(dtype)
-        return sample.astype(dtype, copy=False)
+        with np.errstate(all="ignore"):
+            cast = sample.astype(dtype, copy=False) if dtype.kind == "f" else _rounded(sample, dtype)
+        if not (np.isfinite(sample).all() and np.isfinite(cast).all()):
+            raise InputError("The recipe makes NaN or infinity of the image.", "Correct the scaling in the recipe.")
+        return cast
+
+
+def _rounded(sample: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Integers, saturated; a bool is what is not 0."""
+    if dtype.kind == "b":
+        return sample.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(sample), limits.min, limits.max).astype(dtype)
 
 
 def _check_contract(contract: Contract, pixels: NDArray[Any]) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgemed.base.errors import InputError
+from edgemed.base.text import PRINTABLE
 from edgemed.base.toml import read_toml
 
 Positive = Annotated[int, Field(ge=1, le=65_536)]
+MAX_PIXELS = 1 << 28
 Layout = Literal["NHWC", "NCHW", "as-is"]
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
 
 
 class _Strict(BaseModel):
@@ -56,6 +61,13 @@ class InputRecipe(_Strict):
     layout: Layout | None = Field(None, description="None takes the model's")
     contract: Contract = Field(default_factory=Contract)
 
+    @field_validator("size")
+    @classmethod
+    def _no_huge_size(cls, size: tuple[int, int] | None) -> tuple[int, int] | None:
+        if size is not None and size[0] * size[1] > MAX_PIXELS:
+            raise ValueError(f"more than {MAX_PIXELS} pixels")
+        return size
+
 
 class OutputRecipe(_Strict):
     """How the model's output is read."""
@@ -64,7 +76,7 @@ class OutputRecipe(_Strict):
     activation: Literal["none", "sigmoid", "softmax"] | None = Field(
         None, description="activation already applied inside the model"
     )
-    classes: tuple[str, ...] = ()
+    classes: tuple[ClassName, ...] = ()
     threshold: float | None = Field(None, ge=0, le=1)
 
 

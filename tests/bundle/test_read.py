@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.hashing import sha256_bytes
 from edgemed.build.writer import BundleWriter, json_bytes
 from edgemed.bundle.manifest import Fidelity, Golden, GraphRef, InputTensor, Manifest, OutputTensor, RecipeRef, Source
-from edgemed.bundle.read import open_bundle
+from edgemed.bundle.read import enclosing_bundle, is_bundle, open_bundle
 
 FILES = {
     "recipe.toml": b"assumed = false\n",
@@ -132,7 +135,10 @@ def test_a_file_changed_after_opening_is_found_when_read(bundle: Path):
 def _resealed(bundle: Path, old: bytes, new: bytes) -> None:
     raw = (bundle / "manifest.json").read_bytes()
     assert old in raw
-    raw = raw.replace(old, new)
+    _sealed(bundle, raw.replace(old, new))
+
+
+def _sealed(bundle: Path, raw: bytes) -> None:
     (bundle / "manifest.json").write_bytes(raw)
     (bundle / "manifest.sha256").write_text(f"{sha256_bytes(raw)}  manifest.json\n")
 
@@ -152,6 +158,98 @@ def test_a_manifest_that_lies_is_refused_even_with_a_fitting_hash(bundle: Path, 
     _resealed(bundle, old, new)
     with pytest.raises(IntegrityError, match=message):
         open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"float": {', b'"int8": {', "graphs lack float"),
+        (b'"precision": "fp32"', b'"precision": "int8"', "graphs lack int8"),
+        (b'"precision": "fp32"', b'"precision": "fp16"', "graphs lack fp16"),
+        (b'"y": 0.0001', b'"y": -1', "golden.tolerance.fp32.y"),
+        (b'"y": 0.0001', b'"y": NaN', "golden.tolerance.fp32.y"),
+        (b'"y": 0.0001', b'"y": Infinity', "golden.tolerance.fp32.y"),
+        (b'"dtype": "float32"', b'"dtype": "object"', "inputs.0.dtype"),
+        (b'"classes": []', b'"classes": ["\\u001b[2J"]', "outputs.0.classes"),
+        (b'"threshold": null', b'"threshold": 1.5', "outputs.0.threshold"),
+        (b'"name": "small"', b'"name": "sm\\nall"', "name"),
+        (b'"name": "small"', b'"name": "%s"' % (b"a" * 256), "name"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(bundle: Path, old: bytes, new: bytes, message: str):
+    _resealed(bundle, old, new)
+    with pytest.raises(IntegrityError, match=f"schema: {message}"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("shape", [b"[1, -1]", b"[0]", b"[1, 1000000000000000000000]"])
+def test_impossible_shapes_are_refused(bundle: Path, shape: bytes):
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    manifest["inputs"][0]["shape"] = json.loads(shape)
+    _sealed(bundle, json.dumps(manifest).encode())
+    with pytest.raises(IntegrityError, match=r"schema: inputs\.0\.shape"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("key", ["inputs", "outputs"])
+def test_a_model_takes_and_gives_something(bundle: Path, key: str):
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    _sealed(bundle, json.dumps({**manifest, key: []}).encode())
+    with pytest.raises(IntegrityError, match=f"schema: {key}"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[" * 200_000])
+def test_what_is_no_json_has_no_empty_place_in_its_message(bundle: Path, raw: bytes):
+    _sealed(bundle, raw)
+    with pytest.raises(IntegrityError, match="does not follow its schema: Invalid JSON"):
+        open_bundle(bundle)
+
+
+def test_folders_that_hold_nothing_listed_are_refused_and_not_entered(bundle: Path):
+    (bundle / "a").mkdir()
+    with pytest.raises(IntegrityError, match="a is not listed"):
+        open_bundle(bundle)
+    here = os.open(bundle / "a", os.O_RDONLY)
+    for _ in range(3000):  # deeper than Python recurses, and than a path may be long
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        with pytest.raises(IntegrityError, match="a is not listed"):
+            open_bundle(bundle)
+    finally:
+        subprocess.run(["rm", "-rf", bundle / "a"], check=True)
+
+
+def test_only_a_regular_file_is_a_signature(bundle: Path):
+    signature = bundle / "signature.json"
+    signature.write_text("{}")
+    open_bundle(bundle)
+    signature.unlink()
+    for make in (lambda: signature.symlink_to("/etc/passwd"), signature.mkdir, lambda: os.mkfifo(signature)):
+        make()
+        with pytest.raises(IntegrityError, match=r"signature\.json is not listed"):
+            open_bundle(bundle)
+        signature.rmdir() if signature.is_dir() else signature.unlink()
+
+
+def test_a_name_that_no_file_can_have_is_bad_input():
+    for check in (is_bundle, open_bundle, enclosing_bundle):
+        with pytest.raises(InputError, match="cannot be looked up"):
+            check(Path("a" * 300))
+
+
+def test_what_lies_in_a_bundle_is_known(bundle: Path, tmp_path: Path):
+    (tmp_path / "link").symlink_to(bundle / "graphs")
+    moved = bundle.rename(tmp_path / "renamed")
+    (tmp_path / "again.edgemed").symlink_to(moved)
+    for path in (moved, moved / "graphs", moved / "new" / "folder", tmp_path / "again.edgemed" / "x"):
+        assert enclosing_bundle(path) == moved.resolve()
+    for path in (tmp_path, tmp_path / "new", tmp_path / "new.edgemed"):
+        assert enclosing_bundle(path) is None
 
 
 def test_two_hashes_of_one_file_must_agree(bundle: Path):

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemed.base.errors import DeviceStateError, InputError, ResourceError
+from edgemed.base.errors import DeviceStateError, InputError, IntegrityError, ResourceError
 from edgemed.base.progress import SilentProgress
 from edgemed.base.runner import TensorSpec
 from edgemed.engine.bridge import Bridge, ErrorLog, one_line, version_number
 from edgemed.engine.build import BuildRequest, BuiltPlan, build_plan
 from tests.engine.fake_tensorrt import Script, make_fake
 
+ONNX = b"\x08\x0a"  # the shortest model: an IR version
 VERSIONS = ("8.6.1", "10.3.0", "10.13.0.35", "11.4.0.106")
 EVERY_VERSION = pytest.mark.parametrize("version", VERSIONS)
 
@@ -26,7 +27,7 @@ def bridge_to(version: str, script: Script) -> Bridge:
 
 def build(version: str, script: Script, precision: Any = "int8", **options: Any) -> BuiltPlan:
     with SilentProgress().stage("engine") as stage:
-        return build_plan(bridge_to(version, script), BuildRequest(b"onnx", precision, **options), stage)
+        return build_plan(bridge_to(version, script), BuildRequest(ONNX, precision, **options), stage)
 
 
 def asked(script: Script, what: str) -> list[tuple[Any, ...]]:
@@ -184,10 +185,10 @@ def test_errors_of_an_earlier_build_are_forgotten() -> None:
     bridge = bridge_to("10.3.0", script)
     with SilentProgress().stage("engine") as stage:
         with pytest.raises(InputError, match="first trouble"):
-            build_plan(bridge, BuildRequest(b"onnx", "fp32"), stage)
+            build_plan(bridge, BuildRequest(ONNX, "fp32"), stage)
         script.build_errors = ("second trouble",)
         with pytest.raises(InputError, match="second trouble"):
-            build_plan(bridge, BuildRequest(b"onnx", "fp32"), stage)
+            build_plan(bridge, BuildRequest(ONNX, "fp32"), stage)
 
 
 @pytest.mark.parametrize(
@@ -207,3 +208,12 @@ def test_one_line_is_one_short_line(text: str) -> None:
 def test_a_name_outside_the_table_is_a_bug() -> None:
     with pytest.raises(KeyError):
         bridge_to("10.3.0", Script()).has("Builder.build_engine")
+
+
+def test_a_graph_with_weights_elsewhere_reaches_no_parser() -> None:
+    """A graph with an initializer whose `data_location` is EXTERNAL."""
+    script = Script()
+    bridge = bridge_to("10.3.0", script)
+    with SilentProgress().stage("engine") as stage, pytest.raises(IntegrityError, match="from a file"):
+        build_plan(bridge, BuildRequest(b"\x3a\x04\x2a\x02\x70\x01", "fp32"), stage)
+    assert not asked(script, "parse")

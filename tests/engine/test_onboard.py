@@ -33,10 +33,15 @@ from edgemed.engine.record import EngineKey, read_engine
 from tests.engine.fake_tensorrt import Script, make_fake
 
 
+def graph(name: str) -> bytes:
+    """A model that is nothing but its producer's name."""
+    return bytes([0x12, len(name)]) + name.encode()
+
+
 def write_bundle(path: Path, graphs: tuple[str, ...] = ("float", "int8")) -> Bundle:
     """A whole little bundle that `open_bundle` accepts; its graphs are words."""
     files = {"recipe.toml": b"recipe", "golden.npz": b"golden"}
-    files |= {f"graphs/{name}.onnx": f"graph {name}".encode() for name in graphs}
+    files |= {f"graphs/{name}.onnx": graph(name) for name in graphs}
     for name, data in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
@@ -118,7 +123,7 @@ def test_engine_is_kept_by_digest_and_key(bundle: Bundle, state: Path, script: S
         jetpack="6.2",
         precision="int8",
     )
-    assert parsed(script) == [b"graph int8"]
+    assert parsed(script) == [graph("int8")]
 
 
 def test_good_engine_is_reused_and_broken_one_replaced(bundle: Bundle, state: Path, script: Script) -> None:
@@ -154,7 +159,7 @@ def test_record_of_another_key_is_not_trusted(bundle: Bundle, state: Path, scrip
 def test_each_precision_and_jetpack_is_another_engine(bundle: Bundle, state: Path, script: Script) -> None:
     folders = {build(bundle, precision=p, here=orin_nano(j)).folder for p in ("int8", "fp16") for j in ("6.1", "6.2")}
     assert len(folders) == 4
-    assert parsed(script) == [b"graph int8", b"graph int8", b"graph float", b"graph float"]
+    assert parsed(script) == [graph("int8"), graph("int8"), graph("float"), graph("float")]
 
 
 def test_failed_build_leaves_nothing(bundle: Bundle, state: Path, script: Script) -> None:
@@ -172,7 +177,7 @@ def test_unwritable_state_is_an_environment_error(bundle: Bundle, state: Path, s
 
 
 def test_graph_changed_after_opening_is_not_parsed(bundle: Bundle, state: Path, script: Script) -> None:
-    (bundle.path / "graphs/int8.onnx").write_bytes(b"graph evil")
+    (bundle.path / "graphs/int8.onnx").write_bytes(graph("evil"))
     with pytest.raises(IntegrityError):
         build(bundle)
     assert not parsed(script)

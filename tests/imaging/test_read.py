@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from edgemed.base.errors import InputError, ResourceError
+from edgemed.base.errors import InputError
 from edgemed.imaging.read import list_samples, read_arrays, read_image
 
 rng = np.random.default_rng(0)
@@ -126,12 +127,6 @@ def test_arrays_come_back_as_they_were(tmp_path: Path):
     assert set(arrays) == {"image", "table"}
 
 
-def _npz_bomb(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as member:
-        for _ in range(5 * 64):
-            member.write(b"\0" * (16 << 20))
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -139,6 +134,7 @@ def _npz_bomb(path: Path) -> None:
         ("nan.npy", np.array([1.0, np.nan]), "NaN or infinity"),
         ("empty.npy", np.zeros((0, 3)), "no elements"),
         ("text.npy", np.array(["a"]), "not numbers"),
+        ("complex.npy", np.zeros(3, complex), "not numbers"),
     ],
 )
 def test_arrays_that_are_no_samples_are_refused(tmp_path: Path, name: str, content: np.ndarray, message: str):
@@ -161,9 +157,31 @@ def test_a_pickle_in_an_array_file_is_never_run(tmp_path: Path):
 def test_a_lying_header_fails_before_allocation(tmp_path: Path):
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)})
-    (tmp_path / "big.npy").write_bytes(buffer.getvalue() + b"\0" * 64)
-    with pytest.raises((InputError, ResourceError)):
-        read_arrays(tmp_path / "big.npy")
+    lie = buffer.getvalue() + b"\0" * 64
+    (tmp_path / "big.npy").write_bytes(lie)
+    with zipfile.ZipFile(tmp_path / "big.npz", "w") as archive:
+        archive.writestr("a.npy", lie)
+    for name in ("big.npy", "big.npz"):
+        with pytest.raises(InputError, match=f"{name} is not a plain array file: .* claims"):
+            read_arrays(tmp_path / name)
+
+
+def test_archives_without_arrays_are_refused(tmp_path: Path):
+    for name, members in (("empty.npz", {}), ("text.npz", {"x.npy": b"hello"})):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, data in members.items():
+                archive.writestr(member, data)
+        with pytest.raises(InputError, match=r"holds no arrays|is not an NPY array"):
+            read_arrays(tmp_path / name)
+
+
+@pytest.mark.parametrize("read", [read_image, read_arrays])
+def test_pipes_and_devices_are_no_files(tmp_path: Path, read):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(InputError, match=f"{name} is not a regular file"):
+            read(tmp_path / name)
 
 
 def test_samples_are_listed_in_order_without_hidden_files_links_and_other_kinds(tmp_path: Path):

@@ -44,6 +44,9 @@ def test_arrays_get_the_batch_dimension_and_the_dtype(tmp_path: Path):
         ({"image": np.zeros((8, 9, 3))}, "has the shape 1×8×9×3; the model takes image float32 1×8×8×3"),
         ({"image": np.zeros((2, 8, 8, 3))}, "has the shape 2×8×8×3"),
         ({"image": np.zeros(3)}, "has the shape 3"),
+        ({"image": np.float32(1)}, "holds a single number; the model takes"),
+        ({"image": np.full((8, 8, 3), 1e300)}, "holds numbers that float32 cannot"),
+        ({"image": np.full((8, 8, 3), -1e39)}, "holds numbers that float32 cannot"),
         ({"image": np.zeros((8, 8, 3)), "other": np.zeros(1)}, "holds image, other; the model takes image"),
     ],
 )
@@ -70,3 +73,18 @@ def test_a_stream_says_when_each_sample_was_used(tmp_path: Path):
     for count, _ in enumerate(reader(IMAGE).stream(sorted(tmp_path.iterdir()), lambda: done.append(1))):
         assert len(done) == count
     assert len(done) == 3
+
+
+def test_arrays_for_integers_are_not_wrapped(tmp_path: Path):
+    bytes_ = TensorSpec("bytes", "uint8", (1, 2))
+    np.save(tmp_path / "a.npy", np.array([0.0, 255.0]))
+    np.testing.assert_array_equal(reader(bytes_).read(tmp_path / "a.npy")["bytes"], [[0, 255]])
+    np.save(tmp_path / "a.npy", np.array([0, 256]))
+    with pytest.raises(InputError, match="holds numbers that uint8 cannot"):
+        reader(bytes_).read(tmp_path / "a.npy")
+
+
+def test_a_recipe_that_does_not_fit_is_refused_before_the_file_is_read(tmp_path: Path):
+    recipe = Recipe.model_validate({"input": {"size": (16_384, 16_384)}})
+    with pytest.raises(InputError, match="recipe resizes images to 16384x16384"):
+        reader(IMAGE, recipe=recipe).read(tmp_path / "none.png")

@@ -113,3 +113,26 @@ def test_deep_images_need_a_real_recipe():
 def test_inputs_that_are_no_images_are_refused(shape):
     with pytest.raises(InputError, match=r"not an image|channels"):
         Preprocessor(UNIT, TensorSpec("x", "float32", shape))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("scaling", [{"divisor": 1e-300}, {"offset": 1e300}, {"divisor": [1, 1e-300, 1]}])
+def test_scalings_beyond_the_dtype_are_refused_without_a_warning(dtype, scaling):
+    with pytest.raises(InputError, match="makes NaN or infinity"):
+        apply(recipe(scaling=scaling), np.full((8, 8, 3), 255, np.uint8), dtype=dtype)
+
+
+def test_half_precision_overflows_where_single_does_not():
+    bright = np.full((8, 8), 65535, np.uint16)
+    assert apply(recipe(), bright, dtype="float32").max() == 65535
+    with pytest.raises(InputError, match="makes NaN or infinity"):
+        apply(recipe(), bright, dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"), [((1, 8, 9, 3), "NHWC"), ((1, 9, None, 3), "NHWC"), ((1, 3, 8, 9), "NCHW")]
+)
+def test_a_size_that_the_model_does_not_take_is_refused(shape, layout):
+    with pytest.raises(InputError, match="resizes images to 8x8"):
+        Preprocessor(recipe(size=[8, 8]), TensorSpec("x", "float32", shape), layout)
+    Preprocessor(recipe(size=[8, 8]), TensorSpec("x", "float32", (1, 8, None, 3)), "NHWC")

@@ -54,6 +54,10 @@ def test_what_the_build_writes_reads_back_equal(tmp_path: Path, recipe: Recipe):
         ("[input\n", "not valid TOML"),
         ("[output]\ntask = 'guess'", r"output\.task"),
         ("[input]\nscaling = { divisor = nan }", r"input\.scaling"),
+        ("[input]\nscaling = { offset = 1" + "0" * 4000 + " }", r"input\.scaling"),
+        ("[input]\nsize = [65536, 65536]", r"input\.size: .*more than 268435456 pixels"),
+        ('[output]\nclasses = ["a", "\\u001b[2Jb"]', r"output\.classes\.1"),
+        (f'[output]\nclasses = ["{"a" * 256}"]', r"output\.classes\.0"),
     ],
 )
 def test_a_wrong_recipe_names_the_key(tmp_path: Path, text: str, message: str):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,54 @@ def test_an_unknown_precision_or_output_is_refused():
     for tolerance, precision in (({"y:0": 1.0}, "fp16"), ({"z": 1.0}, "fp32")):
         with pytest.raises(IntegrityError, match="no outputs for"):
             check_golden(runner, GOLDEN, tolerance, precision)
+
+
+def archive(**members: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name.replace("__", "/"): array for name, array in members.items()})
+    return buffer.getvalue()
+
+
+FOUR = np.zeros((4, 1, 2), np.float32)
+PLAIN = RunnerSpecs((TensorSpec("x", "float32", (1, 2)),), (TensorSpec("y", "float32", (None, 2)),))
+
+
+def test_vectors_that_fit_the_model_are_read():
+    data = archive(input__x=FOUR, output__fp32__y=FOUR)
+    assert Golden.from_bytes(data, PLAIN).samples == 4
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"input__x": FOUR[:0], "output__fp32__y": FOUR[:0]},
+        {"input__x": FOUR, "output__fp32__y": FOUR[:3]},
+        {"input__x": np.float32(1), "output__fp32__y": np.float32(1)},
+        {"input__x": FOUR, "output__fp32__y": FOUR.astype("U9")},
+        {"input__x": FOUR},
+        {"output__fp32__y": FOUR},
+        {"input__x": FOUR, "output__y": FOUR},
+        {"input__x": FOUR, "output__fp32__y": FOUR, "more": FOUR},
+    ],
+)
+def test_vectors_that_check_nothing_are_refused(members):
+    with pytest.raises(IntegrityError, match="golden vectors cannot be read"):
+        Golden.from_bytes(archive(**members))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"input__x": FOUR.astype(np.float64), "output__fp32__y": FOUR},
+        {"input__x": FOUR.astype(">f4"), "output__fp32__y": FOUR},
+        {"input__x": FOUR[..., :1], "output__fp32__y": FOUR},
+        {"input__x": FOUR, "input__z": FOUR, "output__fp32__y": FOUR},
+        {"input__z": FOUR, "output__fp32__y": FOUR},
+        {"input__x": FOUR, "output__fp32__z": FOUR},
+        {"input__x": FOUR, "output__fp32__y": FOUR, "output__int8__z": FOUR},
+    ],
+)
+def test_vectors_of_another_model_are_refused(members):
+    Golden.from_bytes(archive(**members))
+    with pytest.raises(IntegrityError, match="golden vectors cannot be read"):
+        Golden.from_bytes(archive(**members), PLAIN)
