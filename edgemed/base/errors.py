@@ -24,6 +24,7 @@ from pathlib import Path
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program whose reader went away
 EXIT_TERMINATED = 143
 
 

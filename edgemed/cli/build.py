@@ -12,7 +12,9 @@ from edgemed.cli.console import ConsoleProgress, out, print_json
 
 
 def build(
-    model: Annotated[Path, typer.Argument(help="model.h5, model.keras, a SavedModel, or NAME.edgemed on a board.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="model.h5, model.keras, a SavedModel, or NAME.edgemed on a board.")
+    ],
     *,
     int8: Annotated[bool, typer.Option("--int8", help="Explicit INT8 quantization (the default).")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Keep floating point.")] = False,
@@ -27,7 +29,7 @@ def build(
         str | None, typer.Option(help="Recipe: a .toml file or the name of a shipped one.", show_default=False)
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="Board to build for, NAME[@JETPACK]; see `edgemed devices`.")
+        list[str] | None, typer.Option(help="Board to build for, NAME\\[@JETPACK]; see `edgemed devices`.")
     ] = None,
     input_: Annotated[
         list[str] | None, typer.Option("--input", help="Shape of an input with open sizes: NAME=1x512x512x1.")
@@ -96,4 +98,4 @@ def _build_engine(path: Path, precision: Literal["fp16", "fp32"] | None, *, json
     if json:
         print_json(engine.record.model_dump(mode="json", by_alias=True))
     else:
-        out.print(f"{engine.folder}  {'reused' if engine.reused else 'built'}")
+        out.print(f"{engine.folder}  {'reused' if engine.reused else 'built'}", markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,20 +11,32 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from edgemed.base.progress import Stage
+from edgemed.base.text import printable
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_PIPE_WIDTH = 120  # of tables, where there is no terminal to ask
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 _NAME_WIDTH = 12
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout, and nothing else."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 class ConsoleProgress:
@@ -66,7 +79,7 @@ class _Line:
         self._bars.advance(self._task, steps)
 
     def note(self, text: str) -> None:
-        self.text = text.replace("[", r"\[")
+        self.text = escape(printable(text))
 
     def __enter__(self) -> _Line:
         self._bars.start()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="NAME.edgemed")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
     data: Annotated[Path, typer.Argument(help="Directory with one folder of images per class.")],
     *,
     gate: Annotated[

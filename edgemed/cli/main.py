@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,9 +12,20 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from edgemed import __version__
-from edgemed.base.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED, EdgemedError, ResourceError, Terminated
+from edgemed.base.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_PIPE,
+    EXIT_TERMINATED,
+    EdgemedError,
+    ResourceError,
+    Terminated,
+    from_os_error,
+)
+from edgemed.base.text import printable
 from edgemed.cli.build import build
 from edgemed.cli.console import err, out
 from edgemed.cli.devices import devices
@@ -61,23 +73,55 @@ def options(
 def main() -> None:
     """Run the command line and exit with a code of the contract."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    stdout = sys.stdout
     try:
-        app()
+        code = _command()
+        if sys.stdout is not stdout:  # typer puts another one in its place when a reader closed the pipe
+            return EXIT_PIPE
+        if stdout is not None:
+            stdout.flush()  # a full disk must be told here, not by the interpreter after the end
+        if code == EXIT_INTERRUPTED:
+            err.print("Interrupted.")
+        return code
     except EdgemedError as error:
         _explain(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Terminated:
         err.print("Terminated.")
-        sys.exit(EXIT_TERMINATED)
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
         err.print("Interrupted.")
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
     except MemoryError:
         _explain(ResourceError("Out of memory.", "Close other programs or add swap, then try again."))
-        sys.exit(ResourceError.exit_code)
+        return ResourceError.exit_code
+    except OSError as error:
+        _discard_stdout()
+        if isinstance(error, BrokenPipeError):
+            return EXIT_PIPE
+        _explain(from_os_error(error))
+        return ResourceError.exit_code
     except Exception as error:
         _explain_bug(error)
-        sys.exit(EXIT_BUG)
+        return EXIT_BUG
+
+
+def _command() -> int:
+    try:
+        app()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    return 0
+
+
+def _discard_stdout() -> None:
+    """Send what is still buffered nowhere, or the interpreter fails on it once more at its end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -101,7 +145,7 @@ def _explain_bug(error: Exception) -> None:
 
 
 def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    return escape(printable(text))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from edgemed.base.text import printable
 from edgemed.cli.console import out, print_json
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(help="NAME.edgemed")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
     inputs: Annotated[list[Path], typer.Argument(help="Images, or NPY/NPZ arrays.", show_default=False)],
     *,
     precision: Annotated[
@@ -32,4 +33,4 @@ def run(
         print_json({"bundle": str(bundle), "results": [result.to_json() for result in results]})
         return
     for result in results:
-        out.print(result.line(), markup=False, soft_wrap=True)
+        out.print(printable(result.line()), markup=False, soft_wrap=True)

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from edgemed.base.errors import GateError
+from edgemed.base.text import printable
 from edgemed.cli.console import ConsoleProgress, out, print_json
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="NAME.edgemed")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -48,4 +49,5 @@ def verify(
                     "This backend does not compute what the bundle was built to compute: do not use it.",
                 )
     if not json:
-        out.print(f"{bundle} is whole: sha256 {opened.digest}. It is not signed: hashes protect against accident only.")
+        text = f"{bundle} is whole: sha256 {opened.digest}. It is not signed: hashes protect against accident only."
+        out.print(printable(text), markup=False, soft_wrap=True)
