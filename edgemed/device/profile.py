@@ -22,7 +22,7 @@ Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class _Marked(_Strict):

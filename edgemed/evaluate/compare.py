@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.progress import Progress, SilentProgress
 from edgemed.base.runner import Runner
+from edgemed.base.text import printable
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import precisions, reader_of, runner_of
 from edgemed.evaluate.dataset import LabelledSet, open_labelled_set
@@ -75,7 +76,7 @@ def evaluate_bundle(
     decisions = tuple(decide(gate, (differences if gate.paired else measured[deployed])[gate.metric]) for gate in gates)
     evaluation = Evaluation(
         schema_=SCHEMA,
-        bundle=bundle.path.name,
+        bundle=printable(bundle.path.name),
         bundle_digest=bundle.digest,
         output=head.output,
         threshold=head.threshold if head.binary else None,
@@ -147,10 +148,10 @@ def _result(runner: Runner, estimates: Mapping[str, Estimate]) -> PrecisionResul
 def _data(dataset: LabelledSet) -> Data:
     counts = Counter(file.label for file in dataset.files)
     return Data(
-        folder=dataset.folder.name or str(dataset.folder),
+        folder=printable(dataset.folder.name or str(dataset.folder)),
         digest=dataset.digest,
         samples=len(dataset.files),
-        classes=tuple(ClassCount(name=name, samples=counts[i]) for i, name in enumerate(dataset.classes)),
+        classes=tuple(ClassCount(name=printable(name), samples=counts[i]) for i, name in enumerate(dataset.classes)),
         class_order=dataset.named_by,
         duplicates=dataset.duplicates,
     )

@@ -15,8 +15,9 @@ from edgemed.base.errors import InputError, os_errors_as_resource
 from edgemed.base.runner import RunnerInfo
 from edgemed.base.spans import SpanLog
 from edgemed.base.store import write_atomic
+from edgemed.base.text import printable
 from edgemed.bundle.manifest import OutputTensor
-from edgemed.bundle.read import Bundle
+from edgemed.bundle.read import Bundle, enclosing_bundle
 from edgemed.evaluate.bundled import RunPrecision, reader_of, runner_of
 from edgemed.evaluate.head import Head, head_of
 
@@ -34,12 +35,12 @@ class Answer:
     reading: dict[str, Any]
 
     def line(self) -> str:
-        """One line for people."""
+        """One line for people; names in it cannot steer a terminal."""
         texts = [f"{name}: {_short(value)}" for name, value in self.outputs.items()]
         if "class" in self.reading:
             texts = [f"{self.reading['class']} ({self.reading['score']:.4f})"]
         how = f"{self.info.precision} on {self.info.backend}/{self.info.device}, {self.compute_ns / 1e6:.1f} ms"
-        return f"{self.file}  {'; '.join(texts)}  [{how}]"
+        return printable(f"{self.file}  {'; '.join(texts)}  [{how}]")
 
     def to_json(self) -> dict[str, Any]:
         """One document for programs; arrays of more than 1,000 values are given by shape only."""
@@ -71,7 +72,8 @@ def run_bundle(
         save: directory for one NPZ of outputs per file.
 
     Raises:
-        InputError: a file cannot be read or does not fit; two files would be saved under one name.
+        InputError: a file cannot be read or does not fit; two files would be saved under one name, one over itself,
+            or into a bundle.
         ResourceError: outputs cannot be written.
     """
     reader = reader_of(bundle)
@@ -107,9 +109,13 @@ def _reading(head: Head | None, outputs: dict[str, NDArray[Any]]) -> dict[str, A
 def _targets(files: Sequence[Path], save: Path | None) -> dict[Path, Path]:
     if save is None:
         return {}
+    if (bundle := enclosing_bundle(save)) is not None:
+        raise InputError(f"{save} lies in the bundle {bundle.name}, which is never changed.", "Choose another --save.")
     targets = {file: save / f"{file.stem}.npz" for file in files}
     if len(set(targets.values())) < len(set(files)):
         raise InputError("Two inputs have the same file name.", "Save them in separate runs.")
+    if {target.resolve() for target in targets.values()} & {file.resolve() for file in files}:
+        raise InputError("Outputs would replace inputs.", "Choose another --save.")
     with os_errors_as_resource(save):
         save.mkdir(parents=True, exist_ok=True)
     return targets

@@ -18,7 +18,7 @@ SMALLEST_SCALE = 2.0**-100  # a tensor that is always zero still needs a positiv
 class TensorScale(BaseModel):
     """Range of one activation tensor. `scale = amax / 127`; `seen` is the largest magnitude ever observed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     amax: NonNegative
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -28,7 +28,7 @@ class TensorScale(BaseModel):
 class ScaleTable(BaseModel):
     """Ranges of all floating-point tensors of a graph, with how and from what they were taken."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_: Literal["edgemed/scales/1"] = Field(alias="schema")
     method: Method

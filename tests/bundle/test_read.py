@@ -178,7 +178,7 @@ def test_a_manifest_that_lies_is_refused_even_with_a_fitting_hash(bundle: Path, 
 )
 def test_values_that_mean_nothing_are_refused(bundle: Path, old: bytes, new: bytes, message: str):
     _resealed(bundle, old, new)
-    with pytest.raises(IntegrityError, match=f"schema: {message}"):
+    with pytest.raises(IntegrityError, match=f"schema: .*{message}"):
         open_bundle(bundle)
 
 
