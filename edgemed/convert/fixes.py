@@ -5,6 +5,7 @@ All private names that are touched here are pinned by `tests/convert/test_fixes.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -89,6 +90,31 @@ def strip_xla_attributes(graph_def: Any) -> None:
         for attribute in ("_XlaMustCompile", "_noinline"):
             if attribute in holder.attr:
                 del holder.attr[attribute]
+
+
+@contextmanager
+def no_random_initializers(library: str) -> Iterator[None]:
+    """While loading, let random initializers give zeros: the file's weights replace them at once.
+
+    Drawing 411 MB of VGG16's first Dense layer takes several times its size.
+    """
+    import tensorflow as tf
+
+    initializers = importlib.import_module(library).initializers
+    names = ("Orthogonal", "RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling")
+    classes = [getattr(initializers, name) for name in names]
+    originals = [cls.__call__ for cls in classes]
+
+    def zeros(self: Any, shape: Any, dtype: Any = None, **kwargs: Any) -> Any:  # noqa: ARG001 - Keras' signature
+        return tf.zeros(shape, dtype or "float32")
+
+    for cls in classes:
+        cls.__call__ = zeros
+    try:
+        yield
+    finally:
+        for cls, original in zip(classes, originals, strict=True):
+            cls.__call__ = original
 
 
 @contextmanager

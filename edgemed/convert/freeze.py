@@ -7,19 +7,18 @@ leak as inputs, Sequential models need no names, and a function that XLA would c
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
-from edgemed.convert import fixes
+from edgemed.convert import fixes, large
 from edgemed.convert.load import Loaded
 from edgemed.convert.types import IR_VERSIONS, Activation, LayerInfo
 
 if TYPE_CHECKING:
     import onnx
-
-_MAX_BYTES = int(1.9 * 2**30)  # protobuf refuses a message of 2 GiB; graph and names need a part of it
 
 
 def to_onnx(loaded: Loaded, opset: int, path: Path) -> tuple[TensorSpec, ...]:
@@ -32,25 +31,40 @@ def to_onnx(loaded: Loaded, opset: int, path: Path) -> tuple[TensorSpec, ...]:
 
     if opset not in IR_VERSIONS:
         raise InputError(f"Opset {opset} cannot be written.", f"Give one of {', '.join(map(str, IR_VERSIONS))}.")
-    if loaded.parameter_bytes > _MAX_BYTES:
-        gib = loaded.parameter_bytes / 2**30
-        raise InputError(f"The model's weights take {gib:.1f} GiB.", "This version converts models below 1.9 GiB.")
-    graph_def, names, shapes = freeze(loaded)
-    _refuse_half(graph_def, loaded.layers)
-    model = _convert(graph_def, names, loaded, opset)
+    frozen = freeze(loaded)
+    _refuse_half(frozen.graph_def, loaded.layers)
+    model = _convert(frozen, loaded, opset)
     model.ir_version = IR_VERSIONS[opset]
     _drop_unused_opsets(model)
-    _check(model, loaded, shapes)
-    onnx.save_model(model, str(path))
+    _complete_outputs(model, frozen)
+    try:
+        if frozen.variables:
+            large.attach(model, frozen.variables, path)
+        onnx.save_model(model, str(path))
+        _check(model, path, loaded)
+    except BaseException:
+        for written in (path, large.data_path(path)):
+            written.unlink(missing_ok=True)
+        raise
     return tuple(_output_spec(value) for value in model.graph.output)
 
 
-def freeze(loaded: Loaded) -> tuple[Any, dict[str, str], list[tuple[int | None, ...]]]:
-    """Trace the model and make its variables constants.
+@dataclass(frozen=True)
+class Frozen:
+    """A model as a TensorFlow graph of constants."""
 
-    Returns:
-        The GraphDef, the wanted ONNX name by TensorFlow tensor name (inputs, then outputs), and output shapes.
-    """
+    graph_def: Any
+    inputs: dict[str, str]
+    """Wanted ONNX name by TensorFlow tensor name."""
+    outputs: dict[str, str]
+    shapes: list[tuple[int | None, ...]]
+    """Of the outputs, as traced."""
+    variables: dict[str, Any]
+    """Large weights that are inputs of the graph instead of constants, by ONNX name."""
+
+
+def freeze(loaded: Loaded) -> Frozen:
+    """Trace the model and make its variables constants."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -62,14 +76,19 @@ def freeze(loaded: Loaded) -> tuple[Any, dict[str, str], list[tuple[int | None, 
         return {f"out_{i:06d}": tf.identity(value) for i, value in enumerate(loaded.call(values))}
 
     with fixes.nearest_upsampling_as_resize():
-        concrete = traced.get_concrete_function()
+        function = traced.get_concrete_function()
+    weights: dict[str, str] = {}
+    variables: dict[str, Any] = {}
     # control flow stays functional: tf2onnx recognises recurrent layers by their While nodes
-    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-    graph_def = frozen.graph.as_graph_def()
+    if loaded.parameter_bytes > large.LARGE_MODEL:
+        graph_def, weights, variables = large.freeze_apart(function)
+    else:
+        graph_def = convert_variables_to_constants_v2(function, lower_control_flow=False).graph.as_graph_def()
     fixes.strip_xla_attributes(graph_def)
-    names = {tensor.name: spec.name for tensor, spec in zip(frozen.inputs, loaded.inputs, strict=True)}
-    names |= {tensor.name: name for tensor, name in zip(frozen.outputs, loaded.outputs, strict=True)}
-    return graph_def, names, [tuple(tensor.shape) for tensor in frozen.outputs]
+    inputs = {tensor.name: spec.name for tensor, spec in zip(function.inputs, loaded.inputs, strict=False)}
+    outputs = {tensor.name: name for tensor, name in zip(function.outputs, loaded.outputs, strict=True)}
+    shapes = [tuple(tensor.shape) for tensor in function.outputs]
+    return Frozen(graph_def, inputs | weights, outputs, shapes, variables)
 
 
 def _refuse_half(graph_def: Any, layers: tuple[LayerInfo, ...]) -> None:
@@ -84,26 +103,26 @@ def _refuse_half(graph_def: Any, layers: tuple[LayerInfo, ...]) -> None:
             )
 
 
-def _convert(graph_def: Any, names: dict[str, str], loaded: Loaded, opset: int) -> onnx.ModelProto:
+def _convert(frozen: Frozen, loaded: Loaded, opset: int) -> onnx.ModelProto:
     fixes.register_erfc()
     fixes.restore_numpy_product()
     with fixes.constants_copied_once(), fixes.tf2onnx_errors() as log:
         try:
             with fixes.optimized_in_place():
-                model = _tf2onnx(graph_def, names, len(loaded.inputs), opset)
+                model = _tf2onnx(frozen, opset)
         except MemoryError:
             raise
         except Exception:
             _raise_logged(log, loaded.layers)
-            model = _convert_again(graph_def, names, loaded, opset)
+            model = _convert_again(frozen, opset)
     _raise_logged(log, loaded.layers)
     return model
 
 
-def _convert_again(graph_def: Any, names: dict[str, str], loaded: Loaded, opset: int) -> onnx.ModelProto:
+def _convert_again(frozen: Frozen, opset: int) -> onnx.ModelProto:
     """Slower, but an optimizer pass that raises is left out."""
     try:
-        return _tf2onnx(graph_def, names, len(loaded.inputs), opset)
+        return _tf2onnx(frozen, opset)
     except MemoryError:
         raise
     except Exception as error:
@@ -112,18 +131,17 @@ def _convert_again(graph_def: Any, names: dict[str, str], loaded: Loaded, opset:
         ) from error
 
 
-def _tf2onnx(graph_def: Any, names: dict[str, str], inputs: int, opset: int) -> onnx.ModelProto:
+def _tf2onnx(frozen: Frozen, opset: int) -> onnx.ModelProto:
     import tf2onnx
 
-    tensors = list(names)
     model: onnx.ModelProto
     model, _ = tf2onnx.convert.from_graph_def(
-        graph_def,
+        frozen.graph_def,
         name="model",
-        input_names=tensors[:inputs],
-        output_names=tensors[inputs:],
+        input_names=list(frozen.inputs),
+        output_names=list(frozen.outputs),
         opset=opset,
-        tensors_to_rename=names,
+        tensors_to_rename=frozen.inputs | frozen.outputs,
     )
     return model
 
@@ -159,11 +177,11 @@ def _drop_unused_opsets(model: onnx.ModelProto) -> None:
         model.opset_import.remove(entry)
 
 
-def _check(model: onnx.ModelProto, loaded: Loaded, shapes: list[tuple[int | None, ...]]) -> None:
+def _check(model: onnx.ModelProto, path: Path, loaded: Loaded) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
         bad = next((n for n in model.graph.node if f'"{n.op_type}"' in str(error) or n.op_type in str(error)), None)
         where = layer_of(bad.name, loaded.layers) if bad is not None else "A part of the model"
@@ -177,7 +195,10 @@ def _check(model: onnx.ModelProto, loaded: Loaded, shapes: list[tuple[int | None
         raise InputError(
             f"The converted graph gives {outputs}, not {list(loaded.outputs)}.", "Report it with --debug's output."
         )
-    for value, shape in zip(model.graph.output, shapes, strict=True):
+
+
+def _complete_outputs(model: onnx.ModelProto, frozen: Frozen) -> None:
+    for value, shape in zip(model.graph.output, frozen.shapes, strict=True):
         _complete_shape(value, shape)
 
 

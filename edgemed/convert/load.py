@@ -14,6 +14,7 @@ from typing import Any
 from edgemed.base.errors import InputError, MissingSoftwareError, ResourceError
 from edgemed.base.lazy import require
 from edgemed.base.runner import TensorSpec
+from edgemed.convert import fixes
 from edgemed.convert.explain import explain, first_line
 from edgemed.convert.face import Call, face_of, fed_dtype
 from edgemed.convert.savedmodel import keras_layers
@@ -103,7 +104,8 @@ def _load_with(library: str, path: Path, objects: dict[str, Any], safe_mode: boo
     # tf_keras ignores safe_mode for .h5: what keeps code from running is the scan before
     keras = _tf_keras() if library == "tf_keras" else require("keras", extra="build", purpose="load Keras models")
     try:
-        return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
+        with fixes.no_random_initializers(library):
+            return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
     except MemoryError as error:
         raise ResourceError("Memory ran out while loading the model.", "Close programs or add swap.") from error
 
