@@ -118,6 +118,33 @@ def no_random_initializers(library: str) -> Iterator[None]:
 
 
 @contextmanager
+def assigned_in_parts(part_bytes: int = 16 * 2**20) -> Iterator[None]:
+    """While loading, give large variables their values in parts; at once, TensorFlow makes two copies in between."""
+    import tensorflow as tf
+    from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
+
+    original = BaseResourceVariable.assign
+
+    def assign(self: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        rows = self.shape[0] if self.shape.rank else 0
+        size = (self.shape.num_elements() or 0) * self.dtype.size
+        if size <= part_bytes or rows is None or rows < 2 or tuple(value.shape) != tuple(self.shape):
+            return original(self, value, *args, **kwargs)
+        step = max(1, rows * part_bytes // size)
+        for begin in range(0, rows, step):
+            end = min(begin + step, rows)
+            part = tf.cast(value[begin:end], self.dtype)
+            tf.raw_ops.ResourceStridedSliceAssign(ref=self.handle, begin=[begin], end=[end], strides=[1], value=part)
+        return self
+
+    BaseResourceVariable.assign = assign
+    try:
+        yield
+    finally:
+        BaseResourceVariable.assign = original
+
+
+@contextmanager
 def nearest_upsampling_as_resize() -> Iterator[None]:
     """While tracing, let a nearest `UpSampling2D` be one plain resize operation.
 

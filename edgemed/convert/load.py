@@ -104,7 +104,7 @@ def _load_with(library: str, path: Path, objects: dict[str, Any], safe_mode: boo
     # tf_keras ignores safe_mode for .h5: what keeps code from running is the scan before
     keras = _tf_keras() if library == "tf_keras" else require("keras", extra="build", purpose="load Keras models")
     try:
-        with fixes.no_random_initializers(library):
+        with fixes.no_random_initializers(library), fixes.assigned_in_parts():
             return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
     except MemoryError as error:
         raise ResourceError("Memory ran out while loading the model.", "Close programs or add swap.") from error

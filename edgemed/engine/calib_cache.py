@@ -32,10 +32,10 @@ def calib_cache(table: ScaleTable, tensorrt: str) -> bytes:
         InputError: a tensor's name cannot stand in the file.
     """
     lines = [f"TRT-{header_number(tensorrt)}-{_ALGORITHM}"]
-    for name, tensor in table.tensors.items():
+    for name, entry in table.tensors.items():
         if "\n" in name or "\r" in name or ": " in name:
             raise InputError(f"The tensor name {name!r} cannot stand in a calibration cache.", "Rename the layer.")
-        lines.append(f"{name}: {struct.pack('>f', tensor.scale).hex()}")
+        lines.append(f"{name}: {struct.pack('>f', entry.scale).hex()}")
     return ("\n".join(lines) + "\n").encode()
 
 

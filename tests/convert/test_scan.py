@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -166,8 +167,15 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
 CONFIG = json.dumps({"class_name": "Sequential", "module": "keras", "config": {"layers": []}}).encode()
 
 
+def no_weights() -> bytes:
+    """A whole HDF5 file with nothing in it."""
+    buffer = io.BytesIO()
+    h5py.File(buffer, "w").close()
+    return buffer.getvalue()
+
+
 def test_hostile_archives(tmp_path: Path) -> None:
-    whole = {"config.json": CONFIG, "model.weights.h5": b"x"}
+    whole = {"config.json": CONFIG, "model.weights.h5": no_weights()}
     assert scan_model(archive(tmp_path / "good.keras", whole)).format == "keras-v3"
     for name, members, message in (
         ("torch.zip", {"m/data.pkl": b"x"}, "PyTorch"),
@@ -233,7 +241,7 @@ def test_code_is_found_wherever_it_hides(tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("hidden") / "model.keras"
     body = {"class_name": "Sequential", "config": {"layers": [config]}}
     with pytest.raises(UnsafeModelError):
-        scan_model(archive(path, {"config.json": json.dumps(body).encode(), "model.weights.h5": b"x"}))
+        scan_model(archive(path, {"config.json": json.dumps(body).encode(), "model.weights.h5": no_weights()}))
 
 
 @given(data=st.binary(max_size=200), position=st.integers(0, 3000))

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from edgemed.base.errors import GateError, InconclusiveError, InputError, IntegrityError, UsageError
 from edgemed.bundle.read import open_bundle
-from edgemed.cli.main import app
+from edgemed.cli.app import app
 from edgemed.evaluate.compare import evaluate_bundle
 from edgemed.evaluate.gate import parse_gate
 from edgemed.evaluate.record import Evaluation
