@@ -13,6 +13,9 @@ FETCH   := tests/engine/fetch_bindings.py
 # tensorrt and gpu are left out: their sdists build only where NVIDIA's own software is
 EXTRAS  := build imaging serve rtx scale dev
 
+# ONNX Runtime reports to its maker otherwise; the product sets it by itself, tools and tests import it directly too
+export ORT_DISABLE_TELEMETRY := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models constraints
 

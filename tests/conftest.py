@@ -13,6 +13,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["COLUMNS"] = "120"  # help pages and tables wrap at the terminal's width
 os.environ["NO_COLOR"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # also where a test imports onnxruntime by itself
 
 # no deadline: the first example pays for imports, and CI's cores are shared
 hypothesis.settings.register_profile("edgemed", deadline=None, derandomize=True, print_blob=True)

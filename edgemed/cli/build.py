@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from edgemed.base.errors import UsageError
-from edgemed.cli.console import ConsoleProgress, out, print_json
+from edgemed.base.text import printable
+from edgemed.cli.console import ConsoleProgress, print_json, say, show
 
 
 def build(
@@ -75,17 +76,16 @@ def build(
 
 
 def _print_summary(path: str, sentence: str, rows: list[tuple[str, str]]) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for label, text in rows:
-        style = "yellow" if label == "warning" else ""
-        table.add_row(f"[dim]{label}[/]", f"[{style}]{escape(text)}[/]" if style else escape(text))
-    out.print()
-    out.print(f"[bold]{escape(path)}[/]  {escape(sentence)}")
-    out.print(table)
-    out.print(f"[dim]report[/]  {escape(path)}/report.html")
+        table.add_row(Text(label, "dim"), Text(printable(text), "yellow" if label == "warning" else ""))
+    say()
+    say((path, "bold"), f"  {sentence}")
+    show(table)
+    say(("report", "dim"), f"  {path}/report.html")
 
 
 def _build_engine(path: Path, precision: Literal["fp16", "fp32"] | None, *, json: bool) -> None:
@@ -98,4 +98,4 @@ def _build_engine(path: Path, precision: Literal["fp16", "fp32"] | None, *, json
     if json:
         print_json(engine.record.model_dump(mode="json", by_alias=True))
     else:
-        out.print(f"{engine.folder}  {'reused' if engine.reused else 'built'}", markup=False, soft_wrap=True)
+        say(f"{engine.folder}  {'reused' if engine.reused else 'built'}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,31 +10,50 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
 
 from edgemed.base.progress import Stage
 from edgemed.base.text import printable
 
-_PIPE_WIDTH = 120  # of tables, where there is no terminal to ask
+_NAME_WIDTH = 12
+_ENDLESS = 100_000  # columns where there is no terminal, and so no edge to wrap at
+
+Part = str | tuple[str, str]
+"""Text, or text and its style."""
 
 
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_WIDTH
+    if not console.is_terminal:
+        console.width = _ENDLESS
     return console
 
 
 out = _console(stderr=False)
 err = _console(stderr=True)
 
-_NAME_WIDTH = 12
+
+def say(*parts: Part, console: Console = out) -> None:
+    """Print a line. Its parts are never read as markup, and nothing in them can steer the terminal."""
+    texts = [(part, "") if isinstance(part, str) else part for part in parts]
+    console.print(Text.assemble(*((printable(text), style) for text, style in texts)), soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """Print a table; a pipe gets it without the blanks that fill its last column."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    sys.stdout.write("\n".join(line.rstrip() for line in captured.get().split("\n")))
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout, and nothing else."""
+    """Print one JSON document on stdout, and nothing else. It is ASCII: names of files may be no UTF-8."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
@@ -51,10 +69,10 @@ class ConsoleProgress:
             with line:
                 yield line
         except BaseException:
-            err.print(f"[red]✗[/] {name:<{_NAME_WIDTH}}")
+            say(("✗", "red"), f" {name:<{_NAME_WIDTH}}", console=err)
             raise
         seconds = (time.monotonic_ns() - start_ns) / 1e9
-        err.print(f"[green]✓[/] {name:<{_NAME_WIDTH}} {line.text}  [dim]{seconds:.1f} s[/]", soft_wrap=True)
+        say(("✓", "green"), f" {name:<{_NAME_WIDTH}} {line.text}  ", (f"{seconds:.1f} s", "dim"), console=err)
 
 
 class _Line:
@@ -79,7 +97,7 @@ class _Line:
         self._bars.advance(self._task, steps)
 
     def note(self, text: str) -> None:
-        self.text = escape(printable(text))
+        self.text = text
 
     def __enter__(self) -> _Line:
         self._bars.start()

@@ -22,7 +22,7 @@ def devices(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """List the device profiles, and say what this machine is."""
-    from edgemed.cli.console import out, print_json
+    from edgemed.cli.console import print_json, say, show
     from edgemed.device.here import detect_here
     from edgemed.device.profile import shipped_profiles
     from edgemed.engine.bridge import installed_flavours
@@ -36,9 +36,9 @@ def devices(
             }
         )
         return
-    out.print(_table(profiles))
-    out.print(f"{_MARK} rests on a secondary or unconfirmed source; + is installed on top of that JetPack.")
-    out.print(_here_sentence(here, flavours), markup=False)
+    show(_table(profiles))
+    say(f"{_MARK} rests on a secondary or unconfirmed source; + is installed on top of that JetPack.")
+    say(_here_sentence(here, flavours))
 
 
 def _table(profiles: tuple[DeviceProfile, ...]) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemed.cli.console import ConsoleProgress, out, print_json
+from edgemed.cli.console import ConsoleProgress, print_json, say, show
 
 if TYPE_CHECKING:
     from edgemed.evaluate.record import Evaluation, Measured
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
-    data: Annotated[Path, typer.Argument(help="Directory with one folder of images per class.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Directory with one folder of images per class.")],
     *,
     gate: Annotated[
         list[str] | None,
@@ -57,9 +57,9 @@ def _print(evaluation: Evaluation) -> None:
         if evaluation.differences:
             cells.append(_cell(evaluation.differences[name], signed=True))
         table.add_row(name, str(first.n), *cells)
-    out.print(table)
+    show(table)
     for line in _notes(evaluation):
-        out.print(line, markup=False, soft_wrap=True)
+        say(line)
 
 
 def _notes(evaluation: Evaluation) -> list[str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgemed.cli.console import out, print_json
+from edgemed.base.text import printable
+from edgemed.cli.console import print_json, show
 
 if TYPE_CHECKING:
     from edgemed.bundle.manifest import Manifest, OutputTensor
@@ -42,9 +43,9 @@ def _print(bundle: Bundle) -> None:
     table.add_column(overflow="fold")
     previous = ""
     for label, text in _rows(bundle):
-        table.add_row(label if label != previous else "", Text(text))  # Text: names are not markup
+        table.add_row(label if label != previous else "", Text(printable(text)))  # Text: names are not markup
         previous = label
-    out.print(table)
+    show(table)
 
 
 def _rows(bundle: Bundle) -> Iterator[Row]:

@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgemed.base.text import printable
-from edgemed.cli.console import out, print_json
+from edgemed.cli.console import print_json, say
 
 
 def run(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
-    inputs: Annotated[list[Path], typer.Argument(help="Images, or NPY/NPZ arrays.", show_default=False)],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUTS", help="Images, or NPY/NPZ arrays.")],
     *,
     precision: Annotated[
         Literal["int8", "fp16", "fp32"] | None,
@@ -33,4 +32,4 @@ def run(
         print_json({"bundle": str(bundle), "results": [result.to_json() for result in results]})
         return
     for result in results:
-        out.print(printable(result.line()), markup=False, soft_wrap=True)
+        say(result.line())

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemed.base.errors import GateError
-from edgemed.base.text import printable
-from edgemed.cli.console import ConsoleProgress, out, print_json
+from edgemed.cli.console import ConsoleProgress, print_json, say
 
 
 def verify(
@@ -49,5 +48,4 @@ def verify(
                     "This backend does not compute what the bundle was built to compute: do not use it.",
                 )
     if not json:
-        text = f"{bundle} is whole: sha256 {opened.digest}. It is not signed: hashes protect against accident only."
-        out.print(printable(text), markup=False, soft_wrap=True)
+        say(f"{bundle} is whole: sha256 {opened.digest}. It is not signed: hashes protect against accident only.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Generic, TypeVar
 
 from edgemed.base.progress import Stage
@@ -15,6 +16,7 @@ _POLL_S = 0.1
 _START_S = 2.0  # a thread that has not begun by then was never started
 
 Result = TypeVar("Result")
+Handler = Callable[[int, FrameType | None], object] | int
 
 
 class PhaseTree:
@@ -147,9 +149,20 @@ def interruptible(build: Callable[[], Result], cancel: threading.Event) -> Resul
 
 
 def _wait_or_die(call: _Call[Result]) -> None:
+    before = _heed_ctrl_c()
     try:
         if call.may_run():
             call.wait()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def _heed_ctrl_c() -> Handler | None:
+    """Make Ctrl-C raise again, should the first have been the last that counts; returns the handler until now."""
+    if threading.current_thread() is not threading.main_thread():
+        return None  # no signal is raised here
+    return signal.signal(signal.SIGINT, signal.default_int_handler)

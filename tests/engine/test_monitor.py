@@ -127,8 +127,13 @@ interruptible(build, cancel)
 """
 
 
-def test_a_second_ctrl_c_ends_a_build_that_cannot_be_cancelled() -> None:
-    child = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+# the command line ignores a second Ctrl-C, but here it must be heard
+TAKEN = "from edgemed.cli.main import take_signals; take_signals()"
+
+
+@pytest.mark.parametrize("before", ["", TAKEN], ids=["library", "command"])
+def test_a_second_ctrl_c_ends_a_build_that_cannot_be_cancelled(before: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", before + DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None
     for line in (b"building\n", b"cancelling\n"):
         assert child.stdout.readline() == line
