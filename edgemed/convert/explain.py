@@ -36,7 +36,7 @@ def explain(error: Exception, scan: Scan) -> InputError:
         )
     if "marshal" in text:
         return InputError("A Lambda layer of the file holds bytecode of another version of Python.", _SAVED_MODEL)
-    if "safe_mode" in text or "unsafe" in text:
+    if "safe_mode" in text:  # Keras names its own switch; "unsafe" alone may be numpy's word for a cast
         return UnsafeModelError(
             f"Keras refuses to load the model: {first_line(error)}.", "If you trust it, give --allow-code FILE.py."
         )

@@ -69,6 +69,8 @@ def scan_model(model: Path, *, allow_code: bool = False) -> Scan:
         if not (model / "saved_model.pb").is_file():
             raise _no_saved_model(model)
         return Scan("saved-model", check_saved_model(model))
+    if not model.is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{model} is not a regular file.", _GIVE)
     try:
         with model.open("rb") as file:
             head = file.read(4096)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,12 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
 
 
 CONFIG = json.dumps({"class_name": "Sequential", "module": "keras", "config": {"layers": []}}).encode()
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.h5")
+    with pytest.raises(InputError, match="not a regular file"):
+        scan_model(tmp_path / "model.h5")
 
 
 def no_weights() -> bytes:
