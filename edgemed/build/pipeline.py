@@ -13,6 +13,7 @@ from edgemed.base.hashing import sha256_bytes, sha256_tree, tree_bytes
 from edgemed.base.progress import Progress
 from edgemed.base.runner import TensorSpec
 from edgemed.base.store import check_target, scratch_directory, staged_directory
+from edgemed.base.text import printable
 from edgemed.build import stages, typed
 from edgemed.build.fidelity import PARITY_LIMIT, largest_differences, largest_values
 from edgemed.build.findings import now, report_of
@@ -23,7 +24,9 @@ from edgemed.build.timing import TimedProgress
 from edgemed.build.typed import Typed
 from edgemed.build.writer import BundleWriter, is_ours
 from edgemed.bundle.manifest import (
+    MAX_NAME,
     SCHEMA,
+    SUFFIX,
     Calibration,
     EngineRef,
     Fidelity,
@@ -94,7 +97,8 @@ def build(model: Path, options: BuildOptions, progress: Progress) -> BuildResult
     with os_errors_as_resource(), scratch_directory("edgemed-build") as folder:
         work = _run(model, options, folder, timed)
     with timed.stage("bundle") as stage, staged_directory(target, replaceable=replaceable) as staging:
-        digest, report = _write(target.name.removesuffix(".edgemed"), options, work, timed, staging)
+        name = printable(target.name.removesuffix(SUFFIX))[:MAX_NAME]
+        digest, report = _write(name, options, work, timed, staging)
         stage.note(f"{target}, {tree_bytes(staging) / 1e6:.1f} MB, sha256 {digest[:12]}…")
     return BuildResult(target, digest, report)
 
@@ -127,7 +131,7 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
     with KerasModel(model, workdir, convert) as keras:
         converted = stages.convert(keras, progress)
         source = Source(
-            file=model.absolute().name,
+            file=printable(model.absolute().name),
             sha256=sha256_tree(model),
             format=converted.format,
             versions=converted.versions,

@@ -13,6 +13,7 @@ MANIFEST = "manifest.json"
 MANIFEST_HASH = "manifest.sha256"
 SIGNATURE = "signature.json"
 SUFFIX = ".edgemed"
+MAX_NAME = 255
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # no part may start with a dot, so neither `..` nor hidden files can be named
@@ -20,7 +21,7 @@ RelativePath = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9_.+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9_.+-]*$", max_length=255)
 ]
 Precision = Literal["fp32", "fp16", "int8"]
-Name = Annotated[str, Field(min_length=1, max_length=255, pattern=PRINTABLE)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=PRINTABLE)]
 DType = Literal[
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"
 ]

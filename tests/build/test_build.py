@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -201,6 +202,17 @@ def test_float_needs_no_images(models, tmp_path):
     assert bundle.manifest.calibration is None
     assert "noise" in done.stdout
     assert edgemed("verify", "seed.edgemed", cwd=tmp_path).returncode == 0
+
+
+def test_a_name_that_would_steer_the_terminal_is_written_out(models, tmp_path):
+    name = os.fsdecode(b"m\x1b[2J\xff")
+    shutil.copy(models / "seed.h5", tmp_path / f"{name}.h5")
+    done = edgemed("build", f"{name}.h5", "--fp32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert r"m\x1b[2J\xff.edgemed/report.html" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    manifest = open_bundle(tmp_path / f"{name}.edgemed").manifest
+    assert (manifest.name, manifest.source.file) == (r"m\x1b[2J\xff", r"m\x1b[2J\xff.h5")
 
 
 def documented_commands() -> list[str]:
