@@ -120,28 +120,40 @@ def no_random_initializers(library: str) -> Iterator[None]:
 @contextmanager
 def assigned_in_parts(part_bytes: int = 16 * 2**20) -> Iterator[None]:
     """While loading, give large variables their values in parts; at once, TensorFlow makes two copies in between."""
-    import tensorflow as tf
-    from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
+    import keras
+    from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
-    original = BaseResourceVariable.assign
-
-    def assign(self: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-        rows = self.shape[0] if self.shape.rank else 0
-        size = (self.shape.num_elements() or 0) * self.dtype.size
-        if size <= part_bytes or rows is None or rows < 2 or tuple(value.shape) != tuple(self.shape):
-            return original(self, value, *args, **kwargs)
-        step = max(1, rows * part_bytes // size)
-        for begin in range(0, rows, step):
-            end = min(begin + step, rows)
-            part = tf.cast(value[begin:end], self.dtype)
-            tf.raw_ops.ResourceStridedSliceAssign(ref=self.handle, begin=[begin], end=[end], strides=[1], value=part)
-        return self
-
-    BaseResourceVariable.assign = assign
+    classes: list[tuple[Any, Callable[[Any], Any]]] = [
+        (keras.Variable, lambda variable: variable._value),
+        (ResourceVariable, lambda variable: variable),
+    ]
+    originals = [cls.assign for cls, _ in classes]
+    for (cls, resource), original in zip(classes, originals, strict=True):
+        cls.assign = _assigning(original, resource, part_bytes)
     try:
         yield
     finally:
-        BaseResourceVariable.assign = original
+        for (cls, _), original in zip(classes, originals, strict=True):
+            cls.assign = original
+
+
+def _assigning(original: Any, resource: Callable[[Any], Any], part_bytes: int) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    def assign(self: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        target = resource(self)
+        shape = tuple(target.shape)
+        size = (target.shape.num_elements() or 0) * target.dtype.size
+        if size <= part_bytes or shape[0] < 2 or tuple(getattr(value, "shape", ())) != shape:
+            return original(self, value, *args, **kwargs)
+        step = max(1, shape[0] * part_bytes // size)
+        for begin in range(0, shape[0], step):
+            end = min(begin + step, shape[0])
+            part = tf.cast(value[begin:end], target.dtype)
+            tf.raw_ops.ResourceStridedSliceAssign(ref=target.handle, begin=[begin], end=[end], strides=[1], value=part)
+        return self
+
+    return assign
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def freeze_apart(concrete: Any) -> tuple[Any, dict[str, str], dict[str, Any]]:
 
     inlined = frozen._run_inline_graph_optimization(concrete, False, False)  # type: ignore[no-untyped-call, unused-ignore]
     users = _users(inlined)
-    apart = {name: variable for name, variable in _large_captures(concrete) if _reads(users, name)}
+    apart = {name: variable for name, variable in _large_captures(concrete) if _path(users, name)[0]}
     _check_rest(concrete, apart)
     data = frozen._FunctionConverterDataInEager(  # type: ignore[no-untyped-call, unused-ignore]
         func=concrete, lower_control_flow=False, aggressive_inlining=False, variable_names_denylist=set(apart)
@@ -53,13 +53,15 @@ def freeze_apart(concrete: Any) -> tuple[Any, dict[str, str], dict[str, Any]]:
     users = _users(graph_def)
     names: dict[str, str] = {}
     variables: dict[str, Any] = {}
+    gone = set(apart)
     for placeholder, variable in apart.items():
-        for read in _reads(users, placeholder):
+        reads, passing = _path(users, placeholder)
+        gone |= {node.name for node in passing}
+        for read in reads:
             name = f"{_PREFIX}{len(names)}"
             names[f"{read.name}:0"], variables[name] = name, variable
             _make_placeholder(read, variable)
-    for node in [node for node in graph_def.node if node.name in apart]:
-        graph_def.node.remove(node)
+    _remove(graph_def, gone)
     return graph_def, names, variables
 
 
@@ -93,16 +95,26 @@ def _users(graph_def: Any) -> dict[str, list[Any]]:
     return users
 
 
-def _reads(users: dict[str, list[Any]], placeholder: str) -> list[Any]:
-    """The nodes that read a variable; none where it also goes elsewhere, or to an operation that needs a constant."""
-    reads = users.get(placeholder, [])
-    waiting = list(reads)
+def _path(users: dict[str, list[Any]], placeholder: str) -> tuple[list[Any], list[Any]]:
+    """The nodes that read a variable, and those that only pass its handle on (an inlined call's parameters).
+
+    Both are empty where the variable also goes elsewhere, or its value to an operation that needs a constant.
+    """
+    reads: list[Any] = []
+    passing: list[Any] = []
+    waiting = [(node, False) for node in users.get(placeholder, [])]
     while waiting:
-        node = waiting.pop()
-        if node.op not in ("ReadVariableOp", "Identity"):
-            return []
-        waiting += [user for user in users.get(node.name, []) if user.op not in _CONSUMERS]
-    return reads if all(node.op == "ReadVariableOp" for node in reads) else []
+        node, is_value = waiting.pop()
+        if node.op == "ReadVariableOp" and not is_value:
+            reads.append(node)
+        elif node.op == "Identity" and not is_value:
+            passing.append(node)
+        elif not (is_value and (node.op in _CONSUMERS or node.op == "Identity")):
+            return [], []
+        if node.op not in _CONSUMERS:
+            after = is_value or node.op == "ReadVariableOp"
+            waiting += [(user, after) for user in users.get(node.name, [])]
+    return reads, passing
 
 
 def _make_placeholder(read: Any, variable: Any) -> None:
@@ -111,6 +123,15 @@ def _make_placeholder(read: Any, variable: Any) -> None:
     for key in [key for key in read.attr if key != "dtype"]:
         del read.attr[key]
     read.attr["shape"].shape.CopyFrom(variable.shape.as_proto())
+
+
+def _remove(graph_def: Any, gone: set[str]) -> None:
+    for node in [node for node in graph_def.node if node.name in gone]:
+        graph_def.node.remove(node)
+    for node in graph_def.node:
+        kept = [name for name in node.input if not (name.startswith("^") and name[1:] in gone)]
+        if len(kept) != len(node.input):
+            node.input[:] = kept
 
 
 # after the conversion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import runpy
@@ -89,23 +90,26 @@ def _load(path: Path, scan: Scan, objects: dict[str, Any], *, safe_mode: bool) -
     """The model and the name of the library that loaded it."""
     first, second = ("tf_keras", "keras") if scan.keras2 else ("keras", "tf_keras")
     try:
-        return _load_with(first, path, objects, safe_mode), first
+        return _load_with(first, path, scan, objects, safe_mode), first
     except (InputError, ResourceError):
         raise
     except Exception as failure:
         try:
-            return _load_with(second, path, objects, safe_mode), second
+            return _load_with(second, path, scan, objects, safe_mode), second
         except Exception:
             error = failure  # that of the Keras that wrote the file says more
     raise error if isinstance(error, MissingSoftwareError) else explain(error, scan) from error
 
 
-def _load_with(library: str, path: Path, objects: dict[str, Any], safe_mode: bool) -> Any:
+def _load_with(library: str, path: Path, scan: Scan, objects: dict[str, Any], safe_mode: bool) -> Any:
     # tf_keras ignores safe_mode for .h5: what keeps code from running is the scan before
     keras = _tf_keras() if library == "tf_keras" else require("keras", extra="build", purpose="load Keras models")
+    source: Any = contextlib.nullcontext(path)
+    if library == "tf_keras" and scan.format == "keras-h5":  # given a path, it reads each weight into three copies
+        source = require("h5py", extra="build", purpose="read .h5 models").File(path, "r")
     try:
-        with fixes.no_random_initializers(library), fixes.assigned_in_parts():
-            return keras.models.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
+        with source as opened, fixes.no_random_initializers(library), fixes.assigned_in_parts():
+            return keras.models.load_model(opened, custom_objects=objects, compile=False, safe_mode=safe_mode)
     except MemoryError as error:
         raise ResourceError("Memory ran out while loading the model.", "Close programs or add swap.") from error
 
@@ -215,7 +219,8 @@ def _check_weights(layers: Sequence[Any], model: Any) -> None:
 def _check_finite(variable: Any, what: str) -> None:
     import numpy as np
 
-    values = np.asarray(variable)
+    # a TensorFlow variable copies itself to an array, a tensor shows its memory
+    values = np.asarray(variable.read_value() if hasattr(variable, "read_value") else variable)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         bad = int(values.size - np.isfinite(values).sum())
         raise InputError(
