@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
-from edgemed.convert import fixes, large
+from edgemed.convert import fixes, large, recurrent
 from edgemed.convert.load import Loaded
 from edgemed.convert.types import IR_VERSIONS, Activation, LayerInfo
 
@@ -75,7 +75,7 @@ def freeze(loaded: Loaded) -> Frozen:
         # zero-padded keys: TensorFlow sorts a dictionary's outputs by key, the model's own order must survive
         return {f"out_{i:06d}": tf.identity(value) for i, value in enumerate(loaded.call(values))}
 
-    with fixes.nearest_upsampling_as_resize():
+    with fixes.nearest_upsampling_as_resize(), recurrent.as_single_nodes():
         function = traced.get_concrete_function()
     weights: dict[str, str] = {}
     variables: dict[str, Any] = {}
@@ -105,6 +105,7 @@ def _refuse_half(graph_def: Any, layers: tuple[LayerInfo, ...]) -> None:
 
 def _convert(frozen: Frozen, loaded: Loaded, opset: int) -> onnx.ModelProto:
     fixes.register_erfc()
+    recurrent.register_handler()
     fixes.restore_numpy_product()
     with fixes.constants_copied_once(), fixes.tf2onnx_errors() as log:
         try:

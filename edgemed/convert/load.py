@@ -239,6 +239,10 @@ def _prepare(layers: Sequence[Any]) -> None:
                     part.dtype_policy = "float32"
             if getattr(part, "unroll", False):  # a copy of the cell's nodes per step, instead of one recurrent node
                 part.unroll = False
+            if hasattr(part, "recurrent_dropout") and not hasattr(
+                part, "cell"
+            ):  # none at inference, but Keras 3 draws its masks all the same
+                part.dropout = part.recurrent_dropout = 0.0
             if getattr(part, "stateful", False) and hasattr(part, "cell"):
                 raise InputError(
                     f"The layer '{part.name}' ({type(part).__name__}) is stateful: it keeps its state between calls.",
