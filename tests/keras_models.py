@@ -19,6 +19,16 @@ def randomize(model: Any, seed: int = 0) -> Any:
     import numpy as np
 
     rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        randomize_variable(variable, variable.name, rng)
+    return model
+
+
+def randomize_variable(variable: Any, name: str, rng: Any = None) -> None:
+    """Give one variable random values if `name` is that of a bias or a BatchNorm statistic."""
+    import numpy as np
+
+    rng = rng or np.random.default_rng(0)
     draws = {
         "bias": lambda shape: rng.normal(0, 0.1, shape),
         "beta": lambda shape: rng.normal(0, 0.1, shape),
@@ -26,11 +36,9 @@ def randomize(model: Any, seed: int = 0) -> Any:
         "moving_mean": lambda shape: rng.normal(0, 0.1, shape),
         "moving_variance": lambda shape: rng.uniform(0.5, 1.5, shape),
     }
-    for variable in model.weights:
-        draw = draws.get(variable.name)
-        if draw is not None:
-            variable.assign(draw(tuple(variable.shape)).astype("float32"))
-    return model
+    draw = draws.get(name)
+    if draw is not None:
+        variable.assign(draw(tuple(variable.shape)).astype("float32"))
 
 
 def _built(build: Any, seed: int) -> Any:
@@ -100,6 +108,13 @@ def resnet50(weights: str | None = None, size: int = 64, classes: int = 10, seed
     return _built(
         lambda kl: keras.applications.ResNet50(weights=weights, input_shape=(size, size, 3), classes=classes), seed
     )
+
+
+def vgg16(seed: int = 12) -> Any:
+    """VGG16 of keras.applications at its full size: 553 MB of weights."""
+    import keras
+
+    return _built(lambda kl: keras.applications.VGG16(weights=None), seed)
 
 
 def tiny_resnet(size: int = 32, width: int = 8, seed: int = 4) -> Any:
@@ -261,6 +276,7 @@ BUILDERS = {
     "seed_cnn": seed_cnn,
     "unet": unet,
     "resnet50": resnet50,
+    "vgg16": vgg16,
     "tiny_resnet": tiny_resnet,
     "sequential": sequential,
     "functional": functional,

@@ -65,7 +65,7 @@ class Session:
         assert self._scan is not None
         path, loaded = Path(request["path"]), self.loaded
         with os_errors_as_resource(path):
-            outputs = freeze.to_onnx(loaded, int(request["opset"]), path)
+            outputs = freeze.to_onnx(loaded, int(request["opset"]), path, int(request["external_above"]))
         saved_model = self._scan.format == "saved-model"
         return {
             "inputs": specs_to_json(loaded.inputs),

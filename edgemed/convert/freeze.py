@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def to_onnx(loaded: Loaded, opset: int, path: Path) -> tuple[TensorSpec, ...]:
+def to_onnx(loaded: Loaded, opset: int, path: Path, external_above: int) -> tuple[TensorSpec, ...]:
     """Convert a loaded model and write it to `path`; return its outputs.
 
     Raises:
@@ -31,12 +31,13 @@ def to_onnx(loaded: Loaded, opset: int, path: Path) -> tuple[TensorSpec, ...]:
 
     if opset not in IR_VERSIONS:
         raise InputError(f"Opset {opset} cannot be written.", f"Give one of {', '.join(map(str, IR_VERSIONS))}.")
-    frozen = freeze(loaded)
-    _refuse_half(frozen.graph_def, loaded.layers)
+    frozen = freeze(loaded, apart=loaded.parameter_bytes > external_above)
+    _refuse(frozen.graph_def, loaded.layers)
     model = _convert(frozen, loaded, opset)
     model.ir_version = IR_VERSIONS[opset]
     _drop_unused_opsets(model)
     _complete_outputs(model, frozen)
+    large.data_path(path).unlink(missing_ok=True)  # of an earlier conversion
     try:
         if frozen.variables:
             large.attach(model, frozen.variables, path)
@@ -63,8 +64,8 @@ class Frozen:
     """Large weights that are inputs of the graph instead of constants, by ONNX name."""
 
 
-def freeze(loaded: Loaded) -> Frozen:
-    """Trace the model and make its variables constants."""
+def freeze(loaded: Loaded, *, apart: bool) -> Frozen:
+    """Trace the model and make its variables constants; with `apart`, the large ones inputs."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -80,7 +81,7 @@ def freeze(loaded: Loaded) -> Frozen:
     weights: dict[str, str] = {}
     variables: dict[str, Any] = {}
     # control flow stays functional: tf2onnx recognises recurrent layers by their While nodes
-    if loaded.parameter_bytes > large.LARGE_MODEL:
+    if apart:
         graph_def, weights, variables = large.freeze_apart(function)
     else:
         graph_def = convert_variables_to_constants_v2(function, lower_control_flow=False).graph.as_graph_def()
@@ -91,16 +92,19 @@ def freeze(loaded: Loaded) -> Frozen:
     return Frozen(graph_def, inputs | weights, outputs, shapes, variables)
 
 
-def _refuse_half(graph_def: Any, layers: tuple[LayerInfo, ...]) -> None:
-    """INT8 is calibrated against float32; a float16 original is too coarse a reference (and ONNX Runtime's too)."""
+def _refuse(graph_def: Any, layers: tuple[LayerInfo, ...]) -> None:
+    """Refuse what would convert to a graph that cannot be calibrated."""
     half = {19: "float16", 14: "bfloat16"}  # DataType in TensorFlow's types.proto
     for node in graph_def.node:
         kind = next((half[a.type] for a in node.attr.values() if a.type in half), None)
-        if kind is not None:
+        if kind is not None:  # too coarse a reference for INT8
             raise InputError(
                 f"{layer_of(node.name, layers)} computes in {kind}.",
                 "Give the model's .h5 or .keras file, which is computed in float32, or export it with that policy.",
             )
+        if node.op == "ResizeBicubic":
+            what = f"{layer_of(node.name, layers)} resizes bicubically, which ONNX Runtime cannot do on this layout."
+            raise InputError(what, _RESIZE)
 
 
 def _convert(frozen: Frozen, loaded: Loaded, opset: int) -> onnx.ModelProto:
@@ -150,17 +154,32 @@ def _tf2onnx(frozen: Frozen, opset: int) -> onnx.ModelProto:
 def _raise_logged(log: fixes.ErrorLog, layers: tuple[LayerInfo, ...]) -> None:
     if log.unsupported:
         node, operation = log.unsupported[0]
-        where = layer_of(node, layers)
-        raise InputError(
-            f"{where} uses the TensorFlow operation {operation}, which has no ONNX equivalent.",
-            "Replace that layer, or take it out of the model and do its work in the recipe.",
-        )
+        what = f"{layer_of(node, layers)} uses the TensorFlow operation {operation}, which has no ONNX equivalent."
+        raise InputError(what, _way_out(node, layers))
     if log.failed:
-        raise InputError(f"{layer_of(log.failed[0], layers)} cannot be converted to ONNX.", "Replace that layer.")
+        what = f"{layer_of(log.failed[0], layers)} cannot be converted to ONNX."
+        raise InputError(what, _way_out(log.failed[0], layers))
 
 
-def layer_of(node: str, layers: tuple[LayerInfo, ...]) -> str:
-    """Words for the Keras layer whose name stands in a TensorFlow node name, else for the node."""
+_RESIZE = "Use interpolation='bilinear' without antialias, or resize in the recipe."
+_LOOKUP = "Take the layer out of the model, do its work where the values come from, and feed its output."
+_WAYS_OUT = {
+    "Resizing": _RESIZE,
+    **dict.fromkeys(
+        ("CategoryEncoding", "Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "StringLookup",
+         "TextVectorization"),
+        _LOOKUP,
+    ),
+}  # fmt: skip
+
+
+def _way_out(node: str, layers: tuple[LayerInfo, ...]) -> str:
+    layer = _find_layer(node, layers)
+    generic = "Replace it by layers that have one, or take it out of the model and do its work in the recipe."
+    return _WAYS_OUT.get(layer.class_name, generic) if layer else generic
+
+
+def _find_layer(node: str, layers: tuple[LayerInfo, ...]) -> LayerInfo | None:
     by_name = {layer.name: layer for layer in layers}
     parts = node.split("/")
     for end in range(len(parts), 0, -1):
@@ -168,8 +187,17 @@ def layer_of(node: str, layers: tuple[LayerInfo, ...]) -> str:
             name = "/".join(parts[start:end])
             layer = by_name.get(name) or by_name.get(re.sub(r"_\d+$", "", name))  # a second trace counts its scopes on
             if layer is not None:
-                return f"The layer '{layer.name}' ({layer.class_name})"
-    return f"The node '{node}'"
+                return layer
+    return None
+
+
+def layer_of(node: str, layers: tuple[LayerInfo, ...]) -> str:
+    """Words for the Keras layer whose name stands in a TensorFlow node name, else for the part of the model."""
+    layer = _find_layer(node, layers)
+    if layer is not None:
+        return f"The layer '{layer.name}' ({layer.class_name})"
+    scope, _, _ = re.sub(r"^(StatefulPartitionedCall/)+", "", node).rpartition("/")
+    return f"The part '{scope}' of the model" if scope else f"The node '{node}'"
 
 
 def _drop_unused_opsets(model: onnx.ModelProto) -> None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-LARGE_MODEL = 150 * 2**20
-"""Bytes of weights from which on this route is taken."""
 _LARGE_WEIGHT = 64 * 2**10  # smaller ones stay constants, which tf2onnx folds
 _ALIGNMENT = 4096
 _MAX_BYTES = int(1.9 * 2**30)  # protobuf refuses a message of 2 GiB; graph and names need a part of it

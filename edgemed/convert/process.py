@@ -75,7 +75,7 @@ class KerasModel:
             child.kill()
 
     def convert(self) -> Converted:
-        """Scan the file, load it in the child and write `workdir/model.onnx`.
+        """Scan the file, load it in the child and write `workdir/model.onnx` (large weights to `model.onnx.data`).
 
         Raises:
             InputError: not a model, damaged, weights NaN, shapes not fixed, an operation without ONNX equivalent.
@@ -99,7 +99,8 @@ class KerasModel:
             signature=options.signature,
         )
         path = self._workdir / "model.onnx"
-        self._converted = _converted(path, child.ask(op="convert", path=str(path), opset=options.opset))
+        described = child.ask(op="convert", path=str(path), opset=options.opset, external_above=options.external_above)
+        self._converted = _converted(path, described)
         return self._converted
 
     def _named(self, kind: str) -> Path:

@@ -28,6 +28,8 @@ class ConvertOptions:
     opset: int = 17
     signature: str | None = None
     """Signature of a SavedModel; by default `serving_default`, or the only one."""
+    external_above: int = 150 * 2**20
+    """Bytes of weights above which the large ones go to a file of their own beside the ONNX file."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import keras
 import keras_models
+import make_keras2
 import numpy as np
 import tensorflow as tf
 
 GOOD = {
     "seed_cnn.h5": "seed_cnn",
+    "seed_cnn.saved": "seed_cnn",
     "unet.h5": "unet",
     "unet_nearest.keras": "unet:up=nearest",
     "tiny_resnet.h5": "tiny_resnet",
@@ -150,6 +152,50 @@ def faulty(out: Path) -> None:
     save_both(keras.Model(image, keras.layers.Dense(1)(image / 255.0)), out / "arithmetic")
 
 
+def odd(out: Path) -> None:
+    """Layers that cannot be converted, recurrent layers in every form, signatures of several kinds."""
+    kl = keras.layers
+    save = {
+        "lanczos": around(kl.Resizing(4, 4, interpolation="lanczos5", name="shrink")),
+        "bicubic": around(kl.Resizing(4, 4, interpolation="bicubic", name="shrink")),
+        "mel": around(kl.MelSpectrogram(fft_length=64, num_mel_bins=4, name="mel"), shape=(400,)),
+        "bins": around(kl.Discretization(bin_boundaries=[0.0, 0.5], name="bins", output_mode="one_hot"), shape=(1,)),
+        "wide": keras_models.build("unet:filters=48,size=16,depth=1"),
+    }
+    codes = keras.Input((3,), dtype="int64", name="codes")
+    for name, layer in (("hashing", kl.Hashing(7, name="hash")), ("lookup", kl.IntegerLookup(vocabulary=[1, 5]))):
+        save[name] = keras.Model(codes, kl.Dense(2)(kl.Flatten()(kl.Embedding(7, 2)(layer(codes)))))
+    word = keras.Input((1,), dtype="string", name="word")
+    save["word"] = keras.Model(word, kl.Embedding(4, 2)(kl.StringLookup(vocabulary=["a", "b"])(word)))
+    fixed = keras.Input(batch_shape=(1, 6, 5))
+    save["stateful"] = keras.Model(fixed, kl.LSTM(2, stateful=True, name="memory")(fixed))
+    signal = keras.Input((6, 5), name="signal")
+    sequence, hidden, carry = kl.LSTM(4, return_state=True, return_sequences=True, unroll=True)(signal)
+    decoded = kl.LSTM(4, go_backwards=True, recurrent_dropout=0.2)(sequence, initial_state=[hidden, carry])
+    both = kl.Bidirectional(kl.GRU(3, return_sequences=True, reset_after=False))(signal)
+    joined = [decoded, carry, kl.Flatten()(both), kl.GRU(2, use_bias=False)(signal), kl.SimpleRNN(2)(signal)]
+    save["recurrent"] = keras_models.randomize(keras.Model(signal, kl.Dense(2, name="score")(kl.Concatenate()(joined))))
+    save["masked"] = keras_models.randomize(keras.Model(signal, kl.LSTM(4, name="score")(kl.Masking()(signal))))
+    for name, model in save.items():
+        keras_models.save(model, out / f"{name}.keras")
+
+    class Several(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = tf.Variable([[2.0, 3.0]])
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.float32, name="x")])
+        def score(self, x: Any) -> Any:
+            return {"y": (x / 255.0 - 0.5) @ tf.transpose(self.scale)}
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="png")])
+        def decode(self, png: Any) -> Any:
+            return {"n": tf.strings.length(png)}
+
+    several = Several()
+    tf.saved_model.save(several, str(out / "several.saved"), {"score": several.score, "decode": several.decode})
+
+
 def mixed(out: Path) -> None:
     keras.config.set_dtype_policy("mixed_float16")
     attention = keras.layers.MultiHeadAttention(2, 4)
@@ -158,11 +204,24 @@ def mixed(out: Path) -> None:
     keras.config.set_dtype_policy("float32")
 
 
+def stateful_operations() -> set[str]:
+    from tensorflow.core.framework import op_def_pb2
+    from tensorflow.python.client import pywrap_tf_session
+
+    listed = op_def_pb2.OpList.FromString(
+        pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList())  # type: ignore[attr-defined]
+    )
+    return {operation.name for operation in listed.op if operation.is_stateful}
+
+
 def facts() -> dict[str, Any]:
     import keras.src.ops
     import tf2onnx
+    import tf_keras
     from keras.src.ops.operation import Operation
+    from tensorflow.python.framework import convert_to_constants
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+    from tensorflow.python.util import tf_export
     from tf2onnx import constants, tfonnx
     from tf2onnx.graph import Graph, Node
     from tf2onnx.handler import tf_op
@@ -181,6 +240,9 @@ def facts() -> dict[str, Any]:
         "remove_node": Graph.remove_node,
         "tf_op": tf_op.__init__,
         "freeze": convert_variables_to_constants_v2,
+        "inline": convert_to_constants._run_inline_graph_optimization,
+        "converter": convert_to_constants._FunctionConverterDataInEager.__init__,
+        "replace": convert_to_constants._replace_variables_by_constants,
     }
     return {
         "tf2onnx": tf2onnx.__version__,
@@ -189,6 +251,11 @@ def facts() -> dict[str, Any]:
         "parameters": {name: list(inspect.signature(function).parameters) for name, function in pins.items()},
         "erfc": "Erfc" in {op for versions in tf_op.get_opsets()[""] for op in versions},
         "ir": {str(opset): ir for opset, ir in constants.OPSET_TO_IR_VERSION.items()},
+        "keras2": sorted(
+            {n for m in (tf_keras.layers, tf_keras.initializers) for n, c in vars(m).items() if inspect.isclass(c)}
+        ),
+        "stateful": sorted(stateful_operations()),
+        "functions": sorted(tf_export._NAME_TO_SYMBOL_MAPPING),
         "catch_errors": constants.ENV_TF2ONNX_CATCH_ERRORS,
         "messages": inspect.getsource(tfonnx.tensorflow_onnx_mapping),
         "make_graph": inspect.getsource(Graph.make_graph),
@@ -201,6 +268,8 @@ def main(out: Path) -> None:
     unsafe(out)
     faulty(out)
     mixed(out)
+    odd(out)
+    make_keras2.write(out)
     (out / "facts.json").write_text(json.dumps(facts()))
 
 

@@ -25,6 +25,10 @@ def test_signatures(facts: dict[str, Any]) -> None:
     assert wanted <= set(facts["parameters"]["from_graph_def"])
     assert {"op_type", "inputs", "outputs", "name", "shapes", "dtypes"} <= set(facts["parameters"]["make_node"])
     assert {"func", "lower_control_flow"} <= set(facts["parameters"]["freeze"])
+    assert facts["parameters"]["inline"] == ["func", "lower_control_flow", "aggressive_inlining"]
+    assert facts["parameters"]["replace"] == ["converter_data"]
+    wanted = {"func", "lower_control_flow", "aggressive_inlining", "variable_names_denylist"}
+    assert wanted <= set(facts["parameters"]["converter"])
 
 
 def test_erfc_is_still_missing_in_tf2onnx(facts: dict[str, Any]) -> None:
@@ -53,4 +57,5 @@ def test_layer_of() -> None:
     assert layer_of("model_1/conv1/conv/Conv2D", layers) == "The layer 'conv1/conv' (Conv2D)"
     assert layer_of("model/shrink_2/resize/Op", layers) == "The layer 'shrink_2' (Resizing)"
     assert layer_of("model/shrink_2_1/resize/Op", layers) == "The layer 'shrink_2' (Resizing)"
-    assert layer_of("model/other/Op", layers) == "The node 'model/other/Op'"
+    assert layer_of("StatefulPartitionedCall/model/other/Op", layers) == "The part 'model/other' of the model"
+    assert layer_of("Op", layers) == "The node 'Op'"

@@ -121,6 +121,21 @@ def test_nearest_upsampling_leaves_no_transpose(models: Path, tmp_path: Path) ->
     assert max(errors.values()) <= PARITY
 
 
+def test_recurrent_layers_are_one_node_each(models: Path, tmp_path: Path) -> None:
+    """With states in and out, unrolled, backwards, bidirectional, with and without biases."""
+    converted, errors = parity(models / "recurrent.keras", tmp_path)
+    found = operations(converted)
+    assert (found.count("LSTM"), found.count("GRU"), found.count("RNN"), found.count("Loop")) == (2, 3, 1, 0)
+    assert max(errors.values()) <= PARITY
+
+
+def test_masked_recurrent_layer_stays_a_loop(models: Path, tmp_path: Path) -> None:
+    """A mask may skip any step; ONNX' LSTM can only end early."""
+    converted, errors = parity(models / "masked.keras", tmp_path)
+    assert operations(converted).count("Loop") == 1
+    assert max(errors.values()) <= PARITY
+
+
 def test_biases_survive(models: Path, tmp_path: Path) -> None:
     """With zero biases TensorFlow drops them, and the fixtures would hide what trained models meet."""
     with KerasModel(models / "seed_cnn.h5", tmp_path) as model:

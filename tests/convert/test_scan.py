@@ -123,6 +123,51 @@ def test_weights_only(models: Path) -> None:
         scan_model(models / "only.weights.h5")
 
 
+def test_checkpoints_and_parts_of_models(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "ckpt"
+    checkpoint.mkdir()
+    (checkpoint / "model.ckpt.index").write_bytes(b"x" * 10)
+    with pytest.raises(InputError, match=r"weights only.*load_weights.*model\.save"):
+        scan_model(checkpoint)
+    with pytest.raises(InputError, match="part of a checkpoint"):
+        scan_model(checkpoint / "model.ckpt.index")
+    (tmp_path / "architecture.json").write_text('{"class_name": "Sequential"}')
+    with pytest.raises(InputError, match="without weights"):
+        scan_model(tmp_path / "architecture.json")
+    (tmp_path / "saved/1").mkdir(parents=True)
+    (tmp_path / "saved/1/saved_model.pb").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"Give .*saved/1"):
+        scan_model(tmp_path / "saved")
+    with pytest.raises(InputError, match="give the directory"):
+        scan_model(tmp_path / "saved/1/saved_model.pb")
+
+
+@pytest.mark.parametrize("kind", ["link", "external", "virtual"])
+def test_weights_in_other_files_of_the_machine(models: Path, tmp_path: Path, kind: str) -> None:
+    path, secret = tmp_path / "model.h5", tmp_path / "secret.h5"
+    shutil.copy(models / "seed_cnn.h5", path)
+    with h5py.File(secret, "w") as file:
+        file["kernel"] = [0.0]
+    with h5py.File(path, "a") as file:
+        group = file["model_weights/probability"]
+        name = group.attrs["weight_names"][0]
+        name = name.decode() if isinstance(name, bytes) else name
+        del group[name]
+        if kind == "link":
+            group[name] = h5py.ExternalLink(str(secret), "kernel")
+        elif kind == "external":
+            group.create_dataset(name, (4,), "f4", external=[(str(secret), 0, 16)])
+        else:
+            layout = h5py.VirtualLayout((1,), "f8")
+            layout[:] = h5py.VirtualSource(str(secret), "kernel", (1,))
+            group.create_virtual_dataset(name, layout)
+    with pytest.raises(UnsafeModelError, match="from another file"):
+        scan_model(path)
+    whole = {"config.json": CONFIG, "model.weights.h5": path.read_bytes()}
+    with pytest.raises(UnsafeModelError, match="from another file"):
+        scan_model(archive(tmp_path / "model.keras", whole))
+
+
 NOT_MODELS: dict[str, bytes] = {
     "random.h5": bytes(range(1, 256)) * 20,
     "text.h5": b"this is not a model\n",
