@@ -16,7 +16,7 @@ from edgemed.base.toml import read_toml
 from scripts import make_schemas
 
 HASH = "0" * 64
-TENSOR = {"name": "x", "dtype": "float32", "shape": [1, None]}
+TENSOR = {"name": "x", "dtype": "float32", "shape": [None, 3]}
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "calibration-set": {
@@ -92,6 +92,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "source": {"file": "m.h5", "sha256": HASH, "format": "keras-h5", "versions": {}},
         "inputs": [{**TENSOR, "layout": "NCHW"}],
         "outputs": [{**TENSOR, "layout": "NC"}],
+        "batch": {"min": 1, "opt": 2, "max": 8},
         "precision": "int8",
         "recipe": {"path": "recipe.toml", "sha256": HASH, "assumed": False},
         "graphs": {

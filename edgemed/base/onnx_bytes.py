@@ -1,4 +1,4 @@
-"""Serialized ONNX models that must be whole: no tensor may be read from another file.
+"""Serialized ONNX models and the files they read: none, or exactly those that are known.
 
 ONNX lets a tensor name a file, which the loader opens relative to the model or, for a model in memory, to the working
 directory. The hashes of a bundle do not cover such a file. This walks the Protocol Buffers wire format by itself:
@@ -9,7 +9,7 @@ Field numbers: onnx.proto3 of ONNX 1.19. Wire format: Protocol Buffers, "Encodin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from edgemed.base.errors import IntegrityError
@@ -33,8 +33,12 @@ _REBUILD = "Build the bundle anew."
 Field = tuple[int, int, int, int]  # number, wire type, begin and end of the value
 
 
-def require_whole(model: bytes) -> None:
-    """Refuse a serialized model that reads tensors from other files, wherever in it they stand.
+def require_whole(model: bytes, beside: Collection[str] = ()) -> None:
+    """Refuse a serialized model that reads tensors from other files than those beside it, wherever they stand in it.
+
+    Args:
+        model: the bytes.
+        beside: names of files that it may read.
 
     Raises:
         IntegrityError: it does, or is no Protocol Buffers message.
@@ -43,13 +47,23 @@ def require_whole(model: bytes) -> None:
     while queue:
         message, begin, end = queue.pop()
         nested = _NESTED[message]
+        outside, places = False, []
         for number, wire, start, stop in _fields(model, begin, end):
             if wire == _LENGTH and number in nested:
                 queue.append((nested[number], start, stop))
-            elif message == _TENSOR and (
-                number == _EXTERNAL_DATA or (number == _DATA_LOCATION and _varint(model, start, stop)[0])
-            ):
-                raise IntegrityError("The graph reads tensors from a file that the bundle does not hold.", _REBUILD)
+            elif message == _TENSOR and number == _EXTERNAL_DATA and wire == _LENGTH:
+                outside = True
+                places += _location(model, start, stop)
+            elif message == _TENSOR and number in (_EXTERNAL_DATA, _DATA_LOCATION):
+                outside |= wire != _VARINT or bool(_varint(model, start, stop)[0])
+        if outside and (len(places) != 1 or places[0] not in beside):
+            raise IntegrityError("The graph reads tensors from a file that the bundle does not hold.", _REBUILD)
+
+
+def _location(model: bytes, begin: int, end: int) -> list[str]:
+    """The file that an entry of `external_data` names: none where its key is another; keys and values are strings."""
+    entry = {n: model[start:stop] for n, wire, start, stop in _fields(model, begin, end) if wire == _LENGTH}
+    return [entry.get(2, b"").decode("utf-8", "replace")] if entry.get(1) == b"location" else []
 
 
 def _fields(data: bytes, position: int, end: int) -> Iterator[Field]:

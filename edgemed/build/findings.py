@@ -259,7 +259,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     warnings = [] if quantized is not None else list(samples.warnings)
     if engine.refused:
-        warnings.append(f"TensorRT-RTX refused the graph: {engine.status}")
+        warnings.append(f"TensorRT-RTX: {engine.status}")
     measured = [("INT8", quantized.vs_float)] if quantized is not None else []
     measured += [("INT8 with FP16" if quantized else "FP16", typed.vs_float)] if typed is not None else []
     for what, output in ((what, output) for what, outputs in measured for output in outputs):

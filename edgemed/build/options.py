@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgemed.base.errors import UsageError
+from edgemed.bundle.manifest import BatchRange
 from edgemed.calibrate.dataset import MAX_IMAGES
 from edgemed.graph.scales import Method
 
@@ -15,6 +16,7 @@ Precision = Literal["int8", "fp16", "fp32"]
 DEFAULT_METHOD: Method = "entropy"
 MODEL_SUFFIXES = frozenset({".h5", ".hdf5", ".keras"})
 CALIBRATION_FOLDER = Path("calibration")
+_LARGEST_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class BuildOptions:
     method: Method = DEFAULT_METHOD
     max_images: int = MAX_IMAGES
     devices: tuple[str, ...] = ()
+    batch: BatchRange | None = None
+    signature: str | None = None
 
     def target(self, model: Path) -> Path:
         """Where the bundle goes: `--output`, else `./<stem>.edgemed`."""
@@ -54,6 +58,22 @@ def parse_inputs(texts: list[str]) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"--input {text} is not NAME=1x512x512x1.", "Give each input once, all sizes positive.")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
+
+
+def parse_batch(text: str) -> BatchRange:
+    """Parse `MIN:OPT:MAX` of --dynamic-batch.
+
+    Raises:
+        UsageError: not of that form, or not in that order.
+    """
+    parts = text.split(":")
+    if len(parts) == 3 and all(map(_is_size, parts)):
+        least, usual, greatest = map(int, parts)
+        if least <= usual <= greatest <= _LARGEST_BATCH:
+            return BatchRange(min=least, opt=usual, max=greatest)
+    raise UsageError(
+        f"--dynamic-batch {text} is not MIN:OPT:MAX.", f"Give three sizes in order, at most {_LARGEST_BATCH}: 1:4:8."
+    )
 
 
 def _is_size(text: str) -> bool:

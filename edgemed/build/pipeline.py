@@ -19,7 +19,7 @@ from edgemed.build.fidelity import PARITY_LIMIT, largest_differences, largest_va
 from edgemed.build.findings import now, report_of
 from edgemed.build.options import BuildOptions
 from edgemed.build.samples import LAYOUTS, Samples, find_calibration, prepare
-from edgemed.build.stages import AheadOfTime, CleanGraph, GraphBytes, Parity, Quantized
+from edgemed.build.stages import AheadOfTime, CleanGraph, Parity, Quantized
 from edgemed.build.timing import TimedProgress
 from edgemed.build.typed import Typed
 from edgemed.build.writer import BundleWriter, is_ours
@@ -41,6 +41,7 @@ from edgemed.bundle.manifest import (
 from edgemed.bundle.manifest import Golden as GoldenRef
 from edgemed.convert import Converted, ConvertOptions, KerasModel, scan_model
 from edgemed.device.profile import load_profile
+from edgemed.graph.store import GraphFile
 from edgemed.report.data import Report
 from edgemed.report.html import render
 from edgemed.runners.golden import MINIMUM, Golden
@@ -96,10 +97,10 @@ def build(model: Path, options: BuildOptions, progress: Progress) -> BuildResult
     timed = TimedProgress(progress)
     with os_errors_as_resource(), scratch_directory("edgemed-build") as folder:
         work = _run(model, options, folder, timed)
-    with timed.stage("bundle") as stage, staged_directory(target, replaceable=replaceable) as staging:
-        name = printable(target.name.removesuffix(SUFFIX))[:MAX_NAME]
-        digest, report = _write(name, options, work, timed, staging)
-        stage.note(f"{target}, {tree_bytes(staging) / 1e6:.1f} MB, sha256 {digest[:12]}…")
+        with timed.stage("bundle") as stage, staged_directory(target, replaceable=replaceable) as staging:
+            name = printable(target.name.removesuffix(SUFFIX))[:MAX_NAME]
+            digest, report = _write(name, options, work, timed, staging)
+            stage.note(f"{target}, {tree_bytes(staging) / 1e6:.1f} MB, sha256 {digest[:12]}…")
     return BuildResult(target, digest, report)
 
 
@@ -127,7 +128,12 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
     # before the slow part: most mistakes are made here
     scan_model(model, allow_code=options.allow_code is not None)
     calibration = find_calibration(options)
-    convert = ConvertOptions(input_shapes=options.input_shapes, allow_code=options.allow_code)
+    convert = ConvertOptions(
+        input_shapes=options.input_shapes,
+        allow_code=options.allow_code,
+        batch=None if options.batch is not None else 1,
+        signature=options.signature,
+    )
     with KerasModel(model, workdir, convert) as keras:
         converted = stages.convert(keras, progress)
         source = Source(
@@ -137,13 +143,13 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
             versions=converted.versions,
         )
         samples = prepare(options, calibration, converted.inputs, rescales_inside=converted.rescales_inside)
-        graph = stages.clean(converted, progress)
+        graph = stages.clean(converted, workdir / "graphs", options, progress)
         _check_opset(options, graph.graph.opset)
         parity = stages.check_parity(keras, graph, samples, progress)
     quantized = _quantize(options, samples, graph, parity, progress) if options.precision == "int8" else None
     half = _type(options, samples, graph, parity, quantized, progress)
-    name, onnx = (half.name, half.graph.onnx) if half is not None else ("float", graph.graph.onnx)
-    engine = stages.compile_plan(name, onnx, options, progress)
+    graphs = [made.graph for made in (half, quantized) if made is not None] or [graph.graph]
+    engine = stages.compile_plan(graphs, converted.inputs, options, progress)
     outputs = tuple(_output(spec_index, converted, samples) for spec_index in range(len(converted.outputs)))
     return _Work(source, tree_bytes(model), converted, samples, graph, parity, quantized, half, engine, outputs)
 
@@ -167,7 +173,7 @@ def _type(
 ) -> Typed | None:
     """The strongly typed graph of this build; FP32 needs none, as all of its types are FP32 already."""
     if quantized is not None:
-        return typed.int8_fp16(quantized, parity, samples, progress)
+        return typed.int8_fp16(graph, quantized, parity, samples, progress)
     return typed.fp16(graph, parity, samples, progress) if options.precision == "fp16" else None
 
 
@@ -239,6 +245,7 @@ def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgres
             for s in work.converted.inputs
         ),
         outputs=work.outputs,
+        batch=options.batch,
         precision=options.precision,
         recipe=RecipeRef(path=_RECIPE, sha256=recipe.sha256, assumed=work.samples.recipe.assumed),
         calibration=calibration,
@@ -252,16 +259,24 @@ def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgres
 
 
 def _write_graphs(writer: BundleWriter, work: _Work) -> dict[GraphName, GraphRef]:
-    graphs: dict[GraphName, GraphBytes] = {"float": work.graph.graph}
+    graphs: dict[GraphName, GraphFile] = {"float": work.graph.graph}
     if work.quantized is not None:
         graphs["int8"] = work.quantized.graph
     if work.typed is not None:
         graphs[work.typed.name] = work.typed.graph
     refs: dict[GraphName, GraphRef] = {}
-    for graph_name, graph in graphs.items():
-        path = f"graphs/{graph_name}.onnx"
-        entry = writer.add(path, graph.onnx)
-        refs[graph_name] = GraphRef(path=path, sha256=entry.sha256, opset=graph.opset, ir_version=graph.ir_version)
+    for name, graph in graphs.items():
+        paths = [f"graphs/{file.name}" for file in graph.files]
+        for path, file in zip(paths, graph.files, strict=True):
+            if path not in writer.files:  # graphs share weights
+                writer.take(path, file)
+        refs[name] = GraphRef(
+            path=paths[0],
+            sha256=writer.files[paths[0]].sha256,
+            opset=graph.opset,
+            ir_version=graph.ir_version,
+            data=tuple(paths[1:]),
+        )
     writer.add_json("costs.json", {"schema": "edgemed/costs/1", "layers": [vars(cost) for cost in work.graph.costs]})
     return refs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError, GateError, InputError, MissingSoftwareError
 from edgemed.base.progress import Progress, Stage
+from edgemed.base.runner import TensorSpec
 from edgemed.build.fidelity import compare, largest_differences, require_parity
 from edgemed.build.options import BuildOptions
 from edgemed.build.samples import Samples
-from edgemed.bundle.manifest import OutputFidelity
+from edgemed.bundle.manifest import BatchRange, OutputFidelity
 from edgemed.calibrate.observers import Histogram
 from edgemed.convert import Converted, KerasModel
 from edgemed.graph.scales import ScaleTable
@@ -27,28 +29,10 @@ if TYPE_CHECKING:
     from edgemed.engine.build import BuiltPlan
     from edgemed.graph.costs import LayerCost
     from edgemed.graph.passes import PassChange
+    from edgemed.graph.store import GraphFile
     from edgemed.quantize.placement import Placement
 
 Outputs = list[dict[str, NDArray[Any]]]
-
-
-@dataclass(frozen=True)
-class GraphBytes:
-    """A graph as it goes into the bundle."""
-
-    onnx: bytes
-    opset: int
-    ir_version: int
-
-    @staticmethod
-    def of(model: ir.Model) -> GraphBytes:
-        """Declare the lowest opset and IR version that carry `model`, and serialise it."""
-        from edgemed.graph.model import set_ir_version, to_bytes
-        from edgemed.graph.opset import lower_opset
-
-        set_ir_version(lower_opset(model))
-        assert model.ir_version is not None
-        return GraphBytes(to_bytes(model), model.opset_imports[""], model.ir_version)
 
 
 @dataclass(frozen=True)
@@ -56,10 +40,31 @@ class CleanGraph:
     """The float graph after all passes."""
 
     model: ir.Model
-    graph: GraphBytes
+    graph: GraphFile
     digest: str
     changes: tuple[PassChange, ...]
     costs: tuple[LayerCost, ...]
+    """Of one sample."""
+    batch: BatchRange | None = None
+
+    def at(self, batch: int) -> ir.Model:
+        """A copy to work on: of that batch, where the batch varies."""
+        from edgemed.graph.batch import pinned
+
+        return self.model.clone() if self.batch is None else pinned(self.model, batch)
+
+    @property
+    def usual(self) -> ir.Model:
+        """A copy to decide on: of the usual batch."""
+        return self.at(self.batch.opt if self.batch is not None else 1)
+
+    def write(self, model: ir.Model, name: str) -> tuple[ir.Model, GraphFile]:
+        """Write what became of such a copy beside the float graph; the batch varies again."""
+        from edgemed.graph.batch import released
+        from edgemed.graph.store import write_graph
+
+        free = model if self.batch is None else released(model, self.model)
+        return free, write_graph(free, self.graph.path.with_name(f"{name}.onnx"))
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Quantized:
-    """The Q/DQ graph, what its scales come from, and how far its outputs are from the others."""
+    """The Q/DQ graph (`model` is of the usual batch), what its scales come from, and how far off its outputs are."""
 
     model: ir.Model
-    graph: GraphBytes
+    graph: GraphFile
     histograms: dict[str, Histogram]
     table: ScaleTable
     placement: Placement
@@ -105,21 +110,25 @@ def convert(keras: KerasModel, progress: Progress) -> Converted:
     return converted
 
 
-def clean(converted: Converted, progress: Progress) -> CleanGraph:
-    """Graph passes, shapes, lint of the float graph."""
+def clean(converted: Converted, folder: Path, options: BuildOptions, progress: Progress) -> CleanGraph:
+    """Graph passes, shapes, lint of the float graph, which is written into `folder`."""
+    from edgemed.graph.batch import pinned
     from edgemed.graph.costs import costs
     from edgemed.graph.lint import require_clean
     from edgemed.graph.model import digest, load
+    from edgemed.graph.opset import lower_opset
     from edgemed.graph.passes import clean_graph
+    from edgemed.graph.store import write_graph
 
     with progress.stage("clean") as stage:
         result = clean_graph(load(converted.path))
-        graph = GraphBytes.of(result.model)
-        require_clean(result.model)
+        model = lower_opset(result.model)
+        graph = write_graph(model, folder / "float.onnx")
+        require_clean(model)
         before, after = result.changes[0].nodes_before, result.changes[-1].nodes_after
         stage.note(f"{before} → {after} nodes")
-        model = result.model
-        return CleanGraph(model, graph, digest(model), result.changes, costs(model))
+        cost = costs(model if options.batch is None else pinned(model, 1))
+        return CleanGraph(model, graph, digest(model), result.changes, cost, options.batch)
 
 
 def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progress: Progress) -> Parity:
@@ -131,12 +140,34 @@ def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progres
     with progress.stage("parity") as stage:
         reference = keras.reference(samples.judged)
         keras.close()  # frees the memory that TensorFlow holds before calibration needs it
-        outputs = run_all(graph.graph.onnx, samples.judged, "fp32")
+        outputs = run_all(graph.graph.path, samples.judged, "fp32")
         fidelity = compare(outputs, reference, "keras")
         require_parity(fidelity)
+        require_parity(batched(graph, samples, outputs))
         worst = max(output.relative_error for output in fidelity)
         stage.note(f"Keras vs ONNX {worst:.1e} of the output range on {len(samples.judged)} samples")
     return Parity(reference, outputs, fidelity)
+
+
+def batched(graph: CleanGraph, samples: Samples, outputs: Outputs) -> tuple[OutputFidelity, ...]:
+    """Error of samples that the float graph computes in one batch, the greatest, against each by itself.
+
+    Nothing where the batch does not vary.
+    """
+    if graph.batch is None:
+        return ()
+    picked = [i % len(samples.judged) for i in range(graph.batch.max)]
+    together = {name: np.concatenate([samples.judged[i][name] for i in picked]) for name in samples.judged[0]}
+    (found,) = run_all(graph.graph.path, [together], "fp32")
+    count = len(picked)
+    for name, array in found.items():
+        if array.shape[:1] != (count,):
+            raise GateError(
+                f"Output {name} does not follow the batch: {count} samples give the shape {array.shape}.",
+                "Build it without --dynamic-batch.",
+            )
+    single = [{name: array[row : row + 1] for name, array in found.items()} for row in range(count)]
+    return compare(single, [outputs[i] for i in picked], "float")
 
 
 def calibrate(
@@ -153,7 +184,7 @@ def calibrate(
     assert samples.calibration is not None
     with progress.stage("calibrate", len(samples.calibrating)) as stage:
         stream = _Watched(samples, stage)
-        histograms = collect(graph.model, stream, tensors=float_values(graph.model))
+        histograms = collect(graph.at(1), stream, tensors=float_values(graph.model))
         if stream.constant == len(samples.calibrating):
             raise InputError("All calibration images are constant.", "Give images of what the model is for.")
         table = scale_table(
@@ -191,11 +222,12 @@ def quantize(
         GateError: the lint found a fault in our own graph.
     """
     from edgemed.graph.model import infer_shapes
+    from edgemed.graph.opset import lower_opset
     from edgemed.quantize.insert import insert, share_scales
     from edgemed.quantize.placement import place
 
     with progress.stage("quantize") as stage:
-        copy = graph.model.clone()
+        copy = graph.usual
         placement = place(copy)
         if not placement.quantized_nodes:
             raise InputError(
@@ -203,9 +235,9 @@ def quantize(
                 "Build it with --fp16 or --fp32.",
             )
         shared = share_scales(table, placement)
-        model = infer_shapes(insert(copy, placement, shared))
-        written = GraphBytes.of(model)
+        model = lower_opset(infer_shapes(insert(copy, placement, shared)))
         require_own_rules(model)
+        _, written = graph.write(model, "int8")
         stage.note(
             f"{len(placement.quantized_nodes)} of {len(placement.layers)} layers, {share(graph, placement):.1%} of MACs"
         )
@@ -238,7 +270,7 @@ def verify(quantized: Quantized, parity: Parity, samples: Samples, progress: Pro
     from dataclasses import replace
 
     with progress.stage("verify") as stage:
-        outputs = run_all(quantized.graph.onnx, samples.judged, "int8")
+        outputs = run_all(quantized.graph.path, samples.judged, "int8")
         vs_float = compare(outputs, parity.float, "float")
         vs_keras = compare(outputs, parity.keras, "keras")
         worst = max(vs_float, key=lambda output: output.relative_error)
@@ -254,29 +286,40 @@ def _rounding(quantized: Quantized, outputs: Outputs, samples: Samples) -> dict[
         {name: a.astype(np.float16).astype(a.dtype) if a.dtype.kind == "f" else a for name, a in feeds.items()}
         for feeds in samples.judged
     ]
-    return largest_differences(run_all(quantized.graph.onnx, nudged, "int8"), outputs)
+    return largest_differences(run_all(quantized.graph.path, nudged, "int8"), outputs)
 
 
-def compile_plan(name: str, onnx: bytes, options: BuildOptions, progress: Progress) -> AheadOfTime:
-    """An ahead-of-time plan of the graph `name` by TensorRT-RTX where it is installed; a refusal is told, not fatal."""
+def compile_plan(
+    graphs: Sequence[GraphFile], inputs: Sequence[TensorSpec], options: BuildOptions, progress: Progress
+) -> AheadOfTime:
+    """An ahead-of-time plan by TensorRT-RTX where it is installed, of the first of `graphs` that it takes.
+
+    That it takes none is told, not fatal.
+    """
     from edgemed.engine.rtx import CAPABILITIES, compile_ahead
 
+    profiles = {} if options.batch is None else {spec.name: options.batch.shapes(spec.shape) for spec in inputs}
+    refusals: list[str] = []
     with progress.stage("engine") as stage:
-        try:
-            plan = compile_ahead(onnx, options.precision, stage)
-        except MissingSoftwareError:
-            status = "tensorrt_rtx is not installed: no plan compiled ahead of time"
-            stage.note(status)
-            return AheadOfTime(None, status)
-        except InputError as error:
-            stage.note(f"refused by TensorRT-RTX: {error.what}")
-            return AheadOfTime(None, error.what, refused=True)
-        targets = "+".join("SM" + capability.replace(".", "") for capability in CAPABILITIES)
-        stage.note(f"TensorRT-RTX {plan.version} for {targets}, {len(plan.plan) / 1e6:.1f} MB")
-        return AheadOfTime(plan, f"compiled ahead of time from {name}.onnx; not run here")
+        for graph in graphs:
+            try:
+                plan = compile_ahead(graph.path, options.precision, stage, profiles=profiles)
+            except MissingSoftwareError:
+                status = "tensorrt_rtx is not installed: no plan compiled ahead of time"
+                stage.note(status)
+                return AheadOfTime(None, status)
+            except InputError as error:
+                refusals.append(f"{graph.path.name} was refused: {error.what}")
+                continue
+            targets = "+".join("SM" + capability.replace(".", "") for capability in CAPABILITIES)
+            stage.note(f"TensorRT-RTX {plan.version} for {targets}, {len(plan.plan) / 1e6:.1f} MB")
+            how = f"compiled ahead of time from {graph.path.name}; not run here"
+            return AheadOfTime(plan, "; ".join([how, *refusals]), refused=bool(refusals))
+        stage.note(f"TensorRT-RTX: {'; '.join(refusals)}")
+        return AheadOfTime(None, "; ".join(refusals), refused=True)
 
 
-def run_all(onnx: bytes, samples: Sequence[Feeds], precision: str) -> Outputs:
+def run_all(onnx: Path | bytes, samples: Sequence[Feeds], precision: str) -> Outputs:
     """Outputs of a graph for each sample, on ONNX Runtime."""
     with OnnxRuntimeRunner(onnx, precision=precision) as runner:
         return [runner.infer(feeds) for feeds in samples]

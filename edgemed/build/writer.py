@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,20 @@ class BundleWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         entry = FileEntry(sha256=sha256_bytes(data), size=len(data))
+        self.files[relative] = entry
+        return entry
+
+    def take(self, relative: str, source: Path) -> FileEntry:
+        """Move a file into the bundle and remember its hash.
+
+        Raises:
+            ResourceError: disk full, and the like.
+        """
+        path = self._staging / relative
+        with os_errors_as_resource(path.name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(source, path)
+            entry = FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
         self.files[relative] = entry
         return entry
 

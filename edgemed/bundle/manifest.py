@@ -95,6 +95,29 @@ class GraphRef(_Strict):
     sha256: Digest
     opset: int
     ir_version: int
+    data: tuple[RelativePath, ...] = Field((), description="files that hold its large weights, beside it")
+
+
+class BatchRange(_Strict):
+    """Least, usual and greatest batch of a model whose batch varies."""
+
+    min: Annotated[int, Field(ge=1, le=1024)]
+    opt: Annotated[int, Field(ge=1, le=1024)]
+    max: Annotated[int, Field(ge=1, le=1024)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BatchRange:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"{self} is not ordered")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.min}:{self.opt}:{self.max}"
+
+    def shapes(self, shape: Shape) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Least, usual and greatest shape of an input of `shape`, whose first dimension varies."""
+        rest = tuple(d for d in shape[1:] if d is not None)
+        return (self.min, *rest), (self.opt, *rest), (self.max, *rest)
 
 
 class EngineRef(_Strict):
@@ -148,6 +171,7 @@ class Manifest(_Strict):
     source: Source
     inputs: Annotated[tuple[InputTensor, ...], Field(min_length=1)]
     outputs: Annotated[tuple[OutputTensor, ...], Field(min_length=1)]
+    batch: BatchRange | None = Field(None, description="range of the inputs' first dimension, where it varies")
     precision: Precision
     recipe: RecipeRef
     calibration: Calibration | None = None
@@ -165,3 +189,16 @@ class Manifest(_Strict):
         if missing := {"float", own} - self.graphs.keys():
             raise ValueError(f"graphs lack {min(missing)}")
         return self
+
+    @model_validator(mode="after")
+    def _batch_varies(self) -> Manifest:
+        """The only dimension of an input that may vary is a batch with a range."""
+        for tensor in self.inputs:
+            varying = [axis for axis, size in enumerate(tensor.shape) if size is None]
+            if varying != ([] if self.batch is None else [0]):
+                raise ValueError(f"input {tensor.name} varies in {varying or 'nothing'} with the batch {self.batch}")
+        return self
+
+    def profiles(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """Least, usual and greatest shape of each input that varies."""
+        return {} if self.batch is None else {t.name: self.batch.shapes(t.shape) for t in self.inputs}

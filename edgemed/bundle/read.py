@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from edgemed.base.errors import InputError, IntegrityError, from_os_error
 from edgemed.base.hashing import sha256_bytes, sha256_file
+from edgemed.base.onnx_bytes import require_whole
 from edgemed.bundle.manifest import (
     MANIFEST,
     MANIFEST_HASH,
@@ -72,6 +73,25 @@ class Bundle:
             have = ", ".join(self.manifest.graphs)
             raise InputError(f"{self.path.name} has no {name} graph.", f"It has: {have}.")
         return self.read(self.manifest.graphs[name].path)
+
+    def graph_source(self, name: GraphName) -> bytes | Path:
+        """One ONNX graph for a loader: its bytes, or its path where large weights lie in files beside it.
+
+        Those files are hashed again here; the graph may read no other.
+
+        Raises:
+            InputError: the bundle has no such graph.
+            IntegrityError: something was changed since the bundle was opened, or the graph reads other files.
+        """
+        data = self.graph(name)
+        ref = self.manifest.graphs[name]
+        require_whole(data, beside=[PurePosixPath(path).name for path in ref.data])
+        if not ref.data:
+            return data
+        for path in ref.data:
+            if sha256_file(self.file(path)) != self._entry(path).sha256:
+                raise IntegrityError(f"{path} was changed after the bundle was opened.", _REBUILD)
+        return self.file(ref.path)
 
     def _entry(self, relative: str) -> FileEntry:
         entry = self.manifest.files.get(relative)
@@ -174,6 +194,10 @@ def _check_references(manifest: Manifest) -> None:
         entry = manifest.files.get(ref.path)
         if entry is None or entry.sha256 != ref.sha256:
             raise IntegrityError(f"The manifest contradicts itself about {ref.path}.", _REBUILD)
+    for graph in manifest.graphs.values():
+        for path in graph.data:
+            if path not in manifest.files or PurePosixPath(path).parent != PurePosixPath(graph.path).parent:
+                raise IntegrityError(f"The manifest contradicts itself about {path}.", _REBUILD)
     if manifest.golden.path not in manifest.files:
         raise IntegrityError(f"The manifest does not list {manifest.golden.path}.", _REBUILD)
 

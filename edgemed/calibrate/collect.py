@@ -30,13 +30,13 @@ def collect(model: ir.Model, samples: Iterable[Feeds], *, tensors: list[str]) ->
         InputError: a tensor overflowed or became NaN on some sample, or there was no sample.
     """
     from edgemed.graph.instrument import instrument
-    from edgemed.graph.model import to_bytes
+    from edgemed.graph.store import runnable
     from edgemed.runners.ort import OnnxRuntimeRunner
 
     observed, probes = instrument(model, tensors, bins=BINS)
     histograms = {name: Histogram() for name in tensors}
     seen = 0
-    with OnnxRuntimeRunner(to_bytes(observed)) as runner:
+    with runnable(observed) as source, OnnxRuntimeRunner(source) as runner:
         wanted = {spec.name for spec in runner.specs.inputs}
         for feeds in samples:
             fetches = runner.infer({name: feeds[name] for name in wanted})

@@ -35,6 +35,13 @@ def build(
     input_: Annotated[
         list[str] | None, typer.Option("--input", help="Shape of an input with open sizes: NAME=1x512x512x1.")
     ] = None,
+    dynamic_batch: Annotated[
+        str | None,
+        typer.Option(metavar="MIN:OPT:MAX", help="Let the batch vary, e.g. 1:4:8; default 1.", show_default=False),
+    ] = None,
+    signature: Annotated[
+        str | None, typer.Option(help="Signature of a SavedModel; default serving_default.", show_default=False)
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Where the bundle goes; default ./MODEL.edgemed.", show_default=False)
     ] = None,
@@ -53,7 +60,7 @@ def build(
     if is_bundle(model):
         _build_engine(model, "fp16" if fp16 else "fp32" if fp32 else None, json=json)
         return
-    from edgemed.build.options import BuildOptions, parse_inputs
+    from edgemed.build.options import BuildOptions, parse_batch, parse_inputs
     from edgemed.build.pipeline import build as build_bundle
     from edgemed.report.text import summary, verdict
 
@@ -67,6 +74,8 @@ def build(
         allow_code=allow_code,
         method=method,
         devices=tuple(device or ()),
+        batch=parse_batch(dynamic_batch) if dynamic_batch is not None else None,
+        signature=signature,
     )
     result = build_bundle(model, options, ConsoleProgress())
     if json:

@@ -51,7 +51,7 @@ class Session:
         allow_code = Path(allow) if allow else None
         self._scan = scan_model(path, allow_code=allow_code is not None)
         given = {name: tuple(shape) for name, shape in request["input_shapes"].items()}
-        batch = int(request["batch"])
+        batch: int | None = request["batch"]
         if self._scan.format == "saved-model":
             self._loaded = load_saved_model(path, given, batch, request["signature"])
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from edgemed.base.errors import InputError, UnsafeModelError
-from edgemed.convert.known import KERAS_OPERATIONS
 from edgemed.convert.scan import Scan
 
 _MISSING = (
@@ -23,11 +22,6 @@ def explain(error: Exception, scan: Scan) -> InputError:
     """What the user reads when neither Keras loads a file; `error` is that of the Keras that should have."""
     text = str(error)
     name = next((match.group(1) for pattern in _MISSING if (match := pattern.search(text))), None)
-    if name in KERAS_OPERATIONS and not scan.keras2:
-        return InputError(
-            f"Keras cannot load the operation '{name}' from a .h5 file.",
-            "Save the model again with model.save('model.keras'), or put a layer (such as Rescaling) in its place.",
-        )
     if name is not None:
         library = "tf_keras, as Keras 2 wrote the model," if scan.keras2 else "Keras"
         return UnsafeModelError(

@@ -25,7 +25,7 @@ class Face:
     """Inputs as a list in the order of `inputs`; outputs in the order of `outputs`."""
 
 
-def face_of(model: Any, given: Mapping[str, tuple[int, ...]], batch: int) -> Face:
+def face_of(model: Any, given: Mapping[str, tuple[int, ...]], batch: int | None) -> Face:
     """The face of a loaded model, with all shapes fixed.
 
     Raises:
@@ -64,14 +64,15 @@ def _declared(tensor: Any) -> TensorSpec:
     return TensorSpec(tensor.name, fed_dtype(tensor.name, dtype), tuple(tensor.shape))
 
 
-def _subclassed(model: Any, given: Mapping[str, tuple[int, ...]], batch: int) -> Face:
+def _subclassed(model: Any, given: Mapping[str, tuple[int, ...]], batch: int | None) -> Face:
     import tensorflow as tf
 
     if not given:
         raise InputError(
             f"The model '{model.name}' is a subclass that declares no inputs.", "Give --input NAME=1xHxWxC."
         )
-    declared = [TensorSpec(name, "float32", shape) for name, shape in given.items()]
+    opened = {name: (None, *shape[1:]) if batch is None else shape for name, shape in given.items()}
+    declared = [TensorSpec(name, "float32", shape) for name, shape in opened.items()]
     specs = fix_shapes(declared, given, batch)
 
     def result_of(values: Sequence[Any]) -> Any:
@@ -80,7 +81,7 @@ def _subclassed(model: Any, given: Mapping[str, tuple[int, ...]], batch: int) ->
         return model({spec.name: value for spec, value in zip(specs, values, strict=True)}, training=False)
 
     try:
-        sample = result_of([tf.zeros(spec.shape, spec.dtype) for spec in specs])
+        sample = result_of([tf.zeros([d or 1 for d in spec.shape], spec.dtype) for spec in specs])
     except Exception as error:
         shown = ", ".join(map(str, specs))
         raise InputError(f"The model cannot take {shown}: {first_line(error)}.", "Correct --input.") from error

@@ -157,6 +157,45 @@ def _assigning(original: Any, resource: Callable[[Any], Any], part_bytes: int) -
 
 
 @contextmanager
+def operations_from_h5() -> Iterator[None]:
+    """While loading, find the operations that Keras 3 writes into `.h5` files and cannot read from them.
+
+    `x + 3` in a functional model is an `Add` there, without a module: Keras takes it for the layer of that name, or
+    for an unknown one. An operation's configuration is what its constructor takes; every layer's has `trainable`.
+    """
+    from keras.src.legacy.saving import saving_utils
+
+    original = saving_utils.model_from_config
+    operations = _keras_operations()
+
+    def from_config(config: Any, custom_objects: Any = None) -> Any:
+        inner = config.get("config") if isinstance(config, dict) else None
+        operation = (
+            operations.get(config["class_name"]) if isinstance(inner, dict) and "trainable" not in inner else None
+        )
+        return operation.from_config(inner) if operation is not None else original(config, custom_objects)
+
+    saving_utils.model_from_config = from_config
+    try:
+        yield
+    finally:
+        saving_utils.model_from_config = original
+
+
+def _keras_operations() -> dict[str, Any]:
+    """Classes behind `keras.ops`, by name."""
+    from keras.src.ops.operation import Operation
+
+    found, waiting = {}, [Operation]
+    while waiting:
+        for cls in waiting.pop().__subclasses__():
+            waiting.append(cls)
+            if cls.__module__.startswith("keras.src.ops."):
+                found[cls.__name__] = cls
+    return found
+
+
+@contextmanager
 def nearest_upsampling_as_resize() -> Iterator[None]:
     """While tracing, let a nearest `UpSampling2D` be one plain resize operation.
 

@@ -16,6 +16,7 @@ from edgemed.base.runner import TensorSpec
 from edgemed.convert import fixes, large, recurrent
 from edgemed.convert.load import Loaded
 from edgemed.convert.types import IR_VERSIONS, Activation, LayerInfo
+from edgemed.graph.batch import BATCH
 
 if TYPE_CHECKING:
     import onnx
@@ -37,6 +38,7 @@ def to_onnx(loaded: Loaded, opset: int, path: Path, external_above: int) -> tupl
     model.ir_version = IR_VERSIONS[opset]
     _drop_unused_opsets(model)
     _complete_outputs(model, frozen)
+    _name_batch(model, loaded)
     large.data_path(path).unlink(missing_ok=True)  # of an earlier conversion
     try:
         if frozen.variables:
@@ -215,7 +217,7 @@ def _check(model: onnx.ModelProto, path: Path, loaded: Loaded) -> None:
         bad = next((n for n in model.graph.node if f'"{n.op_type}"' in str(error) or n.op_type in str(error)), None)
         where = layer_of(bad.name, loaded.layers) if bad is not None else "A part of the model"
         raise InputError(f"{where} does not convert to valid ONNX.", "Replace that layer.") from error
-    inputs = [(v.name, tuple(d.dim_value for d in v.type.tensor_type.shape.dim)) for v in model.graph.input]
+    inputs = [(v.name, _dims(v)) for v in model.graph.input]
     wanted = [(spec.name, spec.shape) for spec in loaded.inputs]
     if inputs != wanted:
         raise InputError(f"The converted graph takes {inputs}, not {wanted}.", "Report it with --debug's output.")
@@ -242,12 +244,26 @@ def _complete_shape(value: Any, shape: tuple[int | None, ...]) -> None:
             dim.dim_value = size
 
 
+def _name_batch(model: onnx.ModelProto, loaded: Loaded) -> None:
+    """Call a batch that varies by one name in all inputs and outputs; tf2onnx numbers unknown dimensions."""
+    if not any(None in spec.shape for spec in loaded.inputs):
+        return
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) and not dims[0].HasField("dim_value"):
+            dims[0].dim_param = BATCH
+    del model.graph.value_info[:]  # they still carry the numbers
+
+
+def _dims(value: Any) -> tuple[int | None, ...]:
+    return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
+
+
 def _output_spec(value: Any) -> TensorSpec:
     import onnx
 
-    tensor = value.type.tensor_type
-    dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
-    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, dims)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+    return TensorSpec(value.name, dtype, _dims(value))
 
 
 _LOOK_THROUGH = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Cast"})

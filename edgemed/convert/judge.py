@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgemed.base.errors import InputError
-from edgemed.convert.known import CODE_CLASSES, KERAS2_CLASSES, KERAS_CLASSES, KERAS_OPERATIONS, TF_FUNCTIONS
+from edgemed.convert.known import (
+    CODE_CLASSES,
+    KERAS2_CLASSES,
+    KERAS_APPLICATION_CLASSES,
+    KERAS_CLASSES,
+    KERAS_OPERATIONS,
+    TF_FUNCTIONS,
+)
 from edgemed.convert.savedmodel import forbidden_operation
 
 _MAX_DEPTH = 200
@@ -22,6 +29,7 @@ _DATA_CLASSES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__byt
 _TYPE_SPECS = frozenset({"TensorSpec", "RaggedTensorSpec", "SparseTensorSpec"})
 _COMPOSITES = frozenset({"RaggedTensor", "SparseTensor", "sparse.SparseTensor"})
 _PROPERTIES = frozenset({"dense_shape", "flat_values", "indices", "row_splits", "to_tensor", "values", "with_values"})
+_KNOWN = (KERAS_CLASSES, KERAS2_CLASSES, KERAS_OPERATIONS, KERAS_APPLICATION_CLASSES)
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]{40,}")
 
 
@@ -92,7 +100,7 @@ def _judge_class(name: str, value: dict[str, Any]) -> str | None:
 
 
 def _is_known(name: object) -> bool:
-    return isinstance(name, str) and (name in KERAS_CLASSES or name in KERAS2_CLASSES or name in KERAS_OPERATIONS)
+    return isinstance(name, str) and any(name in listed for listed in _KNOWN)
 
 
 def _is_keras(module: object) -> bool:

@@ -90,6 +90,13 @@ KERAS_OPERATIONS = _words(
 )
 """Functions of `keras.ops` that stand in a functional model as nodes."""
 
+KERAS_APPLICATION_CLASSES = {
+    "CustomScaleLayer": "inception_resnet_v2",
+    "LayerScale": "convnext",
+    "StochasticDepth": "convnext",
+}
+"""Layers that `keras.applications` defines for itself, by the module of either Keras that holds them."""
+
 CODE_CLASSES = {
     "Lambda": "a Lambda layer with Python bytecode",
     "__lambda__": "a pickled Python function",

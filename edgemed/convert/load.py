@@ -18,6 +18,7 @@ from edgemed.base.runner import TensorSpec
 from edgemed.convert import fixes
 from edgemed.convert.explain import explain, first_line
 from edgemed.convert.face import Call, face_of, fed_dtype
+from edgemed.convert.known import KERAS_APPLICATION_CLASSES
 from edgemed.convert.savedmodel import keras_layers
 from edgemed.convert.scan import Scan
 from edgemed.convert.shapes import fix_shapes
@@ -62,7 +63,7 @@ def run_user_code(path: Path) -> dict[str, Any]:
 
 
 def load_keras(
-    path: Path, scan: Scan, given: Mapping[str, tuple[int, ...]], batch: int, allow_code: Path | None
+    path: Path, scan: Scan, given: Mapping[str, tuple[int, ...]], batch: int | None, allow_code: Path | None
 ) -> Loaded:
     """Load a `.h5` or `.keras` file for inference only (`compile=False`), with the Keras that wrote it or the other.
 
@@ -108,10 +109,24 @@ def _load_with(library: str, path: Path, scan: Scan, objects: dict[str, Any], sa
     if library == "tf_keras" and scan.format == "keras-h5":  # given a path, it reads each weight into three copies
         source = require("h5py", extra="build", purpose="read .h5 models").File(path, "r")
     try:
-        with source as opened, fixes.no_random_initializers(library), fixes.assigned_in_parts():
-            return keras.models.load_model(opened, custom_objects=objects, compile=False, safe_mode=safe_mode)
+        with (
+            source as opened,
+            fixes.no_random_initializers(library),
+            fixes.assigned_in_parts(),
+            fixes.operations_from_h5(),
+        ):
+            known = _application_classes(library) | objects
+            return keras.models.load_model(opened, custom_objects=known, compile=False, safe_mode=safe_mode)
     except MemoryError as error:
         raise ResourceError("Memory ran out while loading the model.", "Close programs or add swap.") from error
+
+
+def _application_classes(library: str) -> dict[str, Any]:
+    """Layers that Keras saves with its own applications but does not find again by itself."""
+    return {
+        name: getattr(importlib.import_module(f"{library}.src.applications.{module}"), name)
+        for name, module in KERAS_APPLICATION_CLASSES.items()
+    }
 
 
 def _tf_keras() -> Any:
@@ -125,7 +140,9 @@ def _tf_keras() -> Any:
         ) from error
 
 
-def load_saved_model(path: Path, given: Mapping[str, tuple[int, ...]], batch: int, signature: str | None) -> Loaded:
+def load_saved_model(
+    path: Path, given: Mapping[str, tuple[int, ...]], batch: int | None, signature: str | None
+) -> Loaded:
     """Load one signature of a SavedModel (its graph has been scanned before).
 
     Raises:

@@ -155,7 +155,7 @@ def _check_feed(feed: Mapping[str, NDArray[np.generic]], specs: tuple[TensorSpec
         raise InputError(f"The inputs given are {', '.join(sorted(feed))}.", f"The model takes: {wanted}.")
     for spec in specs:
         array = feed[spec.name]
-        if array.dtype.name != spec.dtype or array.shape != spec.shape:
+        if not spec.admits(array.dtype.name, array.shape):
             got = TensorSpec(spec.name, array.dtype.name, array.shape)
             raise InputError(f"The model takes {spec}, not {got}.", "Prepare the sample with a recipe that fits.")
 

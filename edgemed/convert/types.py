@@ -24,7 +24,8 @@ class ConvertOptions:
     """Full shapes by input name, batch included; needed where the model leaves a dimension open."""
     allow_code: Path | None = None
     """A Python file that the user trusts: run in the child only, to register custom objects."""
-    batch: int = 1
+    batch: int | None = 1
+    """Size of an open first dimension; None leaves it open."""
     opset: int = 17
     signature: str | None = None
     """Signature of a SavedModel; by default `serving_default`, or the only one."""

@@ -24,7 +24,7 @@ from edgemed.base.errors import (
 from edgemed.base.hashing import sha256_bytes
 from edgemed.base.progress import Stage
 from edgemed.base.store import staged_directory, write_atomic
-from edgemed.bundle.manifest import GraphRef
+from edgemed.bundle.manifest import GraphName, GraphRef
 from edgemed.bundle.read import Bundle
 from edgemed.device.here import Here, detect_here
 from edgemed.device.profile import supports_int8
@@ -80,7 +80,7 @@ def build_on_device(
     precision = precision or bundle.manifest.precision
     check_precision(here.compute_capability, precision, dla_core)
     bridge = load_bridge(_choose_flavour(here))
-    graphs: dict[str, GraphRef] = dict(bundle.manifest.graphs.items())
+    graphs = bundle.manifest.graphs
     name, strong = choose_graph(graphs, precision, bridge)
     ref = graphs[name]
     key = _key(bundle, bridge, here, precision, dla_core)
@@ -88,7 +88,9 @@ def build_on_device(
     if not rebuild and (kept := _kept(folder, key, ref)) is not None:
         stage.note(f"{folder.name} (kept)")
         return DeviceEngine(folder, kept, reused=True)
-    request = BuildRequest(bundle.read(ref.path), precision, strongly_typed=strong, dla_core=dla_core)
+    request = BuildRequest(
+        bundle.graph_source(name), precision, strong, profiles=bundle.manifest.profiles(), dla_core=dla_core
+    )
     built = build_plan(bridge, request, stage)
     record = _record(key, ref, built)
     _write(folder, built.plan, record)
@@ -114,7 +116,7 @@ def check_precision(compute_capability: str, precision: Precision, dla_core: int
         )
 
 
-def choose_graph(graphs: Collection[str], precision: Precision, bridge: Bridge) -> tuple[str, bool]:
+def choose_graph(graphs: Collection[str], precision: Precision, bridge: Bridge) -> tuple[GraphName, bool]:
     """Which of the bundle's graphs to build from, and whether its types are taken as they stand.
 
     A strongly typed build takes FP16 from the graph, so it wants one that is written in FP16 where it is not INT8.
@@ -127,7 +129,12 @@ def choose_graph(graphs: Collection[str], precision: Precision, bridge: Bridge) 
     Raises:
         InputError: the bundle has no graph that fits.
     """
-    typed, plain = {"fp32": ("float", "float"), "fp16": ("fp16", "float"), "int8": ("int8_fp16", "int8")}[precision]
+    choices: dict[Precision, tuple[GraphName, GraphName]] = {
+        "fp32": ("float", "float"),
+        "fp16": ("fp16", "float"),
+        "int8": ("int8_fp16", "int8"),
+    }
+    typed, plain = choices[precision]
     if bridge.strongly_typed and typed in graphs:
         return typed, True
     if plain in graphs and (bridge.allows_weak_typing or precision == "int8"):

@@ -54,7 +54,7 @@ def runner_of(bundle: Bundle, precision: RunPrecision | None = None) -> OnnxRunt
         have = ", ".join(precisions(bundle))
         raise InputError(f"{bundle.path.name} has no {precision} graph.", f"It has: {have}.")
     return OnnxRuntimeRunner(
-        bundle.graph(GRAPHS[precision]),
+        bundle.graph_source(GRAPHS[precision]),
         precision=precision,
         bundle_digest=bundle.digest,
         promised=specs_of(bundle),

@@ -33,6 +33,8 @@ LIMIT: Final = LARGEST / 4
 _EXACT_INTEGERS = 2048.0  # the integers up to here are FP16 numbers
 _WEIGHT_ERROR = 2.0**-10  # relative, root mean square: twice the worst of normal numbers, so some of it was flushed
 
+_BLOCK = 1 << 20
+
 _MOVING = frozenset(
     {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Resize", "Slice"}
     | {"SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"}
@@ -221,20 +223,14 @@ class Precision:
 
     def _fault(self, node: ir.Node, index: int, array: NDArray[np.generic]) -> str | None:
         """What FP16 would do to a constant, or None where it does no harm."""
-        numbers = np.asarray(to_half(node, index, array), dtype=np.float64)
-        exact = array.astype(np.float64)
-        if node.op_type == "Clip":
-            exact = np.clip(exact, -LARGEST, LARGEST)
-        finite = np.isfinite(exact)
-        if np.abs(exact[finite]).max(initial=0) > LARGEST:
-            return f"reaches {np.abs(exact[finite]).max():.3g}; FP16 ends at {LARGEST:.0f}"
-        error, exact = (numbers - exact)[finite & np.isfinite(numbers)], exact[finite]
+        found = _rounding_of(node, index, array)
+        if found.largest > LARGEST:
+            return f"reaches {found.largest:.3g}; FP16 ends at {LARGEST:.0f}"
         if node.op_type in _MULTIPLICATIVE and index not in _ADDITIVE.get(node.op_type, ()):
-            bound = _WEIGHT_ERROR * float(np.sqrt((exact**2).sum()))
-            harmful = float(np.sqrt((error**2).sum())) > bound
+            harmful = math.sqrt(found.noise) > _WEIGHT_ERROR * math.sqrt(found.signal)
         else:  # what is added need only be as exact as the sum
-            largest = self._seen.get(node.outputs[0].name or "", float(np.abs(exact).max(initial=0)))
-            harmful = float(np.abs(error).max(initial=0)) > HALF_ULP * max(largest, float(np.abs(exact).max(initial=0)))
+            largest = self._seen.get(node.outputs[0].name or "", found.largest)
+            harmful = found.largest_error > HALF_ULP * max(largest, found.largest)
         return "would lose precision: its values are below FP16's normal range" if harmful else None
 
     def _drop_idle_islands(self) -> None:
@@ -266,6 +262,32 @@ class Precision:
 def fp32_inputs(node: ir.Node) -> tuple[int, ...]:
     """Float inputs of a node that keep their type when the node becomes FP16."""
     return {"Resize": (1, 2), "BatchNormalization": (1, 2, 3, 4), "Cast": (0,)}.get(node.op_type, ())
+
+
+@dataclass
+class _Rounding:
+    """What FP16 does to the finite values of a constant: largest magnitude and error, sums of squares of both."""
+
+    largest: float = 0.0
+    largest_error: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
+
+
+def _rounding_of(node: ir.Node, index: int, array: NDArray[np.generic]) -> _Rounding:
+    found, flat = _Rounding(), array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):  # in double precision at once, a weight would take several times itself
+        part = flat[start : start + _BLOCK]
+        numbers, exact = to_half(node, index, part).astype(np.float64), part.astype(np.float64)
+        if node.op_type == "Clip":
+            exact = np.clip(exact, -LARGEST, LARGEST)
+        finite = np.isfinite(exact)
+        error, exact = (numbers - exact)[finite & np.isfinite(numbers)], exact[finite]
+        found.largest = max(found.largest, float(np.abs(exact).max(initial=0)))
+        found.largest_error = max(found.largest_error, float(np.abs(error).max(initial=0)))
+        found.signal += float(exact @ exact)
+        found.noise += float(error @ error)
+    return found
 
 
 def to_half(node: ir.Node, index: int, array: NDArray[np.generic]) -> NDArray[np.float16]:

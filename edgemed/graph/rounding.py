@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -24,17 +22,27 @@ def rounded(model: ir.Model) -> ir.Model:
     import onnx_ir as ir
 
     copy = model.clone()
-    for value in copy.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and tensor.dtype == ir.DataType.FLOAT16:
-            value.const_value = ir.tensor(tensor.numpy().astype(np.float32), name=value.name)
-            value.type = ir.TensorType(ir.DataType.FLOAT)  # the old type is shared with the original
-    for node in list(copy.graph):
+    nodes = list(copy.graph)
+    for value in list(copy.graph.initializers.values()):
+        if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT16:
+            _widen(copy.graph, value)  # by a Cast, which ONNX Runtime folds: a copy would be twice the weight
+    for node in nodes:
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT16:
                 _round(copy.graph, node, value)
     copy.graph.sort()
     return copy
+
+
+def _widen(graph: ir.Graph, value: ir.Value) -> None:
+    import onnx_ir as ir
+
+    readers = list(value.uses())
+    name, kind = f"{value.name}/as_fp32", ir.DataType.FLOAT
+    result = ir.Value(name=name, type=ir.TensorType(kind), shape=value.shape)
+    graph.append(ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(kind))], outputs=[result], name=name))
+    for user, index in readers:
+        user.replace_input_with(index, result)
 
 
 def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:

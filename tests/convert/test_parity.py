@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
 from edgemed.convert import Converted, ConvertOptions, KerasModel
 
@@ -169,10 +170,36 @@ def test_batch_and_open_dimensions(models: Path, tmp_path: Path) -> None:
     assert max(errors.values()) <= PARITY
 
 
-def test_arithmetic_on_the_input_counts_as_rescaling(models: Path, tmp_path: Path) -> None:
-    converted, errors = parity(models / "arithmetic.keras", tmp_path)
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])  # Keras itself cannot read an operation from its own .h5
+def test_arithmetic_on_the_input_counts_as_rescaling(models: Path, tmp_path: Path, suffix: str) -> None:
+    converted, errors = parity(models / f"arithmetic{suffix}", tmp_path)
     assert converted.rescales_inside
     assert max(errors.values()) <= PARITY
+
+
+@pytest.mark.parametrize("name", ["seed_cnn.h5", "unet_nearest.keras", "multi_io.saved", "recurrent.keras"])
+def test_batch_that_varies(models: Path, tmp_path: Path, name: str) -> None:
+    """Named alike at every input and output; three samples at once are what each gives by itself."""
+    with KerasModel(models / name, tmp_path, ConvertOptions(batch=None)) as model:
+        converted = model.convert()
+        assert {spec.shape[0] for spec in converted.inputs + converted.outputs} == {None}
+        three = [TensorSpec(s.name, s.dtype, (3, *s.shape[1:])) for s in converted.inputs]
+        rng = np.random.default_rng(0)
+        feeds = {s.name: rng.uniform(0, 1, s.shape).astype(s.dtype) for s in three}
+        (reference,) = model.reference([feeds])
+    graph = onnx.load_model(str(converted.path)).graph
+    assert {v.type.tensor_type.shape.dim[0].dim_param for v in (*graph.input, *graph.output)} == {"batch"}
+    session = onnxruntime.InferenceSession(str(converted.path), providers=["CPUExecutionProvider"])
+    for output, found in zip(converted.outputs, session.run(list(reference), feeds), strict=True):
+        assert np.abs(found - reference[output.name]).max() <= PARITY * np.abs(reference[output.name]).max()
+
+
+def test_fixed_batch_cannot_vary(models: Path, tmp_path: Path) -> None:
+    with (
+        KerasModel(models / "stateful.keras", tmp_path, ConvertOptions(batch=None)) as model,
+        pytest.raises(InputError, match=r"stateful|fixed batch"),
+    ):
+        model.convert()
 
 
 def test_format_is_known_by_content_not_by_name(models: Path, tmp_path: Path) -> None:

@@ -100,12 +100,6 @@ class TestMessages:
         assert converted.rescales_inside
         assert [spec.name for spec in converted.outputs] == ["y"]
 
-    def test_operation_in_h5(self, models: Path, tmp_path: Path) -> None:
-        error = fails(models / "arithmetic.h5", tmp_path)
-        assert type(error) is InputError
-        assert "TrueDivide" in str(error)
-        assert "allow-code" not in str(error)
-
     @pytest.mark.parametrize(
         ("shapes", "message"),
         [

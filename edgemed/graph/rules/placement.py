@@ -113,8 +113,16 @@ def residual(view: View) -> Iterator[Hit]:
         others = [v for v in add.inputs if v not in pairs]
         if len(pairs) == 2:
             yield Hit(add, "Both inputs are quantized; the branch that ends in a layer must not be.")
-        elif pairs and not made_by(others[0] if others else None, CONVOLUTIONS):
+        elif pairs and not _from_convolution(others[0] if others else None):
             yield Hit(add, "The input that is not quantized does not come from a convolution.")
+
+
+def _from_convolution(value: ir.Value | None) -> bool:
+    """Whether a convolution makes `value`; in a typed graph a Cast may follow it, where the sum needs FP32."""
+    maker = producer(value)
+    if maker is not None and maker.op_type == "Cast":
+        value = maker.inputs[0]
+    return made_by(value, CONVOLUTIONS)
 
 
 def _made(value: ir.Value | None) -> ir.Node:

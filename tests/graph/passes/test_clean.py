@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgemed.base.errors import InputError
 from edgemed.graph import model as graphs
 from edgemed.graph.lint import lint
+from edgemed.graph.model import weight_bytes
 from edgemed.graph.passes import clean_graph, slim, standard_passes
 from edgemed.graph.passes.base import PassError
 from tests.graph.onnx_models import assert_same_outputs, graph, node, ops, rand, random_feeds, run
@@ -110,10 +110,22 @@ def test_onnxslim_may_not_rename_the_interface(monkeypatch: pytest.MonkeyPatch) 
         clean_graph(_residual())
 
 
-def test_models_above_two_gib_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slim, "MAX_FILE_BYTES", 100)
-    with pytest.raises(InputError, match="exceed 2 GiB"):
-        clean_graph(_residual())
+def test_weights_of_large_models_stay_out_of_onnxslim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own pass folds BatchNorm then: the same graph, and the same answers."""
+    seen: list[int] = []
+    monkeypatch.setattr(slim, "EXTERNAL_ABOVE", 0)
+    monkeypatch.setattr(slim, "LARGE_TENSOR", 64)
+    original = slim.to_proto
+    monkeypatch.setattr(slim, "to_proto", lambda model: seen.append(weight_bytes(model)) or original(model))
+    model = _residual()
+    whole = weight_bytes(model)
+    feeds = random_feeds(model)
+    before = run(model, feeds)
+    after = clean_graph(model).model
+    assert len(seen) == 1
+    assert seen[0] < whole / 4
+    assert ops(after) == ops(clean_graph(_residual()).model)
+    assert_same_outputs(before, run(after, feeds), TOLERANCE)
 
 
 def test_onnxslim_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:

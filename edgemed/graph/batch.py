@@ -1,0 +1,55 @@
+"""Graphs whose batch varies: one dimension by one name, pinned to a number wherever sizes must be known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from edgemed.graph.model import infer_shapes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+BATCH: Final = "batch"
+"""Name of the first dimension of inputs and outputs where it varies."""
+
+
+def batch_varies(model: ir.Model) -> bool:
+    """Whether an input's first dimension is `BATCH`."""
+    return any(_first(value) == BATCH for value in model.graph.inputs)
+
+
+def pinned(model: ir.Model, batch: int) -> ir.Model:
+    """A copy whose inputs and outputs have that batch, with all shapes that follow; the nodes are the same.
+
+    Raises:
+        InputError: some shape contradicts it.
+    """
+    copy = model.clone()
+    return _with_first(copy, {v.name: batch for v in (*copy.graph.inputs, *copy.graph.outputs) if _first(v) == BATCH})
+
+
+def released(model: ir.Model, like: ir.Model) -> ir.Model:
+    """A copy in which the batch varies wherever it does in `like`, the graph that was pinned to make `model`."""
+    varying = {v.name for v in (*like.graph.inputs, *like.graph.outputs) if _first(v) == BATCH}
+    return _with_first(model.clone(), dict.fromkeys(varying, BATCH))
+
+
+def _with_first(model: ir.Model, first: dict[str | None, int | str]) -> ir.Model:
+    """Set the first dimension of inputs and outputs by name, and infer the rest anew, in place."""
+    import onnx_ir as ir
+
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.name in first and value.shape is not None:
+            value.shape = ir.Shape([first[value.name], *value.shape[1:]])
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    return infer_shapes(model)
+
+
+def _first(value: ir.Value) -> int | str | None:
+    if value.shape is None or not len(value.shape):
+        return None
+    dim = value.shape[0]
+    return dim if isinstance(dim, int) else dim.value
