@@ -1,4 +1,4 @@
-"""Model files, made once per session in one process; and one long-lived child for tests that may share it."""
+"""Model files, made once per session in one process; and one child for the tests that may share it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from edgemed.convert import process
+from tests.shared_child import SharedChild
 
 _MAKE = Path(__file__).with_name("make_models.py")
 
@@ -45,25 +46,14 @@ def touched(models: Path) -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-class _SharedChild(process._Child):
-    """A child that survives its KerasModel: importing TensorFlow once is enough for most tests."""
-
-    def kill(self) -> None:
-        if self.process.poll() is not None:
-            super().kill()
-
-    def end(self) -> None:
-        super().kill()
-
-
 @pytest.fixture(scope="session")
-def _one_child(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_SharedChild]:
-    child = _SharedChild(tmp_path_factory.mktemp("child"))
+def _one_child(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedChild]:
+    child = SharedChild(tmp_path_factory.mktemp("child"))
     yield child
     child.end()
 
 
 @pytest.fixture
-def shared_child(_one_child: _SharedChild, monkeypatch: pytest.MonkeyPatch) -> None:
+def shared_child(_one_child: SharedChild, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `KerasModel` use one real child process again and again."""
     monkeypatch.setattr(process, "_Child", lambda workdir: _one_child)
