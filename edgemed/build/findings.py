@@ -22,6 +22,7 @@ from edgemed.build.typed import Typed
 from edgemed.bundle.manifest import OutputFidelity, OutputTensor, Source
 from edgemed.calibrate.observers import Histogram, amax_of, noise_of
 from edgemed.convert import Converted, LayerInfo
+from edgemed.graph.layers import keras_layer, longest_first
 from edgemed.graph.model import weight_bytes
 from edgemed.graph.values import constant_array
 from edgemed.quantize.insert import weight_sqnr_db
@@ -135,7 +136,7 @@ def _fidelity(samples: Samples, parity: Parity, quantized: Quantized | None, typ
 
 
 def _fp16(typed: Typed, layers: Sequence[LayerInfo]) -> data.Fp16:
-    names = sorted((layer.name for layer in layers), key=len, reverse=True)
+    names = longest_first(layer.name for layer in layers)
     return data.Fp16(
         graph=typed.name,
         kept=tuple(
@@ -186,7 +187,7 @@ def _layers(
 ) -> Iterable[data.Layer]:
     macs = {cost.node: cost.macs for cost in graph.costs}
     total = sum(macs.values()) or 1
-    names = sorted((layer.name for layer in keras), key=len, reverse=True)
+    names = longest_first(layer.name for layer in keras)
     for layer in quantized.placement.layers:
         yield data.Layer(
             node=layer.node,
@@ -198,12 +199,6 @@ def _layers(
             mac_share=macs.get(layer.node, 0) / total,
             weight_sqnr_db=weight_sqnr_db(*weights[layer.node]) if layer.node in weights else None,
         )
-
-
-def keras_layer(node: str, names: Sequence[str]) -> str | None:
-    """The Keras layer a node came from: tf2onnx keeps the layer's name as a part of the node's."""
-    parts = node.replace(":", "/").split("/")
-    return next((name for name in names if name in parts), None)
 
 
 def _worst_tensors(quantized: Quantized) -> tuple[data.ActivationRange, ...]:
