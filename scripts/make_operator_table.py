@@ -35,23 +35,14 @@ Table = dict[str, Row]
 _CHANGED_IN_10_3: Table = {"Slice": ["FP32 FP16 BF16 INT32 INT64 BOOL", ""]}
 _CHANGED_IN_10_14: Table = {"Attention": None}
 DERIVED: dict[str, tuple[str, Table, str]] = {
-    "10.3": (
-        "10.1",
-        _CHANGED_IN_10_3,
-        "list of 10.1 with what docs/Changelog.md says of 10.2 and 10.3; 20 is also what the list said in February "
-        "2025, when 10.8 was out (NVIDIA/TensorRT issue 4336)",
-    ),
-    "10.13": (
-        "10.14",
-        _CHANGED_IN_10_14,
-        "list of 10.14 without what docs/Changelog.md says that 10.14 added; the maximum opset lies between those of "
-        "10.8 (20) and 10.14 (24)",
-    ),
+    # the list still said 20 in February 2025, when 10.8 was out (NVIDIA/TensorRT issue 4336)
+    "10.3": ("10.1", _CHANGED_IN_10_3, "with what docs/Changelog.md names for 10.2 and 10.3"),
+    "10.13": ("10.14", _CHANGED_IN_10_14, "without what docs/Changelog.md names for 10.14"),
 }
 """Releases whose list could not be had: (neighbour, rows that differ, how it was made)."""
 
 OPSET_KNOWN = {"10.13": 20}
-"""Where the neighbour's maximum opset may be too high: the highest that is sure."""
+"""Where the neighbour's maximum opset may be too high: the highest that is sure. It rose between 10.8 and 10.14."""
 
 _CONSTANT = "must be (?:an initializer|a constant tensor|a build-time constant|resolvable to a constant)"
 _RULES: list[tuple[str, str, str | None]] = [

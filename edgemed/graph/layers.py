@@ -1,23 +1,48 @@
-"""Which Keras layer a node of a graph came from."""
+"""Which Keras layer a node of a graph came from.
+
+tf2onnx keeps TensorFlow's scopes in the names of nodes, `model_1/conv2d_1_2/BiasAdd`. A layer has a scope of its name,
+but TensorFlow makes scopes unique: where a model is traced again, as Keras 3 does, each gets a number behind it. So the
+scope `conv2d_1` is the layer `conv2d_1`, or `conv2d` traced again. What the other scopes can only mean decides.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 
-__all__ = ["keras_layer", "longest_first"]
+__all__ = ["KerasLayers"]
+
+_NUMBER = re.compile(r"_\d+$")
 
 
-def keras_layer(node: str, names: Sequence[str]) -> str | None:
-    """The Keras layer a node came from: tf2onnx keeps the layer's name as a part of the node's.
+class KerasLayers:
+    """The layers of one model, looked up by the names of its nodes.
 
     Args:
-        node: name of the node.
-        names: names of the layers, as `longest_first` orders them.
+        names: of all Keras layers.
+        nodes: names of all nodes of the graph.
     """
-    parts = node.replace(":", "/").split("/")
-    return next((name for name in names if name in parts), None)
+
+    def __init__(self, names: Iterable[str], nodes: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        scopes = {scope: self._meanings(scope) for node in nodes for scope in _scopes(node)}
+        self._layers = {scope: found[0] for scope, found in scopes.items() if len(found) == 1}
+        sure = frozenset(self._layers.values())
+        numbered = any(layer != scope for scope, layer in self._layers.items())
+        for scope, found in scopes.items():
+            if len(found) > 1:
+                free = [layer for layer in found if layer not in sure] or found
+                self._layers[scope] = free[-1] if numbered else free[0]
+
+    def of(self, node: str | None) -> str | None:
+        """The layer of a node, the innermost where layers are nested; None where it is not known."""
+        scopes = reversed(_scopes(node or ""))
+        return next((self._layers[scope] for scope in scopes if scope in self._layers), None)
+
+    def _meanings(self, scope: str) -> list[str]:
+        """The layers that a scope may stand for: of its very name, and of its name without the number."""
+        return [name for name in dict.fromkeys((scope, _NUMBER.sub("", scope))) if name in self._names]
 
 
-def longest_first(names: Iterable[str]) -> list[str]:
-    """Names in the order in which `keras_layer` looks for them."""
-    return sorted(names, key=len, reverse=True)
+def _scopes(node: str) -> list[str]:
+    return node.replace(":", "/").split("/")

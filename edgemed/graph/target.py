@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from edgemed.graph.layers import keras_layer, longest_first
+from edgemed.graph.layers import KerasLayers
 from edgemed.graph.lint import Finding
 from edgemed.graph.opset import needed_opsets
 from edgemed.graph.rules.base import Severity
@@ -64,7 +64,7 @@ def lint_target(
         InputError: no table is known for this TensorRT.
     """
     parser = parser_of(tensorrt, opset=opset)
-    names = longest_first(layers)
+    known = KerasLayers(layers, (node.name or "" for node in model.graph.all_nodes()))
     breaches = [*_opset(model, parser), *_operators(model, parser), *_typing(model, parser), *_dynamic(model)]
     findings = [
         Finding(
@@ -72,7 +72,7 @@ def lint_target(
             None if breach.node is None else breach.node.name,
             breach.message,
             breach.severity,
-            None if breach.node is None else keras_layer(breach.node.name or "", names),
+            None if breach.node is None else known.of(breach.node.name),
             breach.remedy,
         )
         for breach in breaches
