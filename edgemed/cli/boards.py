@@ -47,17 +47,13 @@ def check_boards(
         load_profile(device)  # a name that is wrong is told before minutes are spent on the model
     subject = _subject(path, "fp32" if fp32 else "fp16" if fp16 else None, inputs, allow_code)
     verdicts = [judge(device, subject) for device in devices]
-    refused = [verdict.device for verdict in verdicts if not verdict.takes]
+    takes = all(verdict.takes for verdict in verdicts)
     if json:
-        print_json(
-            {"path": str(path), "precision": subject.precision, "takes": not refused, "boards": _plain(verdicts)}
-        )
+        boards = [asdict(verdict) for verdict in verdicts]
+        print_json({"path": str(path), "precision": subject.precision, "takes": takes, "boards": boards})
     else:
-        for verdict in verdicts:
-            _print(verdict)
-        if any(verdict.unverified for verdict in verdicts):
-            say(f"{_MARK} rests on a secondary or unconfirmed source (edgemed devices --json).")
-    if refused:
+        _print_all(verdicts)
+    if not takes:
         raise typer.Exit(GateError.exit_code)
 
 
@@ -79,8 +75,11 @@ def _subject(path: Path, precision: Precision | None, inputs: list[str], allow_c
     return target.of_keras(path, options, ConsoleProgress())
 
 
-def _plain(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
-    return [asdict(verdict) for verdict in verdicts]
+def _print_all(verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        _print(verdict)
+    if any(verdict.unverified for verdict in verdicts):
+        say(f"{_MARK} rests on a secondary or unconfirmed source (edgemed devices --json).")
 
 
 def _print(verdict: Verdict) -> None:

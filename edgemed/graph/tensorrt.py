@@ -66,7 +66,7 @@ class Parser:
     @property
     def source(self) -> str:
         """Where the row comes from, in words."""
-        return f"onnx-tensorrt docs/operators.md of {self.listed} @{self.commit[:7]}"
+        return f"onnx-tensorrt operators.md of {self.listed} @{self.commit[:7]}"
 
 
 def parser_of(tensorrt: str, *, opset: int | None = None) -> Parser:

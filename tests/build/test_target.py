@@ -18,16 +18,17 @@ KERAS = """
 import sys, keras
 from keras import layers as L
 x = keras.Input((16, 16, 3), batch_size=1, name="image")
-y = L.Conv2D(16, 3, padding="same", name="first")(x)
-y = L.LayerNormalization(name="norm_two")(y)
-y = L.GlobalAveragePooling2D(name="pool")(y)
-keras.Model(x, L.Dense(2, activation="softmax", name="answer")(y)).save(sys.argv[1])
+kind = keras.Input((1,), batch_size=1, dtype="int32", name="kind")
+y = L.GlobalAveragePooling2D(name="pool")(L.Conv2D(16, 3, name="first")(x))
+z = L.CategoryEncoding(4, output_mode="one_hot", name="encoded")(kind)
+y = L.Concatenate(name="both")([y, z])
+keras.Model([x, kind], L.Dense(2, activation="softmax", name="answer")(y)).save(sys.argv[1])
 """
 
 
 @pytest.fixture(scope="module")
 def folder(models: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`seed.h5`, `norm.keras` with a layer that TensorRT 8.2 cannot do, images, and `seed.edgemed` for two boards."""
+    """`seed.h5`, `kind.keras` with a layer that TensorRT 8.2 cannot do, images, and `seed.edgemed` for two boards."""
     import os
     import subprocess
     import sys
@@ -37,7 +38,7 @@ def folder(models: Path, images: Path, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(images, folder / "calibration")
     environment = {**os.environ, "KERAS_HOME": str(folder / ".keras")}
     subprocess.run(
-        [sys.executable, "-c", KERAS, str(folder / "norm.keras")], check=True, capture_output=True, env=environment
+        [sys.executable, "-c", KERAS, str(folder / "kind.keras")], check=True, capture_output=True, env=environment
     )
     boards = ["--device", "xavier-nx@5.1.3", "--device", "orin-nano-8gb@6.2"]
     done = edgemed("build", "seed.h5", "--int8", *boards, cwd=folder)
@@ -165,26 +166,26 @@ def test_json_is_one_document_with_the_same_facts(folder):
 
 def test_a_keras_model_is_judged_before_it_is_built(folder):
     boards = ["--device", "xavier-nx@4.6.1", "--device", "xavier-nx@5.1.3"]
-    done = edgemed("inspect", "norm.keras", *boards, "--json", cwd=folder)
+    done = edgemed("inspect", "kind.keras", *boards, "--json", cwd=folder)
     assert done.returncode == 1, done.stderr
     old, new = json.loads(done.stdout)["boards"]
-    assert [(f["severity"], f["layer"]) for f in old["findings"]] == [("error", "norm_two")]
-    assert "TensorRT 8.2.1 has no Reciprocal." in old["findings"][0]["message"]
+    assert [(f["severity"], f["layer"]) for f in old["findings"]] == [("error", "encoded")]
+    assert "TensorRT 8.2.1 has no OneHot." in old["findings"][0]["message"]
     assert "8.5" in old["findings"][0]["remedy"]
     assert new["takes"] is True
     assert new["graph"] == "int8"
-    assert "norm.edgemed/graphs/int8.onnx" in new["commands"][0]["line"]
-    assert not (folder / "norm.edgemed").exists()
+    assert "kind.edgemed/graphs/int8.onnx" in new["commands"][0]["line"]
+    assert not (folder / "kind.edgemed").exists()
 
 
-def test_a_build_for_a_board_that_refuses_stops_and_names_the_layer(folder):
-    done = edgemed("build", "norm.keras", "--device", "xavier-nx@4.6.1", cwd=folder)
+def test_a_build_for_a_board_that_refuses_stops_and_names_the_layer(folder, tmp_path):
+    done = edgemed("build", folder / "kind.keras", "--fp32", "--device", "xavier-nx@4.6.1", cwd=tmp_path)
     assert done.returncode == 2
-    assert "xavier-nx@4.6.1 will refuse layer 'norm_two'" in done.stderr
-    assert "TensorRT 8.2.1 has no Reciprocal" in done.stderr
+    assert "xavier-nx@4.6.1 will refuse layer 'encoded'" in done.stderr
+    assert "TensorRT 8.2.1 has no OneHot" in done.stderr
     assert "what to do: Replace the layer" in done.stderr
     assert "✓ parity" not in done.stderr
-    assert not (folder / "norm.edgemed").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_onnx_file_is_judged_too(folder):

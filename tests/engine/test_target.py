@@ -30,7 +30,9 @@ def plain() -> ir.Model:
 
 def odd() -> ir.Model:
     """A graph with an operator that came with TensorRT 8.5."""
-    return infer_shapes(graph([node("Reciprocal", "x", "m/norm_1/y")], {"x": (1, 4)}, {"m/norm_1/y": None}, opset=13))
+    return infer_shapes(
+        graph([node("Mod", "x x", "m/norm_1/y", fmod=1)], {"x": (1, 4)}, {"m/norm_1/y": None}, opset=13)
+    )
 
 
 def subject(model=plain, precision="int8", names=INT8_BUNDLE, **how) -> Subject:

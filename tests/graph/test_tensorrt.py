@@ -55,6 +55,7 @@ def test_a_neighbours_list_is_told_from_its_own(tensorrt, own):
         ("RMSNormalization", "10.16"),
         ("Swish", "11.1"),
         ("Conv", "8.0"),
+        ("Reciprocal", "8.0"),  # the lists of 8.0 and 8.2 say no, their importers say yes; LayerNormalization needs it
         ("QuantizeLinear", "8.0"),
         ("QLinearConv", None),
         ("DynamicQuantizeLinear", None),
