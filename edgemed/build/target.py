@@ -80,9 +80,7 @@ def of_keras(model: Path, options: BuildOptions, progress: Progress) -> Subject:
         with KerasModel(model, folder, convert) as keras:
             converted = stages.convert(keras, progress)
         graph = stages.clean(converted, progress)
-        from edgemed.graph.model import to_proto
-
-        to_proto(graph.model)  # weights that still lie in the folder are read before it goes
+        _read_weights(graph.model)
     layers = [layer.name for layer in converted.layers]
     return _unbuilt(str(options.target(model)), options, graph.model, layers, converted.inputs)
 
@@ -133,6 +131,13 @@ def _unbuilt(
         written: (f"graphs/{written}.onnx", lambda: model) for written in _WRITES[options.precision]
     }
     return Subject(name=name, precision=options.precision, graphs=graphs, inputs=tuple(inputs), layers=layers)
+
+
+def _read_weights(model: ir.Model) -> None:
+    """Read weights that lie in files of their own, before their folder goes."""
+    import onnx_ir as ir
+
+    ir.external_data.load_to_model(model)
 
 
 def _opener(path: Path) -> Callable[[], ir.Model]:
