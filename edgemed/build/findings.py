@@ -22,6 +22,7 @@ from edgemed.build.typed import Typed
 from edgemed.bundle.manifest import OutputFidelity, OutputTensor, Source
 from edgemed.calibrate.observers import Histogram, amax_of, noise_of
 from edgemed.convert import Converted, LayerInfo
+from edgemed.graph.layers import KerasLayers
 from edgemed.graph.model import weight_bytes
 from edgemed.graph.values import constant_array
 from edgemed.quantize.insert import weight_sqnr_db
@@ -73,7 +74,7 @@ def report_of(
         ),
         fidelity=_fidelity(samples, parity, quantized, typed),
         int8=_int8(graph, quantized, converted.layers) if quantized is not None else None,
-        fp16=_fp16(typed, converted.layers) if typed is not None else None,
+        fp16=_fp16(typed, _known_layers(graph, converted.layers)) if typed is not None else None,
         sizes=sizes,
         engines=_engines(engine, options),
         stages=tuple(data.Stage(name=s.name, seconds=s.seconds, note=s.note) for s in stages),
@@ -95,6 +96,7 @@ def _model(name: str, source: Source, converted: Converted, outputs: Sequence[Ou
         format=source.format,
         versions=source.versions,
         parameters=converted.parameters,
+        keras_layers=tuple(layer.name for layer in converted.layers),
         inputs=tuple(data.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in converted.inputs),
         outputs=tuple(
             data.Tensor(name=o.name, dtype=o.dtype, shape=o.shape, task=o.task, activation=o.activation)
@@ -134,14 +136,15 @@ def _fidelity(samples: Samples, parity: Parity, quantized: Quantized | None, typ
     )
 
 
-def _fp16(typed: Typed, layers: Sequence[LayerInfo]) -> data.Fp16:
-    names = sorted((layer.name for layer in layers), key=len, reverse=True)
+def _known_layers(graph: CleanGraph, layers: Sequence[LayerInfo]) -> KerasLayers:
+    return KerasLayers((layer.name for layer in layers), (node.name or "" for node in graph.model.graph.all_nodes()))
+
+
+def _fp16(typed: Typed, layers: KerasLayers) -> data.Fp16:
     return data.Fp16(
         graph=typed.name,
         kept=tuple(
-            data.KeptFloat(
-                node=k.node, op=k.op, keras_layer=keras_layer(k.node, names), reason=k.reason, tensor=k.tensor
-            )
+            data.KeptFloat(node=k.node, op=k.op, keras_layer=layers.of(k.node), reason=k.reason, tensor=k.tensor)
             for k in typed.kept
         ),
     )
@@ -186,24 +189,18 @@ def _layers(
 ) -> Iterable[data.Layer]:
     macs = {cost.node: cost.macs for cost in graph.costs}
     total = sum(macs.values()) or 1
-    names = sorted((layer.name for layer in keras), key=len, reverse=True)
+    known = _known_layers(graph, keras)
     for layer in quantized.placement.layers:
         yield data.Layer(
             node=layer.node,
             op=layer.op,
-            keras_layer=keras_layer(layer.node, names),
+            keras_layer=known.of(layer.node),
             quantized=layer.quantized,
             reason=layer.reason,
             macs=macs.get(layer.node, 0),
             mac_share=macs.get(layer.node, 0) / total,
             weight_sqnr_db=weight_sqnr_db(*weights[layer.node]) if layer.node in weights else None,
         )
-
-
-def keras_layer(node: str, names: Sequence[str]) -> str | None:
-    """The Keras layer a node came from: tf2onnx keeps the layer's name as a part of the node's."""
-    parts = node.replace(":", "/").split("/")
-    return next((name for name in names if name in parts), None)
 
 
 def _worst_tensors(quantized: Quantized) -> tuple[data.ActivationRange, ...]:

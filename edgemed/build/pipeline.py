@@ -15,11 +15,13 @@ from edgemed.base.runner import TensorSpec
 from edgemed.base.store import check_target, scratch_directory, staged_directory
 from edgemed.base.text import printable
 from edgemed.build import stages, typed
+from edgemed.build.caches import calibration_caches
 from edgemed.build.fidelity import PARITY_LIMIT, largest_differences, largest_values
 from edgemed.build.findings import now, report_of
 from edgemed.build.options import BuildOptions
 from edgemed.build.samples import LAYOUTS, Samples, find_calibration, prepare
 from edgemed.build.stages import AheadOfTime, CleanGraph, Parity, Quantized
+from edgemed.build.target import require_boards
 from edgemed.build.timing import TimedProgress
 from edgemed.build.typed import Typed
 from edgemed.build.writer import BundleWriter, is_ours
@@ -114,16 +116,6 @@ def _check_devices(options: BuildOptions) -> None:
             )
 
 
-def _check_opset(options: BuildOptions, opset: int) -> None:
-    for name in options.devices:
-        _, row = load_profile(name)
-        if row is not None and row.opset < opset:
-            raise InputError(
-                f"The graph needs ONNX opset {opset}; TensorRT {row.tensorrt} of {name} reads {row.opset}.",
-                "Choose a newer JetPack, or replace the layers that need it (LayerNormalization, most often).",
-            )
-
-
 def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgress) -> _Work:
     # before the slow part: most mistakes are made here
     scan_model(model, allow_code=options.allow_code is not None)
@@ -144,7 +136,7 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
         )
         samples = prepare(options, calibration, converted.inputs, rescales_inside=converted.rescales_inside)
         graph = stages.clean(converted, workdir / "graphs", options, progress)
-        _check_opset(options, graph.graph.opset)
+        require_boards(options, graph.model, (layer.name for layer in converted.layers), converted.inputs)
         parity = stages.check_parity(keras, graph, samples, progress)
     quantized = _quantize(options, samples, graph, parity, progress) if options.precision == "int8" else None
     half = _type(options, samples, graph, parity, quantized, progress)
@@ -213,7 +205,7 @@ def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgres
     writer = BundleWriter(staging)
     recipe = writer.add(_RECIPE, work.samples.recipe_text.encode())
     graphs = _write_graphs(writer, work)
-    calibration = _write_calibration(writer, work)
+    calibration = _write_calibration(writer, options, work)
     golden = _write_golden(writer, work)
     engines = _write_engines(writer, work.engine)
     sizes = {work.source.file: work.source_bytes} | {file: entry.size for file, entry in writer.files.items()}
@@ -277,15 +269,19 @@ def _write_graphs(writer: BundleWriter, work: _Work) -> dict[GraphName, GraphRef
             ir_version=graph.ir_version,
             data=tuple(paths[1:]),
         )
+    if work.quantized is not None:
+        refs["plain"] = refs["float"]  # pairs were put in, and nothing else was changed
     writer.add_json("costs.json", {"schema": "edgemed/costs/1", "layers": [vars(cost) for cost in work.graph.costs]})
     return refs
 
 
-def _write_calibration(writer: BundleWriter, work: _Work) -> Calibration | None:
+def _write_calibration(writer: BundleWriter, options: BuildOptions, work: _Work) -> Calibration | None:
     if work.quantized is None or work.samples.calibration is None:
         return None
     writer.add_json("scales.json", work.quantized.table)
     writer.add_json("calibration.json", work.samples.calibration)
+    for path, cache in calibration_caches(work.quantized.table, options.devices).items():
+        writer.add(path, cache)
     return Calibration(
         method=work.quantized.table.method,
         digest=work.samples.calibration.digest,

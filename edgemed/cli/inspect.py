@@ -1,4 +1,4 @@
-"""`edgemed inspect`: what a bundle is, after every byte of it was checked."""
+"""`edgemed inspect`: what a bundle is, after every byte of it was checked; with `--device`, what a board says to it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgemed.base.errors import UsageError
 from edgemed.base.text import printable
 from edgemed.cli.console import print_json, show
 
@@ -19,11 +20,33 @@ Row = tuple[str, str]
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="NAME.edgemed; with --device also a Keras model or an .onnx file.")
+    ],
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print the manifest as one JSON document.")] = False,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Say what this board will take and refuse, NAME\\[@JETPACK]; see `edgemed devices`."),
+    ] = None,
+    fp32: Annotated[bool, typer.Option("--fp32", help="With --device: check floating point, not INT8.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="With --device: check FP16, not INT8.")] = False,
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", help="Shape of an input with open sizes: NAME=1x512x512x1.")
+    ] = None,
+    allow_code: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.py", help="Trusted code that defines custom layers; also permits Lambda layers."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show what BUNDLE was made from, what it takes and gives, and how exact it is."""
+    """Show what a bundle was made from, what it takes and gives, and how exact it is; or what a board will refuse."""
+    if device:
+        from edgemed.cli.boards import check_boards
+
+        check_boards(path, device, fp32=fp32, fp16=fp16, inputs=input_ or [], allow_code=allow_code, json=json)
+        return
+    if fp32 or fp16 or input_ or allow_code:
+        raise UsageError("--fp32, --fp16, --input and --allow-code belong to --device.", "Name a board: --device NAME")
     from edgemed.bundle.read import open_bundle
 
     bundle = open_bundle(path)

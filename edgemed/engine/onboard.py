@@ -30,6 +30,7 @@ from edgemed.device.here import Here, detect_here
 from edgemed.device.profile import supports_int8
 from edgemed.engine.bridge import Bridge, Flavour, installed_flavours, load_bridge
 from edgemed.engine.build import BuildRequest, BuiltPlan, Precision, build_plan
+from edgemed.engine.eras import Typing
 from edgemed.engine.record import PLAN, RECORD, SCHEMA, EngineKey, EngineRecord, Tensor, read_engine
 
 
@@ -116,7 +117,7 @@ def check_precision(compute_capability: str, precision: Precision, dla_core: int
         )
 
 
-def choose_graph(graphs: Collection[str], precision: Precision, bridge: Bridge) -> tuple[GraphName, bool]:
+def choose_graph(graphs: Collection[str], precision: Precision, typing: Typing) -> tuple[GraphName, bool]:
     """Which of the bundle's graphs to build from, and whether its types are taken as they stand.
 
     A strongly typed build takes FP16 from the graph, so it wants one that is written in FP16 where it is not INT8.
@@ -135,12 +136,12 @@ def choose_graph(graphs: Collection[str], precision: Precision, bridge: Bridge) 
         "int8": ("int8_fp16", "int8"),
     }
     typed, plain = choices[precision]
-    if bridge.strongly_typed and typed in graphs:
+    if typing.strongly_typed and typed in graphs:
         return typed, True
-    if plain in graphs and (bridge.allows_weak_typing or precision == "int8"):
-        return plain, not bridge.allows_weak_typing
+    if plain in graphs and (typing.allows_weak_typing or precision == "int8"):
+        return plain, not typing.allows_weak_typing
     raise InputError(
-        f"The bundle has no graph for {precision} on {bridge.flavour} {bridge.version}.",
+        f"The bundle has no graph for {precision} on {typing.flavour} {typing.version}.",
         f"It has {', '.join(graphs)}: ask for another precision, or build the bundle anew.",
     )
 

@@ -22,12 +22,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One breach of a rule; `node` is the node's name, or None where the whole graph is meant."""
+    """One breach of a rule; `node` is the node's name, or None where the whole graph is meant.
+
+    `layer` is the Keras layer it came from, where that is known; `remedy` says what to change.
+    """
 
     rule: str
     node: str | None
     message: str
     severity: Severity
+    layer: str | None = None
+    remedy: str = ""
 
     def __str__(self) -> str:
         where = f" at '{self.node}'" if self.node else ""

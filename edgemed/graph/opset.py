@@ -56,11 +56,15 @@ _AXES_TO_INPUT = frozenset(
 
 def lowest_opset(model: ir.Model) -> int:
     """Lowest opset, at least `FLOOR`, under which every node of `model` means what it means now."""
-    nodes = [node for graph in model.graphs() for node in graph]
     current = model.opset_imports[""]
-    return min(
-        current, max((_needed(node, current) for node in nodes if node.domain in ("", "ai.onnx")), default=FLOOR)
-    )
+    return min(current, max(needed_opsets(model).values(), default=FLOOR))
+
+
+def needed_opsets(model: ir.Model) -> dict[ir.Node, int]:
+    """The lowest opset, at least `FLOOR`, under which each ONNX node of `model` means what it means now."""
+    current = model.opset_imports[""]
+    nodes = [node for graph in model.graphs() for node in graph]
+    return {node: _needed(node, current) for node in nodes if node.domain in ("", "ai.onnx")}
 
 
 def lower_opset(model: ir.Model) -> ir.Model:

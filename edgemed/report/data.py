@@ -41,6 +41,7 @@ class Model(_Strict):
     format: str
     versions: dict[str, str] = {}
     parameters: Count | None = None
+    keras_layers: Annotated[tuple[str, ...], Field(description="all layers by name, in calling order")] = ()
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
 

@@ -14,6 +14,7 @@ from edgemed.base.errors import InputError
 from edgemed.base.resources import shipped
 from edgemed.base.toml import read_toml
 from edgemed.device.profile import DeviceProfile, load_profile, read_profile, shipped_profiles, supports_int8
+from edgemed.graph.tensorrt import parser_of
 
 PROFILES = shipped_profiles()
 EACH = pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.id)
@@ -87,6 +88,25 @@ def test_a_jetpack_brings_the_same_software_everywhere() -> None:
             for release in row.jetpack:
                 facts[release].add((row.l4t, row.python, row.cuda, row.cudnn, row.tensorrt, row.opset, row.bundled))
     assert not {release for release, found in facts.items() if len(found) > 1}
+
+
+JETSONS = [profile for profile in PROFILES if profile.kind == "jetson"]
+
+
+@pytest.mark.parametrize("profile", JETSONS, ids=lambda profile: profile.id)
+def test_every_module_has_software_with_its_source(profile: DeviceProfile) -> None:
+    assert profile.board_ids or profile.id == "thor-t4000"
+    assert profile.software
+    assert all(row.source for row in profile.software)
+    assert profile.source
+
+
+@pytest.mark.parametrize("profile", JETSONS, ids=lambda profile: profile.id)
+def test_the_highest_opset_is_that_of_the_operator_table(profile: DeviceProfile) -> None:
+    for row in profile.software:
+        parser = parser_of(row.tensorrt)
+        assert row.opset == parser.opset, row.jetpack
+        assert row.is_verified("opset") == (parser.opset == parser.opset_possible), row.jetpack
 
 
 def test_a_soc_has_one_compute_capability() -> None:

@@ -107,8 +107,8 @@ def main(out):
         feeds = [rng.uniform(0, high, (1, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
         answers = model(feeds if len(feeds) > 1 else feeds[0], training=False)
         answers = answers if isinstance(answers, (list, tuple)) else [answers]
-        arrays = {"input/" + t.name.partition(":")[0]: feed for t, feed in zip(model.inputs, feeds)}
-        arrays.update({"output/%d" % i: answer.numpy() for i, answer in enumerate(answers)})
+        arrays = {"input/" + t.name.partition(":")[0]: feed for t, feed in zip(model.inputs, feeds)}  # noqa: B905 - Python 3.8
+        arrays.update({f"output/{i}": answer.numpy() for i, answer in enumerate(answers)})
         np.savez(str(folder / (build.__name__ + ".npz")), **arrays)
         for suffix in formats:
             target = folder / (build.__name__ + suffix)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edgemed.graph.rules.base import Hit, View, rule
 from edgemed.graph.values import attribute_str
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 _INTEGER_OPERATORS = frozenset(
     {
@@ -36,15 +40,20 @@ def operator(view: View) -> Iterator[Hit]:
 @rule("resize-mode", "TensorRT's parser refuses these modes of Resize (parsed with TensorRT-RTX 1.7).")
 def resize_mode(view: View) -> Iterator[Hit]:
     for node in view.nodes:
-        if node.op_type != "Resize" or node.domain:
-            continue
-        mode = attribute_str(node, "coordinate_transformation_mode", "half_pixel")
-        nearest = attribute_str(node, "mode", "nearest") == "nearest"
-        rounding = attribute_str(node, "nearest_mode", "round_prefer_floor")
-        if mode not in _MODES:
-            yield Hit(node, f"The coordinate mode {mode} is not supported.")
-        elif nearest and mode == "tf_half_pixel_for_nn" and rounding != "round_prefer_floor":
-            yield Hit(node, f"The coordinate mode {mode} is not supported with {rounding}.")
+        if node.op_type == "Resize" and not node.domain and (breach := resize_breach(node)) is not None:
+            yield Hit(node, breach)
+
+
+def resize_breach(node: ir.Node) -> str | None:
+    """What TensorRT's parser refuses of a Resize's coordinates, or None."""
+    mode = attribute_str(node, "coordinate_transformation_mode", "half_pixel")
+    nearest = attribute_str(node, "mode", "nearest") == "nearest"
+    rounding = attribute_str(node, "nearest_mode", "round_prefer_floor")
+    if mode not in _MODES:
+        return f"The coordinate mode {mode} is not supported."
+    if nearest and mode == "tf_half_pixel_for_nn" and rounding != "round_prefer_floor":
+        return f"The coordinate mode {mode} is not supported with {rounding}."
+    return None
 
 
 @rule("opset-target", "Every TensorRT has a highest opset that its parser reads.")
