@@ -9,6 +9,7 @@ PYTAG   := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:
 PINS    := constraints/$(PYTAG).txt
 STAMP   := $(VENV)/.installed-$(PYTAG)
 KERAS2  := tf-keras==2.21.0
+WILD    := .wild
 FETCH   := tests/engine/fetch_bindings.py
 # tensorrt and gpu are left out: their sdists build only where NVIDIA's own software is
 EXTRAS  := build imaging serve rtx scale dev
@@ -17,7 +18,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models matrix wild constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -67,6 +68,13 @@ example-chest: $(STAMP)  ## the same on chest X-rays: make example-chest DATA=/p
 
 bench-models: $(STAMP)  ## full-size builds: parity, INT8 error, sizes, times
 	$(BIN)/python -m benchmarks.models
+
+matrix: $(STAMP)  ## every model of the matrix at full size; writes the tables of docs/models.md
+	$(BIN)/python -m benchmarks.matrix
+
+wild: $(STAMP)  ## files that TensorFlow 2.4 and 2.15 write themselves (wants python3.8 and python3.11)
+	$(BIN)/python -m tests.wild.fetch $(WILD)
+	EDGEMED_WILD=$(WILD) $(BIN)/python -m pytest tests/wild -m slow -q
 
 schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python -m scripts.make_schemas

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgemed.base.errors import InputError
 from edgemed.graph.model import infer_shapes
-from edgemed.graph.values import attribute_int, attribute_str, constant_values, static_shape
+from edgemed.graph.values import attribute_int, attribute_str, constant_array, constant_values, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_MOST_ROUNDS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class LayerCost:
 def costs(model: ir.Model) -> tuple[LayerCost, ...]:
     """Count the cost of every node of the top-level graph, in graph order.
 
-    Nodes that only handle constants are left out. Bodies of Loop, If and Scan count as 0 MACs: how often they run is
-    not known from the graph.
+    Nodes that only handle constants are left out. A Loop of a known number of rounds counts what is known of its body
+    (a recurrent layer with a mask, a ConvLSTM), which is a lower bound; If, Scan and other Loops count as 0 MACs.
 
     Args:
         model: a graph of static shapes; they are inferred here.
@@ -76,7 +78,20 @@ def _macs(node: ir.Node) -> int:
     if node.op_type == "Gemm":
         left = _shape(node, node.inputs[0])
         return _size(node, node.outputs[0]) * left[0 if attribute_int(node, "transA", 0) else 1]
+    if node.op_type == "Loop":
+        return _loop_macs(node)
     return _recurrent_macs(node) if node.op_type in _GATES else 0
+
+
+def _loop_macs(node: ir.Node) -> int:
+    rounds = None if node.inputs[0] is None else constant_array(node.inputs[0])
+    if rounds is None or rounds.size != 1 or not 0 < int(rounds.item()) <= _MOST_ROUNDS:
+        return 0  # tf2onnx writes the largest integer where a condition ends the loop
+    total = 0
+    for inner in node.attributes["body"].as_graph():
+        with suppress(InputError):  # shapes inside a body are not all known
+            total += _macs(inner)
+    return int(rounds.item()) * total
 
 
 def _recurrent_macs(node: ir.Node) -> int:

@@ -124,3 +124,29 @@ def test_no_bytes_raise_anything_else(data: bytes, cut: int) -> None:
     for damaged in (data, whole[:cut] + data, whole[cut:]):
         with contextlib.suppress(IntegrityError):
             require_whole(damaged)
+
+
+def test_files_beside_the_graph_may_be_read() -> None:
+    data = model(initializer=[inner(), external("weights.bin")]).SerializeToString()
+    require_whole(data, beside=["weights.bin"])
+    for beside in ([], ["other.bin"], ["weights"]):
+        with pytest.raises(IntegrityError):
+            require_whole(data, beside=beside)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/weights.bin", "./weights.bin", "weights.bin/", ""])
+def test_other_words_for_the_same_file_are_refused(location: str) -> None:
+    data = model(initializer=[external(location)]).SerializeToString()
+    with pytest.raises(IntegrityError):
+        require_whole(data, beside=["weights.bin"])
+
+
+def test_a_tensor_names_one_file_only() -> None:
+    """Readers differ in which of two entries they take."""
+    tensor = external("weights.bin")
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    with pytest.raises(IntegrityError):
+        require_whole(model(initializer=[tensor]).SerializeToString(), beside=["weights.bin"])
+    nameless = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
+    with pytest.raises(IntegrityError):
+        require_whole(model(initializer=[nameless]).SerializeToString(), beside=["weights.bin"])

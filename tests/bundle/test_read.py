@@ -6,16 +6,29 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.hashing import sha256_bytes
 from edgemed.build.writer import BundleWriter, json_bytes
-from edgemed.bundle.manifest import Fidelity, Golden, GraphRef, InputTensor, Manifest, OutputTensor, RecipeRef, Source
+from edgemed.bundle.manifest import (
+    BatchRange,
+    Fidelity,
+    Golden,
+    GraphRef,
+    InputTensor,
+    Manifest,
+    OutputTensor,
+    RecipeRef,
+    Source,
+)
 from edgemed.bundle.read import enclosing_bundle, is_bundle, open_bundle
 
 FILES = {
@@ -26,11 +39,11 @@ FILES = {
 }
 
 
-def write(folder: Path, **changes: object) -> Path:
+def write(folder: Path, files: Mapping[str, bytes] = FILES, **changes: object) -> Path:
     """A small bundle; its graphs are not real, its hashes are."""
     folder.mkdir()
     writer = BundleWriter(folder)
-    entries = {name: writer.add(name, data) for name, data in FILES.items()}
+    entries = {name: writer.add(name, data) for name, data in files.items()}
     fields: dict[str, object] = {
         "schema_": "edgemed/bundle/1",
         "name": "small",
@@ -267,3 +280,52 @@ def test_what_is_no_bundle_is_bad_input(tmp_path: Path):
         open_bundle(tmp_path / "none.edgemed")
     with pytest.raises(InputError, match="not a bundle"):
         open_bundle(tmp_path)
+
+
+def with_data(folder: Path, location: str = "float.onnx.data", **changes: object) -> Path:
+    """A bundle whose graph keeps a weight in a file beside it."""
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    proto = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [tensor])).SerializeToString()
+    files = {**FILES, "graphs/float.onnx": proto, "graphs/float.onnx.data": b"12345678"}
+    ref = {"path": "graphs/float.onnx", "sha256": sha256_bytes(proto), "opset": 17, "ir_version": 8}
+    graphs = {"float": GraphRef(**{**ref, "data": ("graphs/float.onnx.data",), **changes})}  # type: ignore[arg-type]
+    return write(folder, files, graphs=graphs)
+
+
+def test_large_weights_lie_in_a_listed_file(tmp_path: Path):
+    opened = open_bundle(with_data(tmp_path / "m.edgemed"))
+    assert opened.graph_source("float") == tmp_path / "m.edgemed" / "graphs" / "float.onnx"
+    (tmp_path / "m.edgemed" / "graphs" / "float.onnx.data").write_bytes(b"87654321")
+    with pytest.raises(IntegrityError, match=r"float\.onnx\.data was changed"):
+        opened.graph_source("float")
+
+
+@pytest.mark.parametrize("location", ["golden.npz", "../golden.npz", "/etc/hostname", "other.data"])
+def test_a_graph_reads_no_other_file(tmp_path: Path, location: str):
+    opened = open_bundle(with_data(tmp_path / "m.edgemed", location))
+    with pytest.raises(IntegrityError, match="a file that the bundle does not hold"):
+        opened.graph_source("float")
+
+
+@pytest.mark.parametrize("data", [("graphs/missing.data",), ("golden.npz",)])
+def test_data_of_a_graph_is_listed_and_lies_beside_it(tmp_path: Path, data: tuple[str, ...]):
+    folder = with_data(tmp_path / "m.edgemed", data=data)
+    with pytest.raises(IntegrityError, match="contradicts itself"):
+        open_bundle(folder)
+
+
+def test_a_whole_graph_is_given_as_bytes(tmp_path: Path):
+    proto = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])).SerializeToString()
+    graphs = {"float": GraphRef(path="graphs/float.onnx", sha256=sha256_bytes(proto), opset=17, ir_version=8)}
+    folder = write(tmp_path / "m.edgemed", {**FILES, "graphs/float.onnx": proto}, graphs=graphs)
+    assert open_bundle(folder).graph_source("float") == proto
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch"), [((None, 2), None), ((1, 2), BatchRange(min=1, opt=2, max=4)), ((1, None), None)]
+)
+def test_only_a_batch_with_a_range_varies(tmp_path: Path, shape: tuple[int | None, ...], batch: BatchRange | None):
+    inputs = (InputTensor(name="x", dtype="float32", shape=shape, layout="NC"),)
+    with pytest.raises(ValidationError, match="varies in"):
+        write(tmp_path / "m.edgemed", inputs=inputs, batch=batch)

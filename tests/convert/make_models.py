@@ -6,6 +6,7 @@ signatures of the private functions of tf2onnx that edgemed leans on.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
@@ -218,6 +219,8 @@ def facts() -> dict[str, Any]:
     import keras.src.ops
     import tf2onnx
     import tf_keras
+    from keras.src.legacy.saving import saving_utils
+    from keras.src.models import functional
     from keras.src.ops.operation import Operation
     from tensorflow.python.framework import convert_to_constants
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -225,6 +228,8 @@ def facts() -> dict[str, Any]:
     from tf2onnx import constants, tfonnx
     from tf2onnx.graph import Graph, Node
     from tf2onnx.handler import tf_op
+
+    from edgemed.convert.known import KERAS_APPLICATION_CLASSES
 
     def below(cls: type) -> set[type]:
         return {s for direct in cls.__subclasses__() for s in {direct} | below(direct)}
@@ -256,6 +261,14 @@ def facts() -> dict[str, Any]:
         ),
         "stateful": sorted(stateful_operations()),
         "functions": sorted(tf_export._NAME_TO_SYMBOL_MAPPING),
+        "model_from_config": list(inspect.signature(saving_utils.model_from_config).parameters),
+        "functional": inspect.getsource(functional.functional_from_config),
+        "applications": [
+            n
+            for n, module in KERAS_APPLICATION_CLASSES.items()
+            for library in ("keras", "tf_keras")
+            if hasattr(importlib.import_module(f"{library}.src.applications.{module}"), n)
+        ],
         "catch_errors": constants.ENV_TF2ONNX_CATCH_ERRORS,
         "messages": inspect.getsource(tfonnx.tensorflow_onnx_mapping),
         "make_graph": inspect.getsource(Graph.make_graph),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgemed.convert.freeze import layer_of
+from edgemed.convert.known import KERAS_APPLICATION_CLASSES
 from edgemed.convert.types import IR_VERSIONS, LayerInfo
 
 PARAMETERS = {
@@ -45,6 +46,15 @@ def test_initializers_come_from_attributes_not_from_the_protobuf(facts: dict[str
     """What makes it right to leave constants out of `update_proto`."""
     assert "op.get_value_attr(external_tensor_storage)" in facts["make_graph"]
     assert facts["catch_errors"] == "TF2ONNX_CATCH_ERRORS"
+
+
+def test_operations_of_h5_pass_the_function_that_is_replaced(facts: dict[str, Any]) -> None:
+    assert facts["model_from_config"] == ["config", "custom_objects"]
+    assert "saving_utils.model_from_config(" in facts["functional"]
+
+
+def test_layers_of_the_applications_are_where_they_are_looked_for(facts: dict[str, Any]) -> None:
+    assert sorted(facts["applications"]) == sorted([*KERAS_APPLICATION_CLASSES] * 2)
 
 
 def test_ir_versions_agree(facts: dict[str, Any]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edgemed.base.errors import InputError
 from edgemed.graph.costs import LayerCost, costs
 from tests.graph.onnx_models import FLOAT, graph, node, rand
+
+BOOL, INT64 = TensorProto.BOOL, TensorProto.INT64
 
 
 def test_conv_relu() -> None:
@@ -72,6 +75,22 @@ def test_recurrent_layers(op: str, gates: int, direction: str) -> None:
     cost = costs(graph(nodes, {"x": (10, 1, 6)}, {"y": (10, n, 1, 8)}, weights))[0]
     assert cost.macs == n * gates * 1120
     assert cost.weight_bytes == n * gates * 8 * 14 * 4
+
+
+@pytest.mark.parametrize(("rounds", "macs"), [(5, 5 * 2 * 3 * 4), (2**40, 0)])
+def test_a_loop_counts_its_body_once_per_round(rounds: int, macs: int) -> None:
+    """tf2onnx writes a huge number where only a condition ends the loop."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["s", "w"], ["t"]), helper.make_node("Identity", ["c"], ["d"])],
+        "body",
+        [value("i", INT64, []), value("c", BOOL, []), value("s", FLOAT, [2, 3])],
+        [value("d", BOOL, []), value("t", FLOAT, [2, 4])],
+    )
+    weights = {"w": rand(3, 4), "n": np.int64(rounds), "on": np.array(True)}
+    loop = helper.make_node("Loop", ["n", "on", "x"], ["y"], name="y", body=body)
+    (cost,) = costs(graph([loop], {"x": (2, 3)}, {"y": (2, 4)}, weights))
+    assert cost.macs == macs
 
 
 def test_int8_weights_count_as_they_are_stored() -> None:
