@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,8 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError, GateError, InputError, MissingSoftwareError
 from edgemed.base.progress import Progress, Stage
-from edgemed.base.runner import TensorSpec
 from edgemed.build.fidelity import compare, largest_differences, require_parity
-from edgemed.build.options import BuildOptions
+from edgemed.build.options import BuildOptions, Precision
 from edgemed.build.samples import Samples
 from edgemed.bundle.manifest import BatchRange, OutputFidelity
 from edgemed.calibrate.observers import Histogram
@@ -290,7 +290,7 @@ def _rounding(quantized: Quantized, outputs: Outputs, samples: Samples) -> dict[
 
 
 def compile_plan(
-    graphs: Sequence[GraphFile], inputs: Sequence[TensorSpec], options: BuildOptions, progress: Progress
+    graphs: Sequence[GraphFile], converted: Converted, graph: CleanGraph, progress: Progress, precision: Precision
 ) -> AheadOfTime:
     """An ahead-of-time plan by TensorRT-RTX where it is installed, of the first of `graphs` that it takes.
 
@@ -298,25 +298,38 @@ def compile_plan(
     """
     from edgemed.engine.rtx import CAPABILITIES, compile_ahead
 
-    profiles = {} if options.batch is None else {spec.name: options.batch.shapes(spec.shape) for spec in inputs}
+    batch = graph.batch
+    profiles = {} if batch is None else {spec.name: batch.shapes(spec.shape) for spec in converted.inputs}
     refusals: list[str] = []
     with progress.stage("engine") as stage:
-        for graph in graphs:
+        for source in graphs:
             try:
-                plan = compile_ahead(graph.path, options.precision, stage, profiles=profiles)
+                plan = compile_ahead(source.path, precision, stage, profiles=profiles)
             except MissingSoftwareError:
                 status = "tensorrt_rtx is not installed: no plan compiled ahead of time"
                 stage.note(status)
                 return AheadOfTime(None, status)
             except InputError as error:
-                refusals.append(f"{graph.path.name} was refused: {error.what}")
+                refusals.append(f"{source.path.name} was refused: {_with_layer(error.what, converted, graph)}")
                 continue
             targets = "+".join("SM" + capability.replace(".", "") for capability in CAPABILITIES)
             stage.note(f"TensorRT-RTX {plan.version} for {targets}, {len(plan.plan) / 1e6:.1f} MB")
-            how = f"compiled ahead of time from {graph.path.name}; not run here"
+            how = f"compiled ahead of time from {source.path.name}; not run here"
             return AheadOfTime(plan, "; ".join([how, *refusals]), refused=bool(refusals))
         stage.note(f"TensorRT-RTX: {'; '.join(refusals)}")
         return AheadOfTime(None, "; ".join(refusals), refused=True)
+
+
+def _with_layer(what: str, converted: Converted, graph: CleanGraph) -> str:
+    """TensorRT's words, which name an ONNX node, with the Keras layer that it came from."""
+    from edgemed.graph.layers import KerasLayers
+
+    layers = KerasLayers(
+        (layer.name for layer in converted.layers), (n.name or "" for n in graph.model.graph.all_nodes())
+    )
+    quoted = (layers.of(name) for name in re.findall(r"'([^']+)'", what))
+    layer = next(filter(None, quoted), None)
+    return what if layer is None else f"the layer '{layer}': {what}"
 
 
 def run_all(onnx: Path | bytes, samples: Sequence[Feeds], precision: str) -> Outputs:

@@ -21,7 +21,7 @@ def main(folder: Path) -> None:
             continue
         python = next((p for p in pythons if _runs(p)), None)
         if python is None:
-            print(f"TensorFlow {release} needs {' or '.join(pythons)}, which is not here: its files are left out.")
+            print(f"TensorFlow {release} needs {' or '.join(pythons)}, which is not here: its files are left out.")  # noqa: T201
             continue
         _write(folder, release, python)
 
@@ -36,7 +36,7 @@ def _write(folder: Path, release: str, python: str) -> None:
         subprocess.run([python, "-m", "venv", str(environment)], check=True)
     own = str(environment / "bin" / "python")
     subprocess.run([own, "-m", "pip", "install", "--quiet", f"tensorflow-cpu=={release}"], check=True)
-    print(f"TensorFlow {release} writes its files", flush=True)
+    print(f"TensorFlow {release} writes its files", flush=True)  # noqa: T201
     subprocess.run([own, str(_WRITE), str(folder)], check=True, capture_output=True)
     (folder / release / "done").touch()
 
