@@ -104,7 +104,8 @@ def main(out):
         randomize(model)
         rng = np.random.RandomState(1)
         high = 255.0 if build in (separable, operations, efficientnet) else 1.0
-        feeds = [rng.uniform(0, high, (1, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+        shapes = [(1, *tensor.shape[1:]) for tensor in model.inputs]
+        feeds = [rng.uniform(0, high if len(s) == 4 else 1.0, s).astype("float32") for s in shapes]  # tables: 0-1
         answers = model(feeds if len(feeds) > 1 else feeds[0], training=False)
         answers = answers if isinstance(answers, (list, tuple)) else [answers]
         arrays = {"input/" + t.name.partition(":")[0]: feed for t, feed in zip(model.inputs, feeds)}  # noqa: B905 - Python 3.8
