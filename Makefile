@@ -18,7 +18,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models matrix wild constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build matrix wild constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -68,6 +68,9 @@ example-chest: $(STAMP)  ## the same on chest X-rays: make example-chest DATA=/p
 
 bench-models: $(STAMP)  ## full-size builds: parity, INT8 error, sizes, times
 	$(BIN)/python -m benchmarks.models
+
+bench-build: $(STAMP)  ## cost of a build beside tf2onnx with ONNX Runtime, and ModelOpt (6.5 GB of its own)
+	$(BIN)/python -m benchmarks.build
 
 matrix: $(STAMP)  ## every model of the matrix at full size; writes the tables of docs/models.md
 	$(BIN)/python -m benchmarks.matrix

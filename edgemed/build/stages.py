@@ -270,23 +270,23 @@ def verify(quantized: Quantized, parity: Parity, samples: Samples, progress: Pro
     from dataclasses import replace
 
     with progress.stage("verify") as stage:
-        outputs = run_all(quantized.graph.path, samples.judged, "int8")
+        every = run_all(quantized.graph.path, [*samples.judged, *_nudged(samples)], "int8")
+        outputs, nudged = every[: len(samples.judged)], every[len(samples.judged) :]
         vs_float = compare(outputs, parity.float, "float")
         vs_keras = compare(outputs, parity.keras, "keras")
         worst = max(vs_float, key=lambda output: output.relative_error)
         sqnr = "exact" if worst.relative_error == 0 else f"SQNR {worst.sqnr_db or 0:.1f} dB"
         stage.note(f"INT8 vs float {worst.relative_error:.2%} of the output range, {sqnr}")
-    rounding = _rounding(quantized, outputs, samples)
+    rounding = largest_differences(nudged, outputs)
     return replace(quantized, outputs=outputs, rounding=rounding, vs_float=vs_float, vs_keras=vs_keras)
 
 
-def _rounding(quantized: Quantized, outputs: Outputs, samples: Samples) -> dict[str, float]:
-    """What rounding alone changes of each INT8 output: values on a boundary go the other way after FP16 inputs."""
-    nudged = [
+def _nudged(samples: Samples) -> list[Feeds]:
+    """Inputs through FP16: values on a boundary go the other way, and show what rounding alone changes."""
+    return [
         {name: a.astype(np.float16).astype(a.dtype) if a.dtype.kind == "f" else a for name, a in feeds.items()}
         for feeds in samples.judged
     ]
-    return largest_differences(run_all(quantized.graph.path, nudged, "int8"), outputs)
 
 
 def compile_plan(

@@ -41,7 +41,8 @@ def fp16(graph: CleanGraph, parity: Parity, samples: Samples, progress: Progress
     count = len(samples.calibrating) or len(samples.judged)
     with progress.stage("ranges", count) as stage:
         stream: Iterable[Feeds] = samples.reader.stream(samples.calibrating, stage.advance)
-        histograms = collect(single, stream if samples.calibrating else samples.judged, tensors=float_values(single))
+        feeds = stream if samples.calibrating else samples.judged
+        histograms = collect(single, feeds, tensors=float_values(single), counts=False)
         stage.note(f"{len(histograms)} tensors on {count} samples")
     seen = {name: histogram.amax for name, histogram in histograms.items()}
     return _typed("fp16", graph, graph.usual, seen, parity, samples, progress)

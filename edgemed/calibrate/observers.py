@@ -72,6 +72,23 @@ def fold(counts: NDArray[np.int64], times: int) -> NDArray[np.int64]:
     return folded
 
 
+def split_counts(counts: NDArray[Any], narrower: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts of |x| and of relu(x), from counts of x on both sides of zero.
+
+    Args:
+        counts: `(2 * BINS,)`: bins of values above zero first; those of values below it from the end, the outermost
+            one (which would be the first of that half) always empty. The first bin holds what lies next to zero.
+        narrower: how many times the bins above zero are halved; |x| gets the wider ones.
+    """
+    counts = counts.astype(np.int64)
+    above, below = counts[:BINS], counts[:BINS:-1]
+    magnitudes = fold(above, narrower).copy()
+    magnitudes[1:] += below
+    rectified = above.copy()
+    rectified[0] += below.sum()
+    return magnitudes, rectified
+
+
 def amax_of(histogram: Histogram, method: Method, percentile: float = DEFAULT_PERCENTILE) -> float:
     """Clipping threshold by one of the three methods, never above the largest |x| seen.
 

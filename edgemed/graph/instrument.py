@@ -1,8 +1,10 @@
 """Add range observers to a graph as ordinary ONNX nodes, so that activations never leave the runtime.
 
-For each tensor x, small results become graph outputs: `amax = max|x|`, `total = sum|x|` (a maximum may pass over NaN, a
-sum cannot), the exponent e of the smallest power of two above amax, and (if asked) the counts of |x| in `bins` bins of
-width `2**e / bins`.
+For each observed tensor x, small results become graph outputs: its largest and smallest value, `total = sum|x|` (an
+extreme may pass over NaN, a sum cannot), and (if asked) the counts of x in `bins` bins on each side of zero.
+
+Counting costs more than all else, so tensors that one count answers for share it: what only rearranges x holds the same
+values, and relu(x) holds those above zero, for which bins as narrow as relu(x) itself would get are counted.
 """
 
 from __future__ import annotations
@@ -23,16 +25,29 @@ PREFIX = "edgemed_observer"
 _MIN_EXPONENT = -100  # below it, 1 / width would leave the range of normal FP32 numbers
 _SLACK = 1e-9  # on log2(amax): an exponent one too large halves the resolution, one too small would overflow the bins
 _SCATTER_ADD_OPSET = 16
+_REARRANGING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Names of the outputs that observe one tensor; `counts` is `None` where no histogram was asked for."""
+    """What one observer sees, and the names of its outputs.
 
-    tensor: str
-    amax: str
+    Attributes:
+        same: tensors that hold the observed values.
+        rectified: tensors that hold the observed values, with zero for what is below it.
+        low: smallest value.
+        high: largest value.
+        total: sum of magnitudes.
+        exponents: of the bins for magnitudes of all values, and for values above zero.
+        counts: `2 * bins` of them; values above zero first, the others from the end; `None` where none were asked for.
+    """
+
+    same: tuple[str, ...]
+    rectified: tuple[str, ...]
+    low: str
+    high: str
     total: str
-    exponent: str
+    exponents: tuple[str, str] | None
     counts: str | None
 
 
@@ -45,10 +60,10 @@ def instrument(
         model: a graph of opset 16 or later (the first in which ScatterElements adds).
         tensors: names of floating-point values of the main graph.
         bins: number of bins; a power of two.
-        histograms: also count; otherwise only `amax` and the exponent are observed.
+        histograms: also count; otherwise only extremes and sum are observed.
 
     Returns:
-        The new model, and one probe per tensor, in their order.
+        The new model, and probes that see each tensor once, in the order of the first tensor of each.
     """
     import onnx_ir as ir
 
@@ -56,69 +71,104 @@ def instrument(
     copy.opset_imports[""] = max(copy.opset_imports.get("", 0), _SCATTER_ADD_OPSET)
     graph = copy.graph
     values = ir.convenience.create_value_mapping(graph)
-    builder = _Builder(graph, bins)
+    groups = _groups([values[name] for name in tensors])
+    builder = _Builder(graph, bins, histograms=histograms)
     graph.outputs.clear()
     # ONNX Runtime starts from the last leaf of the graph: with the first tensor's observer there, each tensor is
     # observed and freed as soon as it is made, instead of all of them waiting for the end
-    backwards = reversed(list(enumerate(tensors)))
-    probes = [builder.observe(values[name], index, histograms=histograms) for index, name in backwards]
+    probes = [builder.observe(group, index) for index, group in reversed(list(enumerate(groups)))]
     return copy, probes[::-1]
 
 
+@dataclass
+class _Group:
+    source: ir.Value
+    same: list[str]
+    rectified: list[str]
+
+
+def _groups(values: Sequence[ir.Value]) -> list[_Group]:
+    groups: dict[ir.Value, _Group] = {}
+    wanted = set(values)
+    for value in values:
+        source, rectified = _source(value, wanted)
+        group = groups.setdefault(source, _Group(source, [], []))
+        assert value.name is not None
+        (group.rectified if rectified else group.same).append(value.name)
+    return list(groups.values())
+
+
+def _source(value: ir.Value, wanted: set[ir.Value]) -> tuple[ir.Value, bool]:
+    """The first of the wanted values that holds what `value` holds, and whether a Relu stands between the two."""
+    rectified = False
+    while (node := value.producer()) is not None and node.domain == "":
+        before = node.inputs[0] if node.inputs else None
+        if before not in wanted or node.op_type not in _REARRANGING | {"Relu"}:
+            break
+        rectified = rectified or node.op_type == "Relu"
+        value = before
+    return value, rectified
+
+
 class _Builder:
-    def __init__(self, graph: ir.Graph, bins: int) -> None:
+    def __init__(self, graph: ir.Graph, bins: int, *, histograms: bool) -> None:
         self._graph = graph
         self._bins = bins
+        self._histograms = histograms
         self._constants: dict[str, ir.Value] = {}
         self._ones: dict[int, ir.Value] = {}
 
-    def observe(self, value: ir.Value, index: int, *, histograms: bool) -> Probe:
-        import onnx_ir as ir
-
-        base = f"{PREFIX}/{index}"
+    def observe(self, group: _Group, index: int) -> Probe:
+        base, value = f"{PREFIX}/{index}", group.source
         flat = self._node("Reshape", [value, self._constant("flat", np.array([-1], np.int64))], f"{base}/flat")
-        magnitude = self._node("Abs", [flat], f"{base}/abs")
-        amax = self._output(
-            self._node("ReduceMax", [magnitude], f"{base}/amax", keepdims=0), ir.DataType.FLOAT, ir.Shape([])
-        )
-        total = self._node("ReduceSum", [magnitude], f"{base}/total", keepdims=0)
-        self._output(total, ir.DataType.FLOAT, ir.Shape([]))
-        exponent = self._exponent(amax, base)
-        counts = self._counts(magnitude, exponent, value, base) if histograms else None
-        assert value.name is not None
-        return Probe(
-            value.name, f"{base}/amax", f"{base}/total", f"{base}/exponent", counts.name if counts is not None else None
-        )
+        high = self._scalar(self._node("ReduceMax", [flat], f"{base}/high", keepdims=0))
+        low = self._scalar(self._node("ReduceMin", [flat], f"{base}/low", keepdims=0))
+        self._scalar(self._node("ReduceL1", [flat], f"{base}/total", keepdims=0))
+        exponents = counts = None
+        if self._histograms:
+            amax = self._node("Max", [high, self._node("Neg", [low], f"{base}/-low")], f"{base}/amax")
+            both = self._exponent(amax, base)
+            above = self._exponent(high, f"{base}/above") if group.rectified else both
+            scaled = self._scaled(flat, both, base)
+            if above is not both:
+                # of two values above zero the larger is that in narrower bins, of two below it that in wider ones
+                scaled = self._node("Max", [scaled, self._scaled(flat, above, f"{base}/above")], f"{base}/either")
+            counts = self._counts(scaled, value, base).name
+            exponents = (f"{both.name}", f"{above.name}")
+        names = (f"{base}/low", f"{base}/high", f"{base}/total")
+        return Probe(tuple(group.same), tuple(group.rectified), *names, exponents, counts)
 
     def _exponent(self, amax: ir.Value, base: str) -> ir.Value:
-        """floor(log2(amax) + slack) + 1 in double precision, at least `_MIN_EXPONENT`."""
+        """floor(log2(amax) + slack) + 1 in double precision, at least `_MIN_EXPONENT`, as for all amax below zero."""
         import onnx_ir as ir
 
         wide = self._node("Cast", [amax], f"{base}/wide", to=ir.DataType.DOUBLE)
-        log = self._node("Log", [wide], f"{base}/log")
+        smallest = self._constant("smallest", np.float64(2.0 ** (_MIN_EXPONENT - 1)))
+        log = self._node("Log", [self._node("Max", [wide, smallest], f"{base}/positive")], f"{base}/log")
         log2 = self._node("Mul", [log, self._constant("1/ln2", np.float64(1 / math.log(2)))], f"{base}/log2")
         shifted = self._node("Add", [log2, self._constant("1+slack", np.float64(1 + _SLACK))], f"{base}/shifted")
-        floor = self._node("Floor", [shifted], f"{base}/floor")
-        low = self._constant("lowest", np.float64(_MIN_EXPONENT))
-        exponent = self._node("Max", [floor, low], f"{base}/exponent")
-        return self._output(exponent, ir.DataType.DOUBLE, ir.Shape([]))
+        return self._scalar(self._node("Floor", [shifted], f"{base}/exponent"), ir.DataType.DOUBLE)
 
-    def _counts(self, magnitude: ir.Value, exponent: ir.Value, value: ir.Value, base: str) -> ir.Value:
-        import onnx_ir as ir
-
+    def _scaled(self, flat: ir.Value, exponent: ir.Value, base: str) -> ir.Value:
+        """Values in widths of a bin; exact, as the width is a power of two."""
         two = self._constant("two", np.float64(2))
         bits = self._constant("log2 bins", np.float64(math.log2(self._bins)))
         shift = self._node("Sub", [bits, exponent], f"{base}/shift")
         per_unit = self._node("Cast", [self._node("Pow", [two, shift], f"{base}/pow")], f"{base}/per_unit", to=1)
-        scaled = self._node("Mul", [magnitude, per_unit], f"{base}/scaled")  # exact: a power of two
+        return self._node("Mul", [flat, per_unit], f"{base}/scaled")
+
+    def _counts(self, scaled: ir.Value, value: ir.Value, base: str) -> ir.Value:
+        import onnx_ir as ir
+
         truncated = self._node("Cast", [scaled], f"{base}/truncated", to=ir.DataType.INT32)
-        # only infinity and NaN leave the bins; the reader of `amax` reports them, the scatter would only crash
-        lowest, highest = (self._constant(f"bin {i}", np.int32(i)) for i in (0, self._bins - 1))
+        # only infinity and NaN leave the bins; the reader of the sum reports them, the scatter would only crash
+        lowest, highest = (self._constant(f"bin {i}", np.int32(i)) for i in (1 - self._bins, self._bins - 1))
         bin_index = self._node("Clip", [truncated, lowest, highest], f"{base}/bin")
-        zeros = self._constant("zeros", np.zeros(self._bins, np.int32))
+        zeros = self._constant("zeros", np.zeros(2 * self._bins, np.int32))
         ones = self._ones_like(bin_index, value, base)
+        # an index below zero counts from the end
         counts = self._node("ScatterElements", [zeros, bin_index, ones], f"{base}/counts", axis=0, reduction="add")
-        return self._output(counts, ir.DataType.INT32, ir.Shape([self._bins]))
+        return self._output(counts, ir.DataType.INT32, ir.Shape([2 * self._bins]))
 
     def _ones_like(self, bin_index: ir.Value, value: ir.Value, base: str) -> ir.Value:
         """Ones, shared by all tensors of one size where sizes are known."""
@@ -153,6 +203,11 @@ class _Builder:
         node = ir.node(op, inputs, attributes, outputs=[ir.Value(name=output)], name=output)  # type: ignore[arg-type]
         self._graph.append(node)
         return node.outputs[0]
+
+    def _scalar(self, value: ir.Value, dtype: ir.DataType | None = None) -> ir.Value:
+        import onnx_ir as ir
+
+        return self._output(value, dtype or ir.DataType.FLOAT, ir.Shape([]))
 
     def _output(self, value: ir.Value, dtype: ir.DataType, shape: ir.Shape) -> ir.Value:
         import onnx_ir as ir

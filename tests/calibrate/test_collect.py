@@ -75,6 +75,56 @@ def test_histograms_equal_numpy_on_every_tensor():
         assert np.abs(np.cumsum(np.bincount(index, minlength=BINS)) - np.cumsum(histogram.counts)).max() <= 2
 
 
+def rectifier() -> ir.Model:
+    """Every float tensor is x, or a Relu of it, behind nodes that rearrange."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> net (float[1,2,8,8] x) => (float[1,128] y)
+    <int64[2] two_d = {1, -1}, int64[3] three_d = {2, 8, 8}> {
+        turned = Transpose<perm=[0,2,3,1]>(x) relu = Relu(turned) again = Relu(relu)
+        folded = Reshape(again, three_d) same = Identity(folded) y = Reshape(same, two_d)
+    }"""
+    return infer_shapes(ir.from_proto(onnx.parser.parse_model(text)))
+
+
+def counted(values: np.ndarray) -> tuple[int, np.ndarray]:
+    magnitudes = np.abs(values).astype(np.float64)
+    exponent = math.frexp(magnitudes.max())[1] if magnitudes.max() else -100
+    return exponent, np.bincount((magnitudes * (BINS / 2.0**exponent)).astype(np.int64).ravel(), minlength=BINS)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 1.0), (-1.0, 0.1), (-1.0, 1e-5), (-1e30, 1e-30), (-0.1, 1.0), (-1.0, -0.5), (0.0, 3.0)]
+)
+def test_a_relu_that_shares_a_count_gets_the_bins_of_its_own(low, high):
+    """Bit for bit what numpy counts of the tensor alone, however far the two ranges lie apart."""
+    x = np.linspace(low, high, 128).astype(np.float32)
+    x[:32] = np.linspace(0, high, 32)  # enough of them to fill bins on the narrow side
+    x = rng.permutation(x).reshape(1, 2, 8, 8)
+    model = rectifier()
+    names = float_values(model)
+    histograms = collect(model, [{"x": x}], tensors=names)
+    assert list(histograms) == names == ["x", "turned", "relu", "again", "folded", "same", "y"]
+    for name in names:
+        exponent, counts = counted(x if name in ("x", "turned") else np.maximum(x, 0))
+        assert (histograms[name].exponent, histograms[name].counts.tolist()) == (exponent, counts.tolist())
+        assert histograms[name].amax == (np.abs(x).max() if name in ("x", "turned") else max(x.max(), 0))
+
+
+def test_a_relu_alone_is_observed_itself():
+    x = rng.standard_normal((1, 2, 8, 8)).astype(np.float32)
+    alone = collect(rectifier(), [{"x": x}], tensors=["same"])["same"]
+    exponent, counts = counted(np.maximum(x, 0))
+    assert (alone.exponent, alone.counts.tolist()) == (exponent, counts.tolist())
+
+
+def test_without_counts_the_largest_values_are_the_same():
+    model, data = small_net(), samples()
+    names = float_values(model)
+    counted, bare = (collect(model, data, tensors=names, counts=wanted) for wanted in (True, False))
+    for name in names:
+        assert bare[name].amax == pytest.approx(counted[name].amax, rel=1e-6)  # another graph, another fusion
+        assert bare[name].counts is None
+
+
 @pytest.mark.parametrize("amax", [1.0, 2.0**-20, 65536.0, 0.1, 3.0, 0.0, 1e-40])
 def test_powers_of_two_and_zeros_stay_inside_the_bins(amax):
     model = small_net()

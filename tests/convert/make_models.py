@@ -223,7 +223,6 @@ def facts() -> dict[str, Any]:
     from keras.src.models import functional
     from keras.src.ops.operation import Operation
     from tensorflow.python.framework import convert_to_constants
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
     from tensorflow.python.util import tf_export
     from tf2onnx import constants, tfonnx
     from tf2onnx.graph import Graph, Node
@@ -244,7 +243,6 @@ def facts() -> dict[str, Any]:
         "make_node": Graph.make_node,
         "remove_node": Graph.remove_node,
         "tf_op": tf_op.__init__,
-        "freeze": convert_variables_to_constants_v2,
         "inline": convert_to_constants._run_inline_graph_optimization,
         "converter": convert_to_constants._FunctionConverterDataInEager.__init__,
         "replace": convert_to_constants._replace_variables_by_constants,

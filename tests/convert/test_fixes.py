@@ -25,7 +25,6 @@ def test_signatures(facts: dict[str, Any]) -> None:
     wanted = {"graph_def", "name", "input_names", "output_names", "opset", "tensors_to_rename"}
     assert wanted <= set(facts["parameters"]["from_graph_def"])
     assert {"op_type", "inputs", "outputs", "name", "shapes", "dtypes"} <= set(facts["parameters"]["make_node"])
-    assert {"func", "lower_control_flow"} <= set(facts["parameters"]["freeze"])
     assert facts["parameters"]["inline"] == ["func", "lower_control_flow", "aggressive_inlining"]
     assert facts["parameters"]["replace"] == ["converter_data"]
     wanted = {"func", "lower_control_flow", "aggressive_inlining", "variable_names_denylist"}

@@ -175,6 +175,13 @@ with OnnxRuntimeRunner(pathlib.Path(sys.argv[1]).read_bytes()):
 """
 
 
+def test_idle_threads_do_not_spin():
+    """They doubled the processor time of calibration, whose counting nodes run on one thread."""
+    with OnnxRuntimeRunner(model()) as runner:
+        options = runner._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_a_session_leaves_nothing_in_home_and_temporary_folder(tmp_path):
     """ONNX Runtime 1.32 and later would keep an identity and a session file there, and report to its maker."""
     (tmp_path / "net.onnx").write_bytes(model())
