@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgemed.base.errors import InputError
 from edgemed.calibrate.collect import collect, scale_table
 from edgemed.calibrate.observers import BINS
+from edgemed.graph.instrument import stride
 from edgemed.graph.model import float_values, infer_shapes
 
 rng = np.random.default_rng(0)
@@ -109,6 +110,26 @@ def test_a_relu_that_shares_a_count_gets_the_bins_of_its_own(low, high):
         assert histograms[name].amax == (np.abs(x).max() if name in ("x", "turned") else max(x.max(), 0))
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 200, 400), (1, 64, 112, 112), (1, 3, 224, 224)])
+def test_of_a_large_tensor_every_so_many_values_are_counted(shape):
+    """In step with no dimension; the extremes are those of all values."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> net (float{list(shape)} x) => (float{list(shape)} y) {{
+        y = Relu(x)
+    }}"""
+    model = infer_shapes(ir.from_proto(onnx.parser.parse_model(text)))
+    x = rng.standard_normal(shape).astype(np.float32)
+    x.flat[5] = 9.0  # not among those that are counted, but it sets the range
+    step = stride(x.size)
+    assert x.size // 2**15 <= step < x.size // 2**15 + 20
+    assert all(math.gcd(step, size) == 1 for size in shape)
+    histogram = collect(model, [{"x": x}], tensors=["x", "y"])["y"]
+    assert histogram.amax == 9.0
+    assert histogram.exponent == 4
+    sampled = np.maximum(x.ravel()[::step], 0)
+    wanted = np.bincount((sampled * (BINS / 16)).astype(np.int64), minlength=BINS)
+    assert histogram.counts.tolist() == wanted.tolist()
+
+
 def test_a_relu_alone_is_observed_itself():
     x = rng.standard_normal((1, 2, 8, 8)).astype(np.float32)
     alone = collect(rectifier(), [{"x": x}], tensors=["same"])["same"]
@@ -162,6 +183,7 @@ import resource, sys
 import numpy as np, onnx, onnx_ir as ir
 from onnx import numpy_helper
 from edgemed.calibrate.collect import collect
+from edgemed.graph.instrument import stride
 from edgemed.graph.model import float_values, infer_shapes
 depth = int(sys.argv[1])
 body = "".join(f"c{i} = Conv <pads=[1,1,1,1]> (a{i}, w) a{i + 1} = Relu(c{i}) " for i in range(depth))
