@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from edgemed.base.errors import EdgemedError, ResourceError, os_errors_as_resource
+from edgemed.convert.face import Call
 from edgemed.convert.load import Loaded, load_keras, load_saved_model
 from edgemed.convert.scan import Scan, scan_model
 from edgemed.convert.types import specs_to_json
 
 _PR_SET_PDEATHSIG = 1
+_ENOUGH_TO_TRACE = 12
+_TRACED_ULPS = 1e-5  # of the largest output; 6e-7 was seen with ResNet50
 
 
 def die_with_parent(parent: int) -> None:
@@ -90,20 +93,43 @@ class Session:
         return {origin: self._scan.written_by, **used} if self._scan.written_by else used
 
     def reference(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Run Keras eagerly, one sample after the other: arrays `sample/input` in, `sample/output` out."""
+        """Run Keras, one sample after the other: arrays `sample/input` in, `sample/output` out."""
         import numpy as np
         import tensorflow as tf
 
         loaded = self.loaded
         results: dict[str, Any] = {}
         with np.load(request["feeds"], allow_pickle=False) as feeds:
+
+            def values(sample: int) -> list[Any]:
+                return [tf.constant(feeds[f"{sample}/{i}"]) for i in range(len(loaded.inputs))]
+
+            call = _reference_call(loaded, values(0), int(request["count"]))
             for sample in range(int(request["count"])):
-                values = [tf.constant(feeds[f"{sample}/{i}"]) for i in range(len(loaded.inputs))]
-                for i, output in enumerate(loaded.call(values)):
+                for i, output in enumerate(call(values(sample))):
                     results[f"{sample}/{i}"] = np.asarray(output)
         with os_errors_as_resource(request["fetches"]):
             np.savez(request["fetches"], **results)
         return {}
+
+
+def _reference_call(loaded: Loaded, values: list[Any], count: int) -> Call:
+    """Keras as it is, node by node; for many samples traced once, as `predict` does it, where both agree on the first.
+
+    Tracing halves the time of a deep network. Its sums run in another order, by some ulp; more is another model.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    if count < _ENOUGH_TO_TRACE:
+        return loaded.call
+    try:
+        traced: Call = tf.function(loaded.call, autograph=False)
+        pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(loaded.call(values), traced(values), strict=True)]
+    except Exception:  # a custom layer may want to be run eagerly
+        return loaded.call
+    same = all(np.abs(a - b).max(initial=0) <= _TRACED_ULPS * np.abs(a).max(initial=0) for a, b in pairs)
+    return traced if same else loaded.call
 
 
 def answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ extreme may pass over NaN, a sum cannot), and (if asked) the counts of x in `bin
 
 Counting costs more than all else. So tensors that one count answers for share it: what only rearranges x holds the same
 values, and relu(x) holds those above zero, for which bins as narrow as relu(x) itself would get are counted. And of a
-large tensor every s-th value is counted, where s shares no divisor with its size, so that rows, columns and channels are
-met alike; extremes and sum are those of all values. The choice depends on the size alone: neither the order of samples
+large tensor every s-th value is counted, where s shares no divisor with its size: rows, columns and channels are met
+alike; extremes and sum are those of all values. The choice depends on the size alone: neither the order of samples
 nor a split over machines changes what is counted.
 """
 

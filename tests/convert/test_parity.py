@@ -161,6 +161,19 @@ def test_mixed_precision_is_converted_in_float32(models: Path, tmp_path: Path, n
     assert onnx.TensorProto.FLOAT16 not in kinds
 
 
+@pytest.mark.parametrize("name", ["multi_io.keras", "recurrent.keras", "keras2/separable.keras"])
+def test_many_references_are_what_few_are(models: Path, tmp_path: Path, name: str) -> None:
+    """Traced once instead of run node by node: the same to some ulp of the largest output, in the same order."""
+    with KerasModel(models / name, tmp_path) as model:
+        feeds = feeds_for(model.convert(), count=12)
+        many = model.reference(feeds)
+        few = [*model.reference(feeds[:6]), *model.reference(feeds[6:])]
+    for one, other in zip(many, few, strict=True):
+        assert list(one) == list(other)
+        for output, array in one.items():
+            np.testing.assert_allclose(array, other[output], atol=1e-5 * np.abs(other[output]).max())
+
+
 def test_batch_and_open_dimensions(models: Path, tmp_path: Path) -> None:
     converted, errors = parity(models / "open.keras", tmp_path, ConvertOptions({"image": (2, 16, 24, 1)}))
     assert converted.inputs[0].shape == (2, 16, 24, 1)
