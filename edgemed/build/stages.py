@@ -124,7 +124,7 @@ def clean(converted: Converted, folder: Path, options: BuildOptions, progress: P
         result = clean_graph(load(converted.path))
         model = lower_opset(result.model)
         graph = write_graph(model, folder / "float.onnx")
-        require_clean(model)
+        require_clean(model, layers=[layer.name for layer in converted.layers])
         before, after = result.changes[0].nodes_before, result.changes[-1].nodes_after
         stage.note(f"{before} → {after} nodes")
         cost = costs(model if options.batch is None else pinned(model, 1))

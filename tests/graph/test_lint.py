@@ -440,3 +440,18 @@ def test_errors_come_before_warnings_and_long_lists_are_cut() -> None:
         value = many.conv(many.pair(value, 0.0), f"y{i}")
     with pytest.raises(GateError, match="and 3 more"):
         require_clean(many.model())
+
+
+def test_the_keras_layer_is_named_where_it_is_known() -> None:
+    model = graph(
+        [node("Resize", "x  scales", "y", mode="nearest", coordinate_transformation_mode="tf_crop_and_resize")],
+        {"x": (1, 1, 2, 2)},
+        {"y": None},
+        {"scales": np.array([1, 1, 2, 2], np.float32)},
+    )
+    model.graph[0].name = "model_1/shrink_1/resize/Resize"
+    (finding,) = [found for found in lint(model, layers=["shrink"]) if found.rule == "resize-mode"]
+    assert finding.layer == "shrink"
+    assert str(finding).startswith("resize-mode at the layer 'shrink':")
+    (finding,) = [found for found in lint(model) if found.rule == "resize-mode"]
+    assert str(finding).startswith("resize-mode at 'model_1/shrink_1/resize/Resize':")
