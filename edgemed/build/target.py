@@ -41,6 +41,7 @@ def of_bundle(bundle: Bundle, precision: Precision | None) -> Subject:
         precision=precision or bundle.manifest.precision,
         graphs=graphs,
         inputs=tuple(TensorSpec(tensor.name, tensor.dtype, tensor.shape) for tensor in bundle.manifest.inputs),
+        profiles=bundle.manifest.profiles(),
         layers=_layers(bundle),
         caches=tuple(path for path in bundle.manifest.files if path.startswith("calib/")),
     )

@@ -82,13 +82,16 @@ def _rows(bundle: Bundle) -> Iterator[Row]:
         yield "input", f"{tensor.name} {tensor.dtype} {_shape(tensor.shape)} {tensor.layout}"
     for output in manifest.outputs:
         yield "output", _output(output)
+    if manifest.batch is not None:
+        yield "batch", f"{manifest.batch} (least, usual, greatest)"
     assumed = ": ASSUMED by the build, refused by sign and serve" if manifest.recipe.assumed else ""
     yield "recipe", f"{manifest.recipe.path}{assumed}"
     if manifest.calibration is not None:
         calibration = manifest.calibration
         yield "calibration", f"{calibration.method} over {calibration.images} samples, digest {calibration.digest[:16]}"
     for name, graph in manifest.graphs.items():
-        yield "graph", f"{name}: {graph.path}, opset {graph.opset}, {_size(manifest, graph.path)}"
+        beside = f" with {', '.join(f'{path}, {_size(manifest, path)}' for path in graph.data)}" if graph.data else ""
+        yield "graph", f"{name}: {graph.path}, opset {graph.opset}, {_size(manifest, graph.path)}{beside}"
     for engine in manifest.engines:
         where = ", ".join(engine.compute_capabilities)
         what = f"{engine.flavour} {engine.version} {engine.precision} for compute capability {where}"

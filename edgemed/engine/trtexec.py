@@ -7,7 +7,7 @@ The flags were looked up in `samples/common/sampleOptions.cpp` of NVIDIA/TensorR
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from edgemed.base.runner import TensorSpec
@@ -19,7 +19,13 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 def line(
-    onnx: str, plan: str, precision: Precision, *, inputs: Sequence[TensorSpec] = (), calibration: str | None = None
+    onnx: str,
+    plan: str,
+    precision: Precision,
+    *,
+    inputs: Sequence[TensorSpec] = (),
+    profiles: Mapping[str, Sequence[tuple[int, ...]]] | None = None,
+    calibration: str | None = None,
 ) -> str:
     """One command line for a TensorRT that is told precision by flags.
 
@@ -27,23 +33,28 @@ def line(
         onnx: the graph.
         plan: the engine to write.
         precision: what the flags allow; FP16 beside INT8, for the layers that have no pair.
-        inputs: shapes, for those that have an open batch size: it becomes 1.
+        inputs: shapes, for those that have an open batch size: it becomes 1 where `profiles` does not say more.
+        profiles: least, usual and greatest shape of inputs, by name.
         calibration: a cache; then the line is for the DLA, and `onnx` the graph without Q/DQ.
     """
     words = [_WHERE, f"--onnx={onnx}", f"--saveEngine={plan}", *_FLAGS[precision]]
     if calibration is not None:
         words += [f"--calib={calibration}", "--useDLACore=0", "--allowGPUFallback"]
-    words += _shapes(inputs)
+    words += _shapes(inputs, profiles or {})
     return shlex.join(words)
 
 
-def _shapes(inputs: Sequence[TensorSpec]) -> list[str]:
+def _shapes(inputs: Sequence[TensorSpec], profiles: Mapping[str, Sequence[tuple[int, ...]]]) -> list[str]:
     """Range of open batch sizes; other open sizes are the user's to choose, so nothing is said of them."""
     open_ = [spec for spec in inputs if None in spec.shape]
     if not open_ or any(None in spec.shape[1:] for spec in open_):
         return []
-    shapes = ",".join(f"{spec.name}:{'x'.join(str(size or 1) for size in spec.shape)}" for spec in open_)
-    return [f"--{which}Shapes={shapes}" for which in ("min", "opt", "max")]
+    words = []
+    for index, which in enumerate(("min", "opt", "max")):
+        chosen = {s.name: profiles[s.name][index] if s.name in profiles else (1, *s.shape[1:]) for s in open_}
+        shapes = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in chosen.items())
+        words.append(f"--{which}Shapes={shapes}")
+    return words
 
 
 def quoted(word: str) -> str:

@@ -176,7 +176,7 @@ def _dynamic(model: ir.Model) -> Iterator[_Breach]:
     for value in model.graph.inputs:
         if value.name not in model.graph.initializers and static_shape(value) is None:
             what = f"The input '{value.name}' has open sizes: an engine needs their range, and the DLA takes none."
-            remedy = f"Fix them with --input {value.name}=1x…, or build with an optimization profile."
+            remedy = f"Fix them with --input {value.name}=1x…, or give the range: --dynamic-batch MIN:OPT:MAX."
             yield _Breach(None, "target-dynamic", what, remedy, "warning")
 
 

@@ -165,6 +165,9 @@ def test_an_open_batch_gets_its_range_in_the_line_and_other_open_sizes_do_not():
         "--optShapes=x:1x4x8x8",
         "--maxShapes=x:1x4x8x8",
     ]
+    profiles = {"x": ((1, 4, 8, 8), (2, 4, 8, 8), (6, 4, 8, 8))}
+    ranged = judge("xavier-nx@5.1.3", subject(inputs=(TensorSpec("x", "float32", (None, 4, 8, 8)),), profiles=profiles))
+    assert [word.rpartition(":")[2] for word in lines(ranged)[0][-3:]] == ["1x4x8x8", "2x4x8x8", "6x4x8x8"]
     wide = subject(inputs=(TensorSpec("x", "float32", (None, 4, None, None)),))
     assert not [word for word in lines(judge("xavier-nx@5.1.3", wide))[0] if "Shapes" in word]
 
