@@ -114,7 +114,9 @@ def require_boards(
 def _refusal(verdict: Verdict) -> InputError:
     first, *others = verdict.refusals
     more = f" ({len(others)} more: edgemed inspect MODEL --device {verdict.device})" if others else ""
-    return InputError(f"{verdict.device} will refuse {where(first)}: {first.message}{more}", first.remedy)
+    doubt = f" That rests on unconfirmed fields of its profile: {', '.join(verdict.unverified)}."
+    hint = first.remedy + (doubt if verdict.unverified else "")
+    return InputError(f"{verdict.device} will refuse {where(first)}: {first.message}{more}", hint)
 
 
 def where(finding: Finding) -> str:

@@ -184,6 +184,7 @@ def test_a_build_for_a_board_that_refuses_stops_and_names_the_layer(folder, tmp_
     assert "xavier-nx@4.6.1 will refuse layer 'encoded'" in done.stderr
     assert "TensorRT 8.2.1 has no OneHot" in done.stderr
     assert "what to do: Replace the layer" in done.stderr
+    assert "rests on unconfirmed fields of its profile: tensorrt" in " ".join(done.stderr.split())
     assert "✓ parity" not in done.stderr
     assert not list(tmp_path.iterdir())
 
