@@ -143,11 +143,30 @@ class Precision:
             return "gives the answer: in FP16, probabilities near 1 would tie", None
         if node in self._index_makers:
             return "computes an index", None
+        if node in self._recurrent_feeds:
+            return "feeds a recurrent layer, which reads FP32", None
         if node.op_type == "Div" and _computed(node.inputs[1], self._constants):
             return "its divisor is computed, and FP16 flushes small ones to zero", None
         if node.op_type == "Cast" and not self._exact_cast(node):
             return "casts numbers that FP16 cannot hold", None
         return None
+
+    @cached_property
+    def _recurrent_feeds(self) -> set[ir.Node]:
+        """What stands between a recurrent layer and the layer, pooling or sum before it.
+
+        It gains little by FP16, and TensorRT-RTX 1.7 fails on a Cast right in front of a recurrence that it unrolls.
+        """
+        found: set[ir.Node] = set()
+        waiting = [node.inputs[0] for node in self._graph if node.op_type in RECURRENT]
+        while waiting:
+            value = waiting.pop()
+            node = None if value is None else value.producer()
+            ends = LAYERS | RECURRENT | _POOLING | _REDUCING | NEUTRAL
+            if node is not None and node not in found and node.op_type not in ends:
+                found.add(node)
+                waiting += node.inputs
+        return found
 
     def _exact_cast(self, node: ir.Node) -> bool:
         import onnx_ir as ir

@@ -399,6 +399,27 @@ def test_recurrent_layers_stay_fp32_with_casts_around_them():
     assert_same_outputs(run(model, feeds), run(rounded(typed), feeds), TOLERANCE)
 
 
+def test_what_leads_from_a_layer_to_a_recurrent_one_stays_fp32():
+    """The Cast stands behind the layer: TensorRT-RTX fails on one in front of the recurrence."""
+    body = (
+        "p = MatMul(x, w) q = Relu(p) t = Transpose <perm = [1, 0, 2]> (q) "
+        "y, h = LSTM <hidden_size = 8> (t, wx, wr) o = Squeeze(h, zero) z = MatMul(o, v)"
+    )
+    weights = {"w": small(16, 16), "wx": small(1, 32, 16), "wr": small(1, 32, 8), "v": small(8, 4)}
+    model = graph("float[1,5,16] x", "float[1,4] z", body, zero=np.array([0], np.int64), **weights)
+    feeds = random_feeds(model)
+    typed, kept = to_fp16(model, seen=seen_in(model, feeds))
+    check_types(typed)
+    assert {k.op: k.reason for k in kept} == {
+        "Relu": "feeds a recurrent layer, which reads FP32",
+        "Transpose": "feeds a recurrent layer, which reads FP32",
+        "LSTM": "rounding of the state would add up over the steps",
+    }
+    first = next(n for n in typed.graph if n.op_type == "Relu")
+    assert first.inputs[0].producer().op_type == "Cast"
+    assert_same_outputs(run(model, feeds), run(rounded(typed), feeds), TOLERANCE)
+
+
 def test_bodies_of_control_flow_stay_fp32_and_get_what_they_capture_in_fp32():
     text = """<ir_version: 8, opset_import: ["" : 17]> net (float[1,16] x, bool c) => (float[1,16] y) {
         a = MatMul(x, w)

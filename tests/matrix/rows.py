@@ -170,8 +170,7 @@ _row(
 # --- sequences
 
 _LONG = {"steps": 500, "units": 128}
-_TYPED = {"int8_fp16": MYELIN}
-_row("sequences", "lstm", "Conv1D, two LSTMs", lstm, {}, _LONG, refused=_TYPED)
+_row("sequences", "lstm", "Conv1D, two LSTMs", lstm, {}, _LONG)
 _row(
     "sequences",
     "lstm_alone",
@@ -193,7 +192,7 @@ _row(
     note="a mask may skip any step: the LSTM stays a Loop",
 )
 _row("sequences", "bigru", "Conv1D, bidirectional GRU", bigru, {}, _LONG, suffix=".keras")
-_row("sequences", "simple_rnn", "Conv1D, SimpleRNN", simple_rnn, {}, _LONG, refused=_TYPED)
+_row("sequences", "simple_rnn", "Conv1D, SimpleRNN", simple_rnn, {}, _LONG)
 _row(
     "sequences",
     "convlstm",
@@ -213,7 +212,6 @@ _row(
     {},
     {"size": 112, "frames": 16},
     suffix=".keras",
-    refused=_TYPED,
 )
 _row("sequences", "ecg", "1-D ECG CNN", ecg, {}, {"steps": 5000})
 
