@@ -38,7 +38,7 @@ def graph(name: str) -> bytes:
     return bytes([0x12, len(name)]) + name.encode()
 
 
-def write_bundle(path: Path, graphs: tuple[str, ...] = ("float", "int8")) -> Bundle:
+def write_bundle(path: Path, graphs: tuple[str, ...] = ("float", "int8"), **changes: Any) -> Bundle:
     """A whole little bundle that `open_bundle` accepts; its graphs are words."""
     files = {"recipe.toml": b"recipe", "golden.npz": b"golden"}
     files |= {f"graphs/{name}.onnx": graph(name) for name in graphs}
@@ -63,6 +63,7 @@ def write_bundle(path: Path, graphs: tuple[str, ...] = ("float", "int8")) -> Bun
             "fidelity": {"samples": 1, "float_vs_keras": []},
             "golden": {"path": "golden.npz", "samples": 1, "tolerance": {}},
             "files": {name: {"sha256": sha256_bytes(data), "size": len(data)} for name, data in files.items()},
+            **changes,
         }
     )
     raw = manifest.model_dump_json(by_alias=True).encode()
@@ -103,6 +104,20 @@ def build(bundle: Bundle, **options: Any) -> DeviceEngine:
 
 def parsed(script: Script) -> list[bytes]:
     return [call[1] for call in script.calls if call[0] == "parse"]
+
+
+def test_a_batch_that_varies_is_built_with_its_range(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(inputs=(("x", "FLOAT", (-1, 3, 8, 8)),))
+    monkeypatch.setitem(sys.modules, "tensorrt", make_fake("10.3.0", script))
+    inputs = [{"name": "x", "dtype": "float32", "shape": [None, 3, 8, 8], "layout": "NCHW"}]
+    bundle = write_bundle(tmp_path / "net.edgemed", inputs=inputs, batch={"min": 1, "opt": 4, "max": 8})
+    engine = build(bundle)
+    rest = (3, 8, 8)
+    assert ("set_shape", "x", (1, *rest), (4, *rest), (8, *rest)) in script.calls
+    assert engine.record.inputs[0].shape == (None, 3, 8, 8)
+    assert read_engine(engine.folder)[0] == engine.record
 
 
 def test_engine_is_kept_by_digest_and_key(bundle: Bundle, state: Path, script: Script) -> None:
