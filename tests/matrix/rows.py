@@ -154,7 +154,7 @@ _application("classic", "Xception", 71, 299)
 _application("efficient", "MobileNetV2", 32, 224, slim={"alpha": 0.35})
 _application("efficient", "MobileNetV3Large", 32, 224, slim={"alpha": 0.75}, high=255.0)
 _application("efficient", "EfficientNetB0", 32, 224, high=255.0)
-_application("efficient", "EfficientNetV2B0", 32, 224, suffix=".keras", high=255.0)
+_application("efficient", "EfficientNetV2B0", 32, 224, suffix=".keras", high=255.0, note="²")
 _application("efficient", "NASNetMobile", 32, 224)
 _application("efficient", "ConvNeXtTiny", 32, 224, suffix=".keras", high=255.0)
 _row(
