@@ -69,10 +69,11 @@ def parse_batch(text: str) -> BatchRange:
     parts = text.split(":")
     if len(parts) == 3 and all(map(_is_size, parts)):
         least, usual, greatest = map(int, parts)
-        if least <= usual <= greatest <= _LARGEST_BATCH:
+        if least == 1 and least <= usual <= greatest <= _LARGEST_BATCH:  # golden vectors are single samples
             return BatchRange(min=least, opt=usual, max=greatest)
     raise UsageError(
-        f"--dynamic-batch {text} is not MIN:OPT:MAX.", f"Give three sizes in order, at most {_LARGEST_BATCH}: 1:4:8."
+        f"--dynamic-batch {text} is not MIN:OPT:MAX.",
+        f"Give three sizes in order, 1 first, at most {_LARGEST_BATCH}: 1:4:8.",
     )
 
 

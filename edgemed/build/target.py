@@ -44,6 +44,7 @@ def of_bundle(bundle: Bundle, precision: Precision | None) -> Subject:
         profiles=bundle.manifest.profiles(),
         layers=_layers(bundle),
         caches=tuple(path for path in bundle.manifest.files if path.startswith("calib/")),
+        own=bundle.manifest.precision,
     )
 
 
@@ -156,7 +157,11 @@ def _layers(bundle: Bundle) -> tuple[str, ...]:
     """The Keras layers that the report names; none where a bundle has no such report."""
     if "report.json" not in bundle.manifest.files:
         return ()
-    return tuple(json.loads(bundle.read("report.json")).get("model", {}).get("keras_layers", ()))
+    try:
+        names = json.loads(bundle.read("report.json"))["model"]["keras_layers"]
+        return tuple(name for name in names if isinstance(name, str))
+    except (ValueError, KeyError, TypeError, RecursionError):  # names only serve messages
+        return ()
 
 
 def _spec(value: ir.Value) -> TensorSpec:

@@ -77,7 +77,8 @@ class Bundle:
     def graph_source(self, name: GraphName) -> bytes | Path:
         """One ONNX graph for a loader: its bytes, or its path where large weights lie in files beside it.
 
-        Those files are hashed again here; the graph may read no other.
+        Those files are hashed again here; the graph may read no other. A loader opens the path anew: who can write to
+        the bundle in between can change what is loaded, which bytes exclude.
 
         Raises:
             InputError: the bundle has no such graph.

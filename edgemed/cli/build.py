@@ -58,6 +58,8 @@ def build(
     from edgemed.bundle.read import is_bundle
 
     if is_bundle(model):
+        if dynamic_batch or signature:
+            raise UsageError("--dynamic-batch and --signature belong to a Keras model.", "Leave them out for a bundle.")
         _build_engine(model, "fp16" if fp16 else "fp32" if fp32 else None, json=json)
         return
     from edgemed.build.options import BuildOptions, parse_batch, parse_inputs

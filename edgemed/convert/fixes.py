@@ -164,16 +164,17 @@ def operations_from_h5() -> Iterator[None]:
     for an unknown one. An operation's configuration is what its constructor takes; every layer's has `trainable`.
     """
     from keras.src.legacy.saving import saving_utils
+    from keras.src.saving.object_registration import get_registered_object
 
     original = saving_utils.model_from_config
     operations = _keras_operations()
 
     def from_config(config: Any, custom_objects: Any = None) -> Any:
         inner = config.get("config") if isinstance(config, dict) else None
-        operation = (
-            operations.get(config["class_name"]) if isinstance(inner, dict) and "trainable" not in inner else None
-        )
-        return operation.from_config(inner) if operation is not None else original(config, custom_objects)
+        name = config.get("class_name") if isinstance(inner, dict) and "trainable" not in inner else None
+        if name not in operations or get_registered_object(name, custom_objects) is not None:  # the user's class
+            return original(config, custom_objects)
+        return operations[name].from_config(inner)
 
     saving_utils.model_from_config = from_config
     try:

@@ -29,7 +29,10 @@ _DATA_CLASSES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__byt
 _TYPE_SPECS = frozenset({"TensorSpec", "RaggedTensorSpec", "SparseTensorSpec"})
 _COMPOSITES = frozenset({"RaggedTensor", "SparseTensor", "sparse.SparseTensor"})
 _PROPERTIES = frozenset({"dense_shape", "flat_values", "indices", "row_splits", "to_tensor", "values", "with_values"})
-_KNOWN = (KERAS_CLASSES, KERAS2_CLASSES, KERAS_OPERATIONS, KERAS_APPLICATION_CLASSES)
+_KNOWN = (KERAS_CLASSES, KERAS2_CLASSES, KERAS_OPERATIONS)
+_APPLICATION_LAYER = re.compile(
+    r"convnext_\w+_stage_\d+_block_\d+_(layer_scale|stochastic_depth)|custom_scale_layer(_\d+)?"
+)
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]{40,}")
 
 
@@ -89,6 +92,8 @@ def _judge_class(name: str, value: dict[str, Any]) -> str | None:
         return None if _is_type_spec(value) else f"the custom type {value.get('spec_name')}"
     if name == "function":
         return None if _is_own_function(value) else f"the custom function {value.get('config')}"
+    if name in KERAS_APPLICATION_CLASSES:
+        return None if _is_application_layer(name, value) else f"the custom class {name}"
     if name in _TENSORFLOW_LAYERS:
         return _judge_tensorflow(name, value.get("config"))
     module, registered = value.get("module"), value.get("registered_name")
@@ -97,6 +102,19 @@ def _judge_class(name: str, value: dict[str, Any]) -> str | None:
         return None
     custom = isinstance(registered, str) and not _is_known(registered)
     return f"the custom class {registered if custom else name}"
+
+
+def _is_application_layer(name: str, value: dict[str, Any]) -> bool:
+    """Whether a layer is that of `keras.applications`, and not the user's own of the same name.
+
+    `.keras` files name the module. `.h5` files do not: there the layer's name is as the application gives it.
+    """
+    if "module" in value:
+        source = f"src.applications.{KERAS_APPLICATION_CLASSES[name]}"
+        return value["module"] in (f"keras.{source}", f"tf_keras.{source}")
+    config = value.get("config")
+    own = config.get("name") if isinstance(config, dict) else None
+    return isinstance(own, str) and bool(_APPLICATION_LAYER.fullmatch(own))
 
 
 def _is_known(name: object) -> bool:

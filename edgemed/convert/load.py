@@ -115,17 +115,18 @@ def _load_with(library: str, path: Path, scan: Scan, objects: dict[str, Any], sa
             fixes.assigned_in_parts(),
             fixes.operations_from_h5(),
         ):
-            known = _application_classes(library) | objects
+            known = _application_classes(library, scan) | objects
             return keras.models.load_model(opened, custom_objects=known, compile=False, safe_mode=safe_mode)
     except MemoryError as error:
         raise ResourceError("Memory ran out while loading the model.", "Close programs or add swap.") from error
 
 
-def _application_classes(library: str) -> dict[str, Any]:
-    """Layers that Keras saves with its own applications but does not find again by itself."""
+def _application_classes(library: str, scan: Scan) -> dict[str, Any]:
+    """Layers that Keras saves with its own applications but does not find again; none that the file has of its own."""
     return {
         name: getattr(importlib.import_module(f"{library}.src.applications.{module}"), name)
         for name, module in KERAS_APPLICATION_CLASSES.items()
+        if not any(f"custom class {name})" in phrase for phrase in scan.unsafe)
     }
 
 

@@ -89,6 +89,8 @@ class KerasModel:
         if options.allow_code is not None and not options.allow_code.is_file():
             raise InputError(f"{options.allow_code} does not exist.", "Give an existing Python file to --allow-code.")
         scan = scan_model(self._model, allow_code=options.allow_code is not None)
+        if options.signature is not None and scan.format != "saved-model":
+            raise InputError(f"{self._model.name} has no signatures.", "Leave out --signature: it is for a SavedModel.")
         self._child = child = _Child(self._workdir)
         child.ask(
             op="load",

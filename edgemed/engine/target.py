@@ -43,6 +43,7 @@ class Subject:
         layers: names of Keras layers.
         caches: paths of calibration caches in the bundle; None where it is not built yet.
         lone: the one graph there is, for an ONNX file that is no bundle.
+        own: the bundle's own precision, where another is asked for.
     """
 
     name: str
@@ -53,6 +54,12 @@ class Subject:
     layers: Sequence[str] = ()
     caches: Collection[str] | None = None
     lone: str | None = None
+    own: Precision | None = None
+
+    @property
+    def own_precision(self) -> Precision:
+        """What the bundle is built for when nothing is asked for."""
+        return self.own or self.precision
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,7 @@ class _Case:
         commands = []
         instead = "" if self.has_int8 else " (FP16 in place of INT8)"
         if self.release.builds_here and subject.lone is None:
-            flag = "" if self.has_int8 else " --fp16"
+            flag = f" --{self.precision}" if self.precision != subject.own_precision else ""
             commands.append(Command(f"on the board{instead}", f"edgemed build {trtexec.quoted(name)}{flag}"))
         elif not self.release.strongly_typed:
             why = "" if self.release.builds_here else ", where edgemed itself does not run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgemed.graph.model import infer_shapes
+from edgemed.graph.values import static_shape, values_by_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,7 +26,27 @@ def pinned(model: ir.Model, batch: int) -> ir.Model:
         InputError: some shape contradicts it.
     """
     copy = model.clone()
-    return _with_first(copy, {v.name: batch for v in (*copy.graph.inputs, *copy.graph.outputs) if _first(v) == BATCH})
+    sizes: dict[str | None, int | str] = {
+        v.name: batch for v in (*copy.graph.inputs, *copy.graph.outputs) if _first(v) == BATCH
+    }
+    return _resolve(_with_first(copy, sizes))
+
+
+def _resolve(model: ir.Model) -> ir.Model:
+    """Fill in shapes that a graph computes by arithmetic which shape inference does not follow, in place.
+
+    With the batch fixed, all of that arithmetic is constant: it is folded in a copy, and the copy's shapes are taken.
+    """
+    from edgemed.graph.passes.slim import Slim
+
+    open_ = [v for node in model.graph for v in node.outputs if static_shape(v) is None]
+    if open_:
+        known = values_by_name(infer_shapes(Slim(fold_only=True).call(model.clone()).model))
+        for value in open_:
+            found = known.get(value.name or "")
+            if found is not None and static_shape(found) is not None:
+                value.shape = found.shape
+    return model
 
 
 def released(model: ir.Model, like: ir.Model) -> ir.Model:

@@ -41,12 +41,13 @@ def costs(model: ir.Model) -> tuple[LayerCost, ...]:
     (a recurrent layer with a mask, a ConvLSTM), which is a lower bound; If, Scan and other Loops count as 0 MACs.
 
     Args:
-        model: a graph of static shapes; they are inferred here.
+        model: a graph of static shapes; they are inferred here where they are not known.
 
     Raises:
         InputError: a layer with weights has an unknown shape (fix the batch size and the image size).
     """
-    infer_shapes(model)
+    if any(static_shape(value) is None for node in model.graph for value in node.outputs):
+        infer_shapes(model)
     constants = constant_values(model)
     return tuple(_cost(node, constants) for node in model.graph if not all(v in constants for v in node.outputs))
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -75,11 +76,11 @@ def runnable(model: ir.Model) -> Iterator[bytes | Path]:
         yield to_bytes(model)
         return
     with os_errors_as_resource(folder), tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
-        written = write_graph(model, Path(file.name))
+        path = Path(file.name)
         try:
-            yield written.path
+            yield write_graph(model, path).path
         finally:
-            (written.path.parent / f"{written.path.name}.data").unlink(missing_ok=True)
+            path.with_name(f"{path.name}.data").unlink(missing_ok=True)
 
 
 def _move_out(model: ir.Model, path: Path) -> None:
@@ -92,7 +93,9 @@ def _move_out(model: ir.Model, path: Path) -> None:
             value.const_value = ir.tensor(tensor.numpy().copy(), name=tensor.name)
     large = [v for v in _initializers(model) if v not in here and _nbytes(v) >= LARGE_TENSOR]
     tensors = [v.const_value for v in large if v.const_value is not None]
-    name = f"{path.name}.data"
+    used = {str(tensor.location) for value, tensor in _external(model) if value in here}
+    names = chain([f"{path.name}.data"], (f"{path.name}.{i}.data" for i in count(1)))
+    name = next(candidate for candidate in names if candidate not in used)
     moved = ir.external_data.convert_tensors_to_external(tensors, path.parent, name, alignment=4096) if large else ()
     for value, tensor in zip(large, moved, strict=True):
         value.const_value = tensor

@@ -96,7 +96,7 @@ def _opset(model: ir.Model, parser: Parser) -> Iterator[_Breach]:
     for node, opset in needed.items():
         if _known(node, parser) is not None or severity == "warning":  # what it has not at all is told once
             what = f"{node.op_type} needs ONNX opset {opset}; {reads}."
-            yield _Breach(node, "target-opset", what, _elsewhere(node.op_type), severity)
+            yield _Breach(node, "target-opset", what, _elsewhere(node.op_type, opset), severity)
 
 
 def _operators(model: ir.Model, parser: Parser) -> Iterator[_Breach]:
@@ -120,8 +120,8 @@ def _known(node: ir.Node, parser: Parser) -> Operator | None:
     return parser.operators.get(node.op_type)
 
 
-def _elsewhere(operator: str) -> str:
-    first = first_with(operator)
+def _elsewhere(operator: str, opset: int = 0) -> str:
+    first = first_with(operator, opset)
     if first is None:
         return "Replace the layer: no TensorRT known here has this operator."
     return f"Replace the layer, or choose a JetPack whose TensorRT has it: {first} does, and later ones do."
@@ -134,9 +134,9 @@ def _types(node: ir.Node, known: Operator, parser: Parser) -> Iterator[_Breach]:
     if kind == "INT64" and parser.casts_int64 and "INT32" in known.types:
         return
     what = f"TensorRT {parser.tensorrt} lists {node.op_type} for {', '.join(sorted(known.types))}, not for {kind}."
-    remedy = "Cast in front of it to a type that is listed" + (
-        "; edgemed converts with FP32 inputs." if kind in ("UINT8", "INT8") else ", or replace the layer."
-    )
+    remedy = "Cast in front of it to a type that is listed, or replace the layer."
+    if kind in ("UINT8", "INT8"):
+        remedy = "Declare the Keras input as float32, save the model again, and cast outside of it."
     yield _Breach(node, "target-type", what, remedy, "warning" if kind in _LOOSE else "error")
 
 

@@ -97,9 +97,10 @@ def parser_of(tensorrt: str, *, opset: int | None = None) -> Parser:
     )
 
 
-def first_with(operator: str) -> str | None:
-    """The first release of the table that has an operator, or None."""
-    return next((release for release in releases() if _operators(release).get(operator) is not None), None)
+def first_with(operator: str, opset: int = 0) -> str | None:
+    """The first release of the table that has an operator, and reads an opset, or None."""
+    having = (release for release in releases() if _operators(release).get(operator) is not None)
+    return next((release for release in having if parser_of(release).opset >= opset), None)
 
 
 @cache

@@ -16,11 +16,11 @@ from tests.build.conftest import edgemed
 
 def test_a_range_of_batches() -> None:
     assert str(parse_batch("1:4:8")) == "1:4:8"
-    assert parse_batch("2:2:2").shapes((None, 8, 8, 1)) == ((2, 8, 8, 1),) * 3
+    assert parse_batch("1:2:2").shapes((None, 8, 8, 1)) == ((1, 8, 8, 1), (2, 8, 8, 1), (2, 8, 8, 1))
 
 
 @pytest.mark.parametrize(
-    "text", ["", "4", "1:2", "1:2:3:4", "4:2:8", "8:4:1", "0:1:2", "1:4:4096", "a:b:c", "-1:1:1", "1:²:3"]
+    "text", ["", "4", "1:2", "1:2:3:4", "4:2:8", "8:4:1", "2:4:8", "0:1:2", "1:4:4096", "a:b:c", "-1:1:1", "1:²:3"]
 )
 def test_no_range_of_batches(text: str) -> None:
     with pytest.raises(UsageError, match="MIN:OPT:MAX"):
@@ -64,3 +64,15 @@ def test_signature_of_a_saved_model(models: Path, images: Path, tmp_path: Path) 
     assert "no signature 'score'" in done.stderr
     assert "serve" in done.stderr
     assert not (tmp_path / "m.edgemed").exists()
+
+
+def test_options_that_do_not_belong_are_refused(models: Path, tmp_path: Path) -> None:
+    done = edgemed("build", models / "seed.h5", "--fp32", "--signature", "score", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "has no signatures" in done.stderr
+    bundle = tmp_path / "m.edgemed"
+    bundle.mkdir()
+    for option in (("--dynamic-batch", "1:2:4"), ("--signature", "score")):
+        done = edgemed("build", bundle, *option, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "belong to a Keras model" in done.stderr

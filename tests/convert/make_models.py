@@ -56,6 +56,16 @@ class Net(keras.Model):
         return {"score": self.head(x), "double": x * 2.0}
 
 
+class Normalize(keras.layers.Layer):
+    """The name of an operation of Keras, and a configuration that looks like one."""
+
+    def call(self, x: Any) -> Any:
+        return x * 5.0
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
 class Unregistered(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         return x * 3.0
@@ -177,8 +187,16 @@ def odd(out: Path) -> None:
     joined = [decoded, carry, kl.Flatten()(both), kl.GRU(2, use_bias=False)(signal), kl.SimpleRNN(2)(signal)]
     save["recurrent"] = keras_models.randomize(keras.Model(signal, kl.Dense(2, name="score")(kl.Concatenate()(joined))))
     save["masked"] = keras_models.randomize(keras.Model(signal, kl.LSTM(4, name="score")(kl.Masking()(signal))))
+    picture = keras.Input((4, 4, 1), name="image")
+    score = kl.Dense(1, activation="sigmoid", name="score")(kl.Flatten()(picture))
+    save["decides"] = keras_models.randomize(keras.Model(picture, [score, keras.ops.greater(score, 0.5)]))
+    tokens = keras.Input((12, 8), name="tokens")
+    attended = kl.GlobalAveragePooling1D()(kl.MultiHeadAttention(2, 4)(tokens, tokens))
+    save["attention"] = keras_models.randomize(keras.Model(tokens, kl.Dense(2, name="score")(attended)))
     for name, model in save.items():
         keras_models.save(model, out / f"{name}.keras")
+    square = keras.Input((4,), name="row")
+    keras_models.save(keras.Model(square, kl.Dense(2, name="score")(Normalize()(square))), out / "normalize.h5")
 
     class Several(tf.Module):
         def __init__(self) -> None:

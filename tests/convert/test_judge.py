@@ -156,3 +156,36 @@ def test_operations_of_models_are_allowed() -> None:
         "FusedBatchNormV3",
     ):
         assert not forbidden_operation(name)
+
+
+_SCALE = "convnext_tiny_stage_0_block_1_layer_scale"
+_SOURCE = "src.applications.convnext"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"class_name": "LayerScale", "config": {"name": _SCALE}},
+        {"class_name": "LayerScale", "module": f"keras.{_SOURCE}", "registered_name": "LayerScale", "config": {}},
+        {"class_name": "StochasticDepth", "module": f"tf_keras.{_SOURCE}", "config": {}},
+        {"class_name": "CustomScaleLayer", "config": {"name": "custom_scale_layer_3"}},
+    ],
+)
+def test_layers_of_the_applications_are_keras_own(config: dict[str, Any]) -> None:
+    assert list(code_in({"layers": [config]})) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"class_name": "LayerScale", "config": {"name": "scale"}},  # the user's own, of the same name
+        {"class_name": "LayerScale", "module": None, "registered_name": "LayerScale", "config": {"name": _SCALE}},
+        {"class_name": "LayerScale", "module": "keras.src.layers", "config": {"name": _SCALE}},
+        {"class_name": "LayerScale", "module": f"mine.{_SOURCE}", "config": {"name": _SCALE}},
+        {"class_name": "CustomScaleLayer", "config": {"name": "mine"}},
+        {"class_name": "LayerScale", "config": None},
+    ],
+)
+def test_layers_that_only_share_their_name_are_custom(config: dict[str, Any]) -> None:
+    (phrase,) = code_in({"layers": [config]})
+    assert f"the custom class {config['class_name']}" in phrase

@@ -216,3 +216,11 @@ def test_a_profile_of_ones_own_with_its_own_opset(tmp_path: Path):
         "dla = false\n"
     )
     assert [f.rule for f in judge(f"{path}@6.2", subject()).refusals] == ["target-opset"]
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "flag"), [("int8", "fp16", " --fp16"), ("int8", "fp32", " --fp32"), ("int8", "int8", "")]
+)
+def test_the_command_builds_what_was_judged(own: str, asked: str, flag: str):
+    verdict = judge("agx-orin-64gb@6.1", subject(precision=asked, own=own))
+    assert verdict.commands[0].line == f"edgemed build net.edgemed{flag}"

@@ -63,6 +63,18 @@ def test_new_large_weights_get_a_file_of_their_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(written.path).graph.initializers["w"].const_value.numpy(), 1)
 
 
+def test_data_that_a_model_maps_is_not_written_over(tmp_path: Path) -> None:
+    write_graph(_model(), tmp_path / "float.onnx", external_above=0)
+    model = load(tmp_path / "float.onnx")
+    new = ir.Value(name="n", const_value=ir.tensor(np.full((300, 1000), 2, np.float32), name="n"))
+    model.graph.register_initializer(new)
+    written = write_graph(model, tmp_path / "float.onnx", external_above=0)
+    assert written.data == ("float.onnx.1.data", "float.onnx.data")
+    again = load(written.path).graph.initializers
+    np.testing.assert_array_equal(again["w"].const_value.numpy(), _model().graph.initializers["w"].const_value.numpy())
+    np.testing.assert_array_equal(again["n"].const_value.numpy(), 2)
+
+
 def test_tensors_from_another_folder_are_taken_along(tmp_path: Path) -> None:
     """The conversion leaves even small weights outside; its folder goes."""
     (tmp_path / "a").mkdir()

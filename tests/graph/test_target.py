@@ -11,6 +11,7 @@ from edgemed.graph.lint import Finding
 from edgemed.graph.model import infer_shapes
 from edgemed.graph.rules.limits import LIMITS
 from edgemed.graph.target import has_pairs, is_half, lint_target
+from edgemed.graph.tensorrt import first_with
 from tests.graph.onnx_models import graph, node, rand
 
 INT64, INT32, UINT8, HALF = TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8, TensorProto.FLOAT16
@@ -351,3 +352,10 @@ def test_open_sizes_are_warned_about():
     (found,) = lint_target(built, "10.3.0")
     assert (found.rule, found.severity) == ("target-dynamic", "warning")
     assert "'x'" in found.message
+
+
+def test_the_release_that_is_named_reads_the_opset_too():
+    """Loop is as old as TensorRT 8.0, but what needs opset 16 wants 8.5."""
+    assert first_with("CumSum", 14) != first_with("CumSum")
+    assert first_with("CumSum", 14) in ("8.5", "8.6")
+    assert first_with("Loop", 99) is None

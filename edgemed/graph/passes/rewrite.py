@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ def add_initializer(graph: ir.Graph, base: str, array: NDArray[np.generic]) -> i
     import onnx_ir as ir
 
     taken = {v.name for v in graph.inputs} | set(graph.initializers) | {v.name for n in graph for v in n.outputs}
-    name = next(n for n in (base, *(f"{base}_{i}" for i in count(1))) if n not in taken) if base in taken else base
+    names = chain([base], (f"{base}_{i}" for i in count(1)))
+    name = next(candidate for candidate in names if candidate not in taken)
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)

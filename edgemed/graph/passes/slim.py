@@ -22,7 +22,9 @@ class Slim(GraphPass):
 
     name: ClassVar[str] = "onnxslim"
 
-    def __init__(self) -> None:
+    def __init__(self, *, fold_only: bool = False) -> None:
+        """With `fold_only`, what is computed keeps its names: constants are folded, and nothing else is done."""
+        self._fold_only = fold_only
         self._interface: tuple[list[str | None], list[str | None]] = ([], [])
 
     def requires(self, model: ir.Model) -> None:
@@ -40,6 +42,8 @@ class Slim(GraphPass):
         large = weight_bytes(model) > EXTERNAL_ABOVE
         apart = _take_out(model) if large else {}
         skipped = ["graph_fusion"] if large else []  # it wants the weights' values; `FoldChannelAffine` needs none
+        if self._fold_only:
+            skipped = ["graph_fusion", "subexpression_elimination", "weight_tying"]
         slimmed = ir.from_proto(onnxslim.slim(to_proto(model), skip_optimizations=skipped))
         _put_back(slimmed, apart)
         set_ir_version(slimmed)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from edgemed.base.errors import EXIT_BUG, InputError
 from edgemed.graph.passes import GraphPass, PassError, PassResult, run_passes
+from edgemed.graph.passes.rewrite import add_initializer
 from tests.graph.onnx_models import graph, node
 
 
@@ -70,3 +72,9 @@ def test_a_failing_pass_is_named_with_those_before_it_and_its_cause(bad: GraphPa
 def test_a_refusal_reaches_the_user_unchanged() -> None:
     with pytest.raises(InputError, match=r"^The model is too strange\. Use another\.$"):
         run_passes(_model(), [_Refusal()])
+
+
+def test_names_of_new_initializers_count_on_without_end() -> None:
+    model = graph([node("Relu", "x", "y")], {"x": (1, 2)}, {"y": (1, 2)}, {"w": np.zeros(2, np.float32)})
+    names = [add_initializer(model.graph, "w", np.ones(2, np.float32)).name for _ in range(3)]
+    assert names == ["w_1", "w_2", "w_3"]

@@ -128,6 +128,22 @@ def test_weights_of_large_models_stay_out_of_onnxslim(monkeypatch: pytest.Monkey
     assert_same_outputs(before, run(after, feeds), TOLERANCE)
 
 
+def test_a_shared_layer_with_two_norms_is_folded_on_either_road(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the heads of detectors: one Conv on two levels, each with its own BatchNorm."""
+    weights = {"w": rand(4, 4, 3, 3), "b": rand(4)}
+    weights |= {f"{k}{i}": rand(1, 4, 1, 1, seed=i) for i in (1, 2) for k in "st"}
+    nodes = [node("Conv", "x w b", "c1", pads=[1, 1, 1, 1]), node("Mul", "c1 s1", "m1"), node("Add", "m1 t1", "y")]
+    nodes += [node("Conv", "y w b", "c2", pads=[1, 1, 1, 1]), node("Mul", "c2 s2", "m2"), node("Add", "m2 t2", "z")]
+    model = graph(nodes, {"x": (1, 4, 8, 8)}, {"z": (1, 4, 8, 8)}, weights)
+    feeds = random_feeds(model)
+    before = run(model, feeds)
+    monkeypatch.setattr(slim, "EXTERNAL_ABOVE", 0)
+    monkeypatch.setattr(slim, "LARGE_TENSOR", 64)
+    after = clean_graph(model).model
+    assert ops(after) == ["Conv", "Conv"]
+    assert_same_outputs(before, run(after, feeds), TOLERANCE)
+
+
 def test_onnxslim_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     clean_graph(_residual())
     assert capfd.readouterr() == ("", "")
