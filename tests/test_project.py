@@ -144,3 +144,12 @@ def test_a_skip_for_a_missing_package_fails_in_ci(tmp_path: Path) -> None:
     for ci, code in (("true", 1), ("", 0)):
         done = subprocess.run(command, env={**os.environ, "CI": ci}, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == code, done.stdout
+
+
+def test_every_test_file_is_collected(repo: Path) -> None:
+    """pytest passes over folders by name; a test that never runs cannot fail."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    listed = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=True).stdout
+    collected = {line.partition("::")[0] for line in listed.splitlines() if "::" in line}
+    there = {path.relative_to(repo).as_posix() for path in (repo / "tests").rglob("test_*.py")}
+    assert there == collected
