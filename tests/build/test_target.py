@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgemed.build import target
 from edgemed.bundle.read import Bundle, open_bundle
 from edgemed.engine.calib_cache import read_calib_cache
 from tests.build.conftest import edgemed
@@ -219,3 +221,10 @@ def test_wrong_usage_is_exit_two(folder, arguments, says):
     assert done.returncode == 2, done.stdout
     assert says in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("report", ["[]", "{}", '{"model": 3}', '{"model": {"keras_layers": 3}}', "no json"])
+def test_a_report_that_says_nothing_names_no_layers(report: str):
+    files = {"report.json": None}
+    bundle = SimpleNamespace(manifest=SimpleNamespace(files=files), read=lambda name: report.encode())
+    assert target._layers(bundle) == ()

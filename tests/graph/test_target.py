@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -359,3 +360,21 @@ def test_the_release_that_is_named_reads_the_opset_too():
     assert first_with("CumSum", 14) != first_with("CumSum")
     assert first_with("CumSum", 14) in ("8.5", "8.6")
     assert first_with("Loop", 99) is None
+
+
+def test_an_integer_image_is_told_to_become_float():
+    """edgemed keeps the dtype that Keras declares; only the model's author can change it."""
+    value = helper.make_tensor_value_info
+    proto = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Cast", ["x"], ["y"], name="cast", to=TensorProto.FLOAT)],
+            "g",
+            [value("x", TensorProto.UINT8, [1, 4])],
+            [value("y", TensorProto.FLOAT, [1, 4])],
+        ),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=7,
+    )
+    (found,) = [f for f in lint_target(infer_shapes(ir.from_proto(proto)), "8.2.1") if f.severity == "error"]
+    assert "not for UINT8" in found.message
+    assert found.remedy.startswith("Declare the Keras input as float32")
