@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import CommandError, measure
 from edgemed.bundle.read import Bundle, open_bundle
 from tests.matrix.check import check
 from tests.matrix.rows import REFUSALS, ROWS, Row
@@ -42,7 +41,7 @@ def run(name: str) -> dict[str, Any]:
 
     Raises:
         AssertionError: something that holds for every row does not.
-        CalledProcessError: a command failed.
+        CalledProcessError, CommandError: a command failed.
     """
     row = ROWS[name]
     with tempfile.TemporaryDirectory(prefix="edgemed-matrix-") as scratch:
@@ -51,15 +50,23 @@ def run(name: str) -> dict[str, Any]:
         zoo = [sys.executable, str(REPO / "tests" / "matrix" / "zoo.py"), "full", str(folder), name]
         subprocess.run(zoo, env=environment, check=True, capture_output=True)
         command = [sys.executable, "-m", "edgemed", "build", f"model{row.suffix}", *_options(row)]
-        start_ns, seconds, peak = time.monotonic_ns(), *_measured(command, folder / name)
-        wall_s = (time.monotonic_ns() - start_ns) / 1e9
+        cost = measure(command, folder / name)
         bundle = open_bundle(folder / name / "model.edgemed")
         subprocess.run([sys.executable, "-m", "edgemed", "verify", str(bundle.path)], check=True, capture_output=True)
         found = dataclasses.asdict(check(row, bundle))
         weights = _weights(bundle)
-        assert weights <= _LARGE or peak <= _MEMORY_FACTOR * weights, f"{peak / weights:.1f} times the weights"
+        assert weights <= _LARGE or cost.largest_bytes <= _MEMORY_FACTOR * weights, (
+            f"{cost} for {weights} bytes of weights"
+        )
         inputs = [list(t.shape) for t in bundle.manifest.inputs]
-    return {**found, "inputs": inputs, "weights": weights, "peak": peak, "cpu_s": seconds, "wall_s": wall_s}
+    return {
+        **found,
+        "inputs": inputs,
+        "weights": weights,
+        "peak": cost.largest_bytes,
+        "cpu_s": cost.cpu_s,
+        "wall_s": cost.wall_s,
+    }
 
 
 def _options(row: Row) -> list[str]:
@@ -69,21 +76,6 @@ def _options(row: Row) -> list[str]:
     if row.batch is not None:
         options += ["--dynamic-batch", row.batch]
     return options + (["--allow-code", "custom.py"] if row.code is not None else [])
-
-
-def _measured(command: list[str], folder: Path) -> tuple[float, int]:
-    """CPU seconds of a command and its children, and bytes of the largest process among them."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    probe = (
-        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); "
-        "print('PEAK', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
-    )
-    done = subprocess.run([sys.executable, "-c", probe, *command], cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command[2:])} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    peak = int(done.stdout.rsplit("PEAK", 1)[1]) * 1024
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak
 
 
 def _weights(bundle: Bundle) -> int:
@@ -151,7 +143,7 @@ def main() -> None:
     for name in named or [n for n in ROWS if not (RESULTS / f"{n}.json").exists()]:
         try:
             found = run(name)
-        except (AssertionError, subprocess.CalledProcessError, SystemExit) as error:
+        except (AssertionError, subprocess.CalledProcessError, CommandError) as error:
             failed.append(name)
             print(f"✗ {name}: {error}", flush=True)
             continue

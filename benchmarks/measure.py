@@ -22,16 +22,22 @@ class CommandError(Exception):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took. Resident memory is summed over its processes, pages that they share counted for each."""
+    """What a command took.
+
+    `peak_bytes` is resident memory summed over its processes, pages that they share counted for each; `largest_bytes`
+    that of the largest among them.
+    """
 
     wall_s: float
     cpu_s: float
     peak_bytes: int
+    largest_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """One after the other."""
         wall, cpu = self.wall_s + other.wall_s, self.cpu_s + other.cpu_s
-        return Cost(wall, cpu, max(self.peak_bytes, other.peak_bytes))
+        largest = max(self.largest_bytes, other.largest_bytes)
+        return Cost(wall, cpu, max(self.peak_bytes, other.peak_bytes), largest)
 
 
 def measure(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None) -> Cost:
@@ -54,7 +60,7 @@ def measure(command: Sequence[str | Path], folder: Path, environment: Mapping[st
     if process.returncode:
         lines = log.read_text(errors="replace").strip().splitlines()
         raise CommandError(f"status {process.returncode}: {lines[-1][:200] if lines else 'no output'}")
-    return Cost(wall_s, usage.ru_utime + usage.ru_stime, watch.peak)
+    return Cost(wall_s, usage.ru_utime + usage.ru_stime, watch.peak, usage.ru_maxrss * 1024)
 
 
 class _Watch(threading.Thread):

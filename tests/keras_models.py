@@ -72,30 +72,34 @@ def seed_cnn(size: int = 32, channels: int = 3, seed: int = 1) -> Any:
     )
 
 
+def double_convolution(x: Any, width: int, rank: int = 2, bias: bool = False) -> Any:
+    """Twice a 3×3 (or 3×3×3) convolution with BatchNorm and ReLU: the block of a U-Net."""
+    from keras import layers as kl
+
+    convolution = getattr(kl, f"Conv{rank}D")
+    for _ in range(2):
+        x = kl.ReLU()(kl.BatchNormalization()(convolution(width, 3, padding="same", use_bias=bias)(x)))
+    return x
+
+
 def unet(size: int = 32, filters: int = 8, depth: int = 2, up: str = "transpose", seed: int = 2) -> Any:
     """U-Net with skip concatenations; `up` is `transpose`, `nearest` or `bilinear`."""
     import keras
 
     def build(kl: Any) -> Any:
-        def block(x: Any, width: int) -> Any:
-            for _ in range(2):
-                x = kl.Conv2D(width, 3, padding="same", use_bias=False)(x)
-                x = kl.ReLU()(kl.BatchNormalization()(x))
-            return x
-
         x = image = keras.Input((size, size, 1), name="image")
         skips = []
         for level in range(depth):
-            x = block(x, filters << level)
+            x = double_convolution(x, filters << level)
             skips.append(x)
             x = kl.MaxPooling2D()(x)
-        x = block(x, filters << depth)
+        x = double_convolution(x, filters << depth)
         for level in reversed(range(depth)):
             if up == "transpose":
                 x = kl.Conv2DTranspose(filters << level, 2, strides=2)(x)
             else:
                 x = kl.UpSampling2D(interpolation=up)(x)
-            x = block(kl.Concatenate()([skips[level], x]), filters << level)
+            x = double_convolution(kl.Concatenate()([skips[level], x]), filters << level)
         return keras.Model(image, kl.Conv2D(1, 1, activation="sigmoid", name="mask")(x))
 
     return _built(build, seed)

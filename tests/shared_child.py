@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
 from edgemed.convert import process
 
 
@@ -14,3 +18,17 @@ class SharedChild(process._Child):
 
     def end(self) -> None:
         super().kill()
+
+
+@pytest.fixture(scope="session")
+def one_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedChild]:
+    """The process itself; a folder whose models want an environment overrides this, and asks for them first."""
+    child = SharedChild(tmp_path_factory.mktemp("child"))
+    yield child
+    child.end()
+
+
+@pytest.fixture
+def shared_child(one_child: SharedChild, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `KerasModel` use one real child process again and again."""
+    monkeypatch.setattr(process, "_Child", lambda workdir: one_child)

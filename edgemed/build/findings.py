@@ -21,7 +21,7 @@ from edgemed.build.timing import StageRecord
 from edgemed.build.typed import Typed
 from edgemed.bundle.manifest import OutputFidelity, OutputTensor, Source
 from edgemed.calibrate.observers import Histogram, amax_of, noise_of
-from edgemed.convert import Converted, LayerInfo
+from edgemed.convert import Converted
 from edgemed.graph.layers import KerasLayers
 from edgemed.graph.model import weight_bytes
 from edgemed.graph.values import constant_array
@@ -73,8 +73,8 @@ def report_of(
             for c in graph.changes
         ),
         fidelity=_fidelity(samples, parity, quantized, typed),
-        int8=_int8(graph, quantized, converted.layers) if quantized is not None else None,
-        fp16=_fp16(typed, _known_layers(graph, converted.layers)) if typed is not None else None,
+        int8=_int8(graph, quantized) if quantized is not None else None,
+        fp16=_fp16(typed, graph.layers) if typed is not None else None,
         sizes=sizes,
         engines=_engines(engine, options),
         stages=tuple(data.Stage(name=s.name, seconds=s.seconds, note=s.note) for s in stages),
@@ -136,10 +136,6 @@ def _fidelity(samples: Samples, parity: Parity, quantized: Quantized | None, typ
     )
 
 
-def _known_layers(graph: CleanGraph, layers: Sequence[LayerInfo]) -> KerasLayers:
-    return KerasLayers((layer.name for layer in layers), (node.name or "" for node in graph.model.graph.all_nodes()))
-
-
 def _fp16(typed: Typed, layers: KerasLayers) -> data.Fp16:
     return data.Fp16(
         graph=typed.name,
@@ -157,7 +153,7 @@ def _errors(fidelity: Sequence[OutputFidelity], limit: float | None = None) -> t
     )
 
 
-def _int8(graph: CleanGraph, quantized: Quantized, layers: Sequence[LayerInfo]) -> data.Int8:
+def _int8(graph: CleanGraph, quantized: Quantized) -> data.Int8:
     weights = _quantized_weights(graph, quantized.placement)
     total = weight_bytes(graph.model)
     in_int8 = sum(array.nbytes for array, _ in weights.values())
@@ -165,7 +161,7 @@ def _int8(graph: CleanGraph, quantized: Quantized, layers: Sequence[LayerInfo]) 
         mac_share=share(graph, quantized.placement),
         weight_bytes_float=total,
         weight_bytes_int8=total - in_int8 + in_int8 // 4,
-        layers=tuple(_layers(graph, quantized, layers, weights)),
+        layers=tuple(_layers(graph, quantized, weights)),
         tensors=_worst_tensors(quantized),
     )
 
@@ -184,17 +180,15 @@ def _quantized_weights(graph: CleanGraph, placement: Placement) -> dict[str, tup
 def _layers(
     graph: CleanGraph,
     quantized: Quantized,
-    keras: Sequence[LayerInfo],
     weights: Mapping[str, tuple[NDArray[Any], int]],
 ) -> Iterable[data.Layer]:
     macs = {cost.node: cost.macs for cost in graph.costs}
     total = sum(macs.values()) or 1
-    known = _known_layers(graph, keras)
     for layer in quantized.placement.layers:
         yield data.Layer(
             node=layer.node,
             op=layer.op,
-            keras_layer=known.of(layer.node),
+            keras_layer=graph.layers.of(layer.node),
             quantized=layer.quantized,
             reason=layer.reason,
             macs=macs.get(layer.node, 0),

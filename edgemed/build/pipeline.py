@@ -141,7 +141,7 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
     quantized = _quantize(options, samples, graph, parity, progress) if options.precision == "int8" else None
     half = _type(options, samples, graph, parity, quantized, progress)
     graphs = [made.graph for made in (half, quantized) if made is not None] or [graph.graph]
-    engine = stages.compile_plan(graphs, converted, graph, progress, options.precision)
+    engine = stages.compile_plan(graphs, converted.inputs, graph, options.precision, progress)
     outputs = tuple(_output(spec_index, converted, samples) for spec_index in range(len(converted.outputs)))
     return _Work(source, tree_bytes(model), converted, samples, graph, parity, quantized, half, engine, outputs)
 

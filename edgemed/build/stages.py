@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError, GateError, InputError, MissingSoftwareError
 from edgemed.base.progress import Progress, Stage
+from edgemed.base.runner import TensorSpec
 from edgemed.build.fidelity import compare, largest_differences, require_parity
 from edgemed.build.options import BuildOptions, Precision
 from edgemed.build.samples import Samples
 from edgemed.bundle.manifest import BatchRange, OutputFidelity
 from edgemed.calibrate.observers import Histogram
 from edgemed.convert import Converted, KerasModel
+from edgemed.graph.layers import KerasLayers
 from edgemed.graph.scales import ScaleTable
 from edgemed.imaging.samples import Feeds
 from edgemed.runners.ort import OnnxRuntimeRunner
@@ -47,6 +49,7 @@ class CleanGraph:
     changes: tuple[PassChange, ...]
     costs: tuple[LayerCost, ...]
     """Of one sample."""
+    layers: KerasLayers
     batch: BatchRange | None = None
 
     def at(self, batch: int) -> ir.Model:
@@ -126,11 +129,13 @@ def clean(converted: Converted, folder: Path, options: BuildOptions, progress: P
         result = clean_graph(load(converted.path))
         model = lower_opset(result.model)
         graph = write_graph(model, folder / "float.onnx")
-        require_clean(model, layers=[layer.name for layer in converted.layers])
+        names = [layer.name for layer in converted.layers]
+        require_clean(model, layers=names)
         before, after = result.changes[0].nodes_before, result.changes[-1].nodes_after
         stage.note(f"{before} → {after} nodes")
         cost = costs(model if options.batch is None else pinned(model, 1))
-        return CleanGraph(model, graph, digest(model), result.changes, cost, options.batch)
+        layers = KerasLayers(names, (node.name or "" for node in model.graph.all_nodes()))
+        return CleanGraph(model, graph, digest(model), result.changes, cost, layers, options.batch)
 
 
 def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progress: Progress) -> Parity:
@@ -292,7 +297,11 @@ def _nudged(samples: Samples) -> list[Feeds]:
 
 
 def compile_plan(
-    graphs: Sequence[GraphFile], converted: Converted, graph: CleanGraph, progress: Progress, precision: Precision
+    graphs: Sequence[GraphFile],
+    inputs: Sequence[TensorSpec],
+    graph: CleanGraph,
+    precision: Precision,
+    progress: Progress,
 ) -> AheadOfTime:
     """An ahead-of-time plan by TensorRT-RTX where it is installed, of the first of `graphs` that it takes.
 
@@ -301,7 +310,7 @@ def compile_plan(
     from edgemed.engine.rtx import CAPABILITIES, compile_ahead
 
     batch = graph.batch
-    profiles = {} if batch is None else {spec.name: batch.shapes(spec.shape) for spec in converted.inputs}
+    profiles = {} if batch is None else {spec.name: batch.shapes(spec.shape) for spec in inputs}
     refusals: list[str] = []
     with progress.stage("engine") as stage:
         for source in graphs:
@@ -312,7 +321,7 @@ def compile_plan(
                 stage.note(status)
                 return AheadOfTime(None, status)
             except InputError as error:
-                refusals.append(f"{source.path.name} was refused: {_with_layer(error.what, converted, graph)}")
+                refusals.append(f"{source.path.name} was refused: {_with_layer(error.what, graph.layers)}")
                 continue
             targets = "+".join("SM" + capability.replace(".", "") for capability in CAPABILITIES)
             stage.note(f"TensorRT-RTX {plan.version} for {targets}, {len(plan.plan) / 1e6:.1f} MB")
@@ -322,13 +331,8 @@ def compile_plan(
         return AheadOfTime(None, "; ".join(refusals), refused=True)
 
 
-def _with_layer(what: str, converted: Converted, graph: CleanGraph) -> str:
+def _with_layer(what: str, layers: KerasLayers) -> str:
     """TensorRT's words, which name an ONNX node, with the Keras layer that it came from."""
-    from edgemed.graph.layers import KerasLayers
-
-    layers = KerasLayers(
-        (layer.name for layer in converted.layers), (n.name or "" for n in graph.model.graph.all_nodes())
-    )
     quoted = (layers.of(name) for name in re.findall(r"'([^']+)'", what))
     layer = next(filter(None, quoted), None)
     return what if layer is None else f"the layer '{layer}': {what}"

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from edgemed.base.errors import DeviceStateError, MissingSoftwareError
 from edgemed.base.lazy import require
 from edgemed.engine.names import NAMES
+from edgemed.graph.tensorrt import TYPED_SINCE
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 Native = Any  # an object of the bindings; the conformance test, not mypy, knows their names
@@ -30,7 +31,6 @@ _LEVELS = {
     "VERBOSE": logging.DEBUG,
 }
 _KEPT_ERRORS = 50
-_WEAK_TYPING_DEPRECATED = (10, 12)
 
 
 def installed_flavours() -> tuple[Flavour, ...]:
@@ -113,7 +113,7 @@ class Bridge:
         """
         if not self.allows_weak_typing:
             return True
-        return self.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED") and self._number >= _WEAK_TYPING_DEPRECATED
+        return self.has("NetworkDefinitionCreationFlag.STRONGLY_TYPED") and self._number >= TYPED_SINCE
 
     @property
     def allows_weak_typing(self) -> bool:

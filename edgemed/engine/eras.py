@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from edgemed.engine.bridge import Flavour, version_number
+from edgemed.graph.tensorrt import TYPED_SINCE, UNTYPED_UNTIL
 
-_TYPED_SINCE: Final = (10, 12)
-_UNTYPED_UNTIL: Final = (11,)
 _FIRST_WITH_BRIDGE: Final = (8, 6)
-_LAST_WITH_CACHE: Final = 10
 
 
 class Typing(Protocol):
@@ -43,12 +41,12 @@ class Release:
     @property
     def strongly_typed(self) -> bool:
         """From 10.12, where flags were deprecated, as `Bridge.strongly_typed`."""
-        return version_number(self.version) >= _TYPED_SINCE
+        return version_number(self.version) >= TYPED_SINCE
 
     @property
     def allows_weak_typing(self) -> bool:
         """Up to 10.16."""
-        return version_number(self.version) < _UNTYPED_UNTIL
+        return version_number(self.version) < UNTYPED_UNTIL
 
     @property
     def builds_here(self) -> bool:
@@ -57,8 +55,8 @@ class Release:
 
     @property
     def reads_cache(self) -> bool:
-        """Whether it reads a calibration cache: up to TensorRT 10."""
-        return version_number(self.version)[:1] <= (_LAST_WITH_CACHE,)
+        """Whether it reads a calibration cache: calibrators went with the flags."""
+        return self.allows_weak_typing
 
     @property
     def cache_path(self) -> str:

@@ -10,9 +10,9 @@ from edgemed.base.errors import InputError, UsageError
 from edgemed.base.runner import TensorSpec
 from edgemed.device.profile import DeviceProfile, SoftwareRow, load_profile
 from edgemed.engine import trtexec
+from edgemed.engine.build import Precision
 from edgemed.engine.eras import Release
 from edgemed.engine.onboard import choose_graph
-from edgemed.engine.trtexec import Precision
 from edgemed.graph.lint import Finding, lint
 from edgemed.graph.target import lint_target
 from edgemed.graph.tensorrt import Parser, parser_of

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from edgemed.base.runner import TensorSpec
+from edgemed.engine.build import Precision
 
 _WHERE: Final = "/usr/src/tensorrt/bin/trtexec"  # where JetPack puts it
 _FLAGS: Final[dict[str, tuple[str, ...]]] = {"int8": ("--int8", "--fp16"), "fp16": ("--fp16",), "fp32": ()}
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 def line(

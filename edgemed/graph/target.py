@@ -15,18 +15,13 @@ from edgemed.graph.lint import Finding
 from edgemed.graph.opset import needed_opsets
 from edgemed.graph.rules.base import Severity
 from edgemed.graph.rules.limits import LIMITS, Surroundings
-from edgemed.graph.tensorrt import Operator, Parser, first_with, parser_of, version_of
+from edgemed.graph.tensorrt import TYPED_SINCE, UNTYPED_UNTIL, Operator, Parser, first_with, parser_of, version_of
 from edgemed.graph.values import static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["TYPED_SINCE", "UNTYPED_UNTIL", "has_pairs", "is_half", "lint_target"]
-
-TYPED_SINCE: Final = (10, 12)
-"""Weak typing is deprecated from here on (release notes of TensorRT 10.12): types belong into the graph."""
-UNTYPED_UNTIL: Final = (11, 0)
-"""From here on there are no precision flags: what the graph does not type runs in FP32 (10.x to 11.x migration)."""
+__all__ = ["has_pairs", "is_half", "lint_target"]
 
 _NAMES: Final = {"FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16", "DOUBLE": "FP32"}
 """ONNX type → the list's name. The parsers cast DOUBLE down."""

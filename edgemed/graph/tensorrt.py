@@ -14,9 +14,13 @@ from typing import Any, Final
 
 from edgemed.base.errors import InputError
 
-__all__ = ["Operator", "Parser", "first_with", "parser_of", "releases", "version_of"]
+__all__ = ["TYPED_SINCE", "UNTYPED_UNTIL", "Operator", "Parser", "first_with", "parser_of", "releases", "version_of"]
 
 _TABLE: Final = Path(__file__).with_name("tensorrt_operators.json")
+TYPED_SINCE: Final = (10, 12)
+"""Weak typing is deprecated from here on (release notes of TensorRT 10.12): types belong into the graph."""
+UNTYPED_UNTIL: Final = (11,)
+"""From here on there are neither precision flags nor calibrators (10.x to 11.x migration)."""
 _CASTS_INT64: Final = (9, 0)
 """Before TensorRT 9, INT64 is read as INT32 (the notes of the lists, and docs/Changelog.md of onnx-tensorrt)."""
 

@@ -11,9 +11,8 @@ import pytest
 from edgemed.base.errors import InputError, MissingSoftwareError
 from edgemed.build.stages import compile_plan
 from edgemed.cli.console import ConsoleProgress
-from edgemed.convert.types import LayerInfo
 from edgemed.engine import rtx
-from tests.graph.onnx_models import graph, node, rand
+from edgemed.graph.layers import KerasLayers
 
 PLAN = SimpleNamespace(plan=b"plan", version="1.7", precision="int8")
 WORDS = "tensorrt_rtx 1.7 cannot read the graph: node 0 'model_1/shrink_1/resize' (Resize): no such mode."
@@ -21,8 +20,6 @@ WORDS = "tensorrt_rtx 1.7 cannot read the graph: node 0 'model_1/shrink_1/resize
 
 def compiled(monkeypatch: pytest.MonkeyPatch, refuse: dict[str, Exception]) -> Any:
     """What the stage says of two graphs, of which the compiler refuses some."""
-    model = graph([node("Relu", "x", "y")], {"x": (1, 2)}, {"y": (1, 2)}, {"w": rand(2)})
-    model.graph[0].name = "model_1/shrink_1/resize"
 
     def compile_ahead(path: Path, *args: Any, **kwargs: Any) -> Any:
         if path.name in refuse:
@@ -31,9 +28,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch, refuse: dict[str, Exception]) -> A
 
     monkeypatch.setattr(rtx, "compile_ahead", compile_ahead)
     files = [SimpleNamespace(path=Path(name)) for name in ("int8_fp16.onnx", "int8.onnx")]
-    converted = SimpleNamespace(layers=(LayerInfo("shrink", "Resizing"),), inputs=())
-    clean = SimpleNamespace(model=model, batch=None)
-    return compile_plan(files, converted, clean, ConsoleProgress(), "int8")  # type: ignore[arg-type]
+    clean = SimpleNamespace(layers=KerasLayers(["shrink"], ["model_1/shrink_1/resize"]), batch=None)
+    return compile_plan(files, (), clean, "int8", ConsoleProgress())  # type: ignore[arg-type]
 
 
 def test_the_first_graph_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgemed.convert import process
-from tests.shared_child import SharedChild
+from tests.shared_child import SharedChild, shared_child  # noqa: F401 - a fixture
 
 _MAKE = Path(__file__).with_name("make_models.py")
 
@@ -47,13 +46,8 @@ def touched(models: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def _one_child(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedChild]:
+def one_child(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedChild]:
+    """A child that knows the environment of the models' payloads."""
     child = SharedChild(tmp_path_factory.mktemp("child"))
     yield child
     child.end()
-
-
-@pytest.fixture
-def shared_child(_one_child: SharedChild, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `KerasModel` use one real child process again and again."""
-    monkeypatch.setattr(process, "_Child", lambda workdir: _one_child)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgemed.convert import process
 from tests.matrix.rows import ROWS
-from tests.shared_child import SharedChild
+from tests.shared_child import one_child, shared_child  # noqa: F401 - fixtures
 
 _ZOO = Path(__file__).with_name("zoo.py")
 
@@ -37,16 +36,3 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[family]
 
     return folder_of
-
-
-@pytest.fixture(scope="session")
-def _one_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedChild]:
-    child = SharedChild(tmp_path_factory.mktemp("child"))
-    yield child
-    child.end()
-
-
-@pytest.fixture
-def shared_child(_one_child: SharedChild, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let builds use one real child process again and again."""
-    monkeypatch.setattr(process, "_Child", lambda workdir: _one_child)

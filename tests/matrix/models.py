@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.keras_models import seed_cnn
+from tests.keras_models import double_convolution, seed_cnn
 
 # --- segmentation
 
@@ -15,11 +15,6 @@ def attention_unet(size: int = 32, filters: int = 16, depth: int = 2) -> Any:
     import keras
     from keras import layers as kl
 
-    def block(x: Any, width: int) -> Any:
-        for _ in range(2):
-            x = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(width, 3, padding="same", use_bias=False)(x)))
-        return x
-
     def gate(skip: Any, signal: Any, width: int) -> Any:
         both = kl.Add()([kl.Conv2D(width, 2, strides=2)(skip), kl.Conv2D(width, 1)(signal)])
         weight = kl.Conv2D(1, 1, activation="sigmoid")(kl.ReLU()(both))
@@ -28,14 +23,14 @@ def attention_unet(size: int = 32, filters: int = 16, depth: int = 2) -> Any:
     x = image = keras.Input((size, size, 1), name="image")
     skips = []
     for level in range(depth):
-        x = block(x, filters << level)
+        x = double_convolution(x, filters << level)
         skips.append(x)
         x = kl.MaxPooling2D()(x)
-    x = block(x, filters << depth)
+    x = double_convolution(x, filters << depth)
     for level in reversed(range(depth)):
         gated = gate(skips[level], x, filters << level)
         x = kl.Conv2DTranspose(filters << level, 2, strides=2)(x)
-        x = block(kl.Concatenate()([gated, x]), filters << level)
+        x = double_convolution(kl.Concatenate()([gated, x]), filters << level)
     return keras.Model(image, kl.Conv2D(1, 1, activation="sigmoid", name="mask")(x))
 
 
@@ -44,21 +39,16 @@ def unet3d(size: int = 16, filters: int = 16, depth: int = 2, up: str = "transpo
     import keras
     from keras import layers as kl
 
-    def block(x: Any, width: int) -> Any:
-        for _ in range(2):
-            x = kl.ReLU()(kl.BatchNormalization()(kl.Conv3D(width, 3, padding="same")(x)))
-        return x
-
     x = volume = keras.Input((size, size, size, 1), name="volume")
     skips = []
     for level in range(depth):
-        x = block(x, filters << level)
+        x = double_convolution(x, filters << level, 3, True)
         skips.append(x)
         x = kl.MaxPooling3D()(x)
-    x = block(x, filters << depth)
+    x = double_convolution(x, filters << depth, 3, True)
     for level in reversed(range(depth)):
         x = kl.Conv3DTranspose(filters << level, 2, strides=2)(x) if up == "transpose" else kl.UpSampling3D()(x)
-        x = block(kl.Concatenate()([skips[level], x]), filters << level)
+        x = double_convolution(kl.Concatenate()([skips[level], x]), filters << level, 3, True)
     return keras.Model(volume, kl.Conv3D(classes, 1, activation="softmax", name="organs")(x))
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ import onnxruntime
 import pytest
 
 from edgemed.base.errors import InputError
-from edgemed.convert import KerasModel, process
-from tests.shared_child import SharedChild
+from edgemed.convert import KerasModel
+from tests.shared_child import one_child, shared_child  # noqa: F401 - fixtures
 
 # what the writer computed with its own kernels, against ONNX Runtime: FP32 sums in another order, as elsewhere
 PARITY = 1e-4
@@ -33,18 +32,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedChild]:
-    made = SharedChild(tmp_path_factory.mktemp("child"))
-    yield made
-    made.end()
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_answers_are_the_writers(
-    path: Path, tmp_path: Path, child: SharedChild, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "_Child", lambda workdir: child)
+@pytest.mark.usefixtures("shared_child")
+def test_answers_are_the_writers(path: Path, tmp_path: Path) -> None:
     refused = REFUSED.get((path.parent.name, path.name))
     with KerasModel(path, tmp_path) as model:
         if refused is not None:
