@@ -81,31 +81,15 @@ def freeze(loaded: Loaded, *, apart: bool) -> Frozen:
         function = traced.get_concrete_function()
     weights: dict[str, str] = {}
     variables: dict[str, Any] = {}
-    # control flow stays functional: tf2onnx recognises recurrent layers by their While nodes
     if apart:
         graph_def, weights, variables = large.freeze_apart(function)
     else:
-        graph_def = _constants(function)
+        graph_def = large.constants_for_variables(function)
     fixes.strip_xla_attributes(graph_def)
     inputs = {tensor.name: spec.name for tensor, spec in zip(function.inputs, loaded.inputs, strict=False)}
     outputs = {tensor.name: name for tensor, name in zip(function.outputs, loaded.outputs, strict=True)}
     shapes = [tuple(tensor.shape) for tensor in function.outputs]
     return Frozen(graph_def, inputs | weights, outputs, shapes, variables)
-
-
-def _constants(function: Any) -> Any:
-    """The GraphDef of a function with constants for variables.
-
-    `convert_variables_to_constants_v2` would make a function of it again, a third of the time, only to be asked for
-    its GraphDef.
-    """
-    from tensorflow.python.framework import convert_to_constants as frozen
-
-    data = frozen._FunctionConverterDataInEager(  # type: ignore[no-untyped-call, unused-ignore]
-        func=function, lower_control_flow=False, aggressive_inlining=False
-    )
-    graph_def, _ = frozen._replace_variables_by_constants(data)  # type: ignore[no-untyped-call, unused-ignore]
-    return graph_def
 
 
 def _refuse(graph_def: Any, layers: tuple[LayerInfo, ...]) -> None:

@@ -14,11 +14,6 @@ BATCH: Final = "batch"
 """Name of the first dimension of inputs and outputs where it varies."""
 
 
-def batch_varies(model: ir.Model) -> bool:
-    """Whether an input's first dimension is `BATCH`."""
-    return any(_first(value) == BATCH for value in model.graph.inputs)
-
-
 def pinned(model: ir.Model, batch: int) -> ir.Model:
     """A copy whose inputs and outputs have that batch, with all shapes that follow; the nodes are the same.
 
