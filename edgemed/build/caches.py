@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from edgemed.base.errors import InputError
 from edgemed.device.profile import load_profile, shipped_profiles
+from edgemed.engine.bridge import version_number
 from edgemed.engine.calib_cache import calib_cache
 from edgemed.engine.eras import Release
 from edgemed.graph.scales import ScaleTable
@@ -27,7 +28,8 @@ def calibration_caches(table: ScaleTable, devices: Sequence[str]) -> dict[str, b
     """
     versions = {release.cache_path: release.version for release in _releases(devices) if release.reads_cache}
     try:
-        return {path: calib_cache(table, version) for path, version in sorted(versions.items())}
+        ordered = sorted(versions.items(), key=lambda item: version_number(item[1]))
+        return {path: calib_cache(table, version) for path, version in ordered}
     except InputError as error:
         _log.warning("No calibration caches were written: %s", error.what)
         return {}
