@@ -87,9 +87,14 @@ def scale_table(
     percentile: float = DEFAULT_PERCENTILE,
 ) -> ScaleTable:
     """The scale table by one method, from the histograms that serve all three."""
-    tensors = {}
+    tensors: dict[str, TensorScale] = {}
+    same: dict[tuple[float, int | None, bytes], float] = {}  # tensors that share a count share what is read off it
     for name, histogram in histograms.items():
-        amax = amax_of(histogram, method, percentile)
+        counts = b"" if histogram.counts is None else histogram.counts.tobytes()
+        key = (histogram.amax, histogram.exponent, counts)
+        if key not in same:
+            same[key] = amax_of(histogram, method, percentile)
+        amax = same[key]
         tensors[name] = TensorScale(amax=amax, scale=scale_of(amax), seen=histogram.amax)
     return ScaleTable(
         schema="edgemed/scales/1",
