@@ -153,9 +153,7 @@ def main() -> None:
             show_stages(Path(folder))
     for model, found in results.items():
         for method, ours, theirs in (("minmax", OURS_MINMAX, USUAL_MINMAX), ("entropy", OURS, USUAL)):
-            print(
-                f"{name}: CPU time against the script, {method} on both sides: {ratios(found, ours, theirs, 'cpu_s')}"
-            )
+            print(f"{model}, CPU time against the script, {method}: {ratios(found, ours, theirs, 'cpu_s')}")
         print(f"{model}, CPU time against ModelOpt, entropy: {ratios(found, OURS, NVIDIA, 'cpu_s')}")
     print(f"{IMAGES} images for all; of them ours calibrates with all but the 16 that it keeps to judge the result.")
     print("The BENCH line compares entropy with entropy: the default of ours and of ModelOpt.")
