@@ -16,15 +16,13 @@ from edgemed.base.arrays import ArrayFileError, read_npy, read_npz
 from edgemed.base.errors import InputError, from_os_error
 from edgemed.base.hashing import sha256_file
 from edgemed.base.lazy import require
+from edgemed.imaging.limits import MAX_ARRAY_BYTES, MAX_PIXELS, MAX_SIDE
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
-MAX_SIDE = 16_384
-MAX_PIXELS = 1 << 28
-MAX_ARRAY_BYTES = 4 << 30
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _EXIF_ORIENTATION = 0x0112
