@@ -182,8 +182,9 @@ def _output(index: int, converted: Converted, samples: Samples) -> OutputTensor:
         layout=LAYOUTS.get(len(spec.shape), "as-is"),
         task=task,
         activation=activation,
-        classes=recipe.classes,
+        classes=recipe.class_names,
         threshold=recipe.threshold if recipe.threshold is not None else (0.5 if task == "binary" else None),
+        geometry=recipe.geometry,
     )
 
 
