@@ -97,7 +97,7 @@ def _model(name: str, source: Source, converted: Converted, outputs: Sequence[Ou
         versions=source.versions,
         parameters=converted.parameters,
         keras_layers=tuple(layer.name for layer in converted.layers),
-        inputs=tuple(data.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in converted.inputs),
+        inputs=tuple(data.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in samples.reader.inputs),
         outputs=tuple(
             data.Tensor(name=o.name, dtype=o.dtype, shape=o.shape, task=o.task, activation=o.activation)
             for o in outputs
@@ -116,7 +116,7 @@ def _calibration(samples: Samples, quantized: Quantized | None) -> data.Calibrat
         percentile=quantized.table.percentile,
         images=quantized.table.images,
         digest=samples.calibration.digest,
-        files=tuple(path.name for path in samples.calibrating[:_FILES_SHOWN]),
+        files=tuple(sample.name for sample in samples.calibrating[:_FILES_SHOWN]),
         warnings=tuple(w for w in warnings if not w.startswith("No recipe")),  # the report says that by itself
     )
 

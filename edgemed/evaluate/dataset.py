@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
-from edgemed.base.hashing import sha256_file, sha256_json
-from edgemed.imaging.read import list_samples
+from edgemed.base.hashing import sha256_json
+from edgemed.imaging.sources import Sample, list_samples
+from edgemed.recipe.schema import Recipe
 
 _NAME_THE_CLASSES = "Name them in the order of the model's output in the recipe: [output] classes = [...]."
 
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """One sample: its file, the index of its class, its hash."""
+    """One sample, the index of its class, its hash."""
 
-    path: Path
+    sample: Sample
     label: int
     sha256: str
 
@@ -56,12 +57,18 @@ class LabelledSet:
 
 
 def open_labelled_set(
-    folder: Path, *, classes: int, named: tuple[str, ...] = (), seen: Collection[str] = ()
+    folder: Path,
+    recipe: Recipe | None = None,
+    *,
+    classes: int,
+    named: tuple[str, ...] = (),
+    seen: Collection[str] = (),
 ) -> LabelledSet:
     """List and hash a folder with one subfolder per class.
 
     Args:
         folder: the data.
+        recipe: what a sample becomes, see `list_samples`.
         classes: how many classes the model tells apart.
         named: class names of the recipe, in the order of the output (for a binary model also just the positive one).
         seen: SHA-256 of the samples the model was calibrated on.
@@ -75,9 +82,9 @@ def open_labelled_set(
     folders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     order = class_order(folders, named, classes)
     files = tuple(
-        LabelledFile(path, label, sha256_file(path))
+        LabelledFile(sample, label, sample.digest())
         for label, name in enumerate(order)
-        for path in _samples(folder / name)
+        for sample in _samples(folder / name, recipe)
     )
     _refuse_seen(files, frozenset(seen))
     _refuse_two_labels(files, order)
@@ -113,11 +120,11 @@ def class_order(folders: list[str], named: tuple[str, ...], classes: int) -> tup
     return tuple(folders)
 
 
-def _samples(folder: Path) -> list[Path]:
-    paths = list_samples(folder)
-    if not paths:
+def _samples(folder: Path, recipe: Recipe | None) -> list[Sample]:
+    samples = list_samples(folder, recipe)
+    if not samples:
         raise InputError(f"The class folder {folder} holds no images.", _layout())
-    return paths
+    return samples
 
 
 def _layout() -> str:
@@ -125,7 +132,7 @@ def _layout() -> str:
 
 
 def _refuse_seen(files: tuple[LabelledFile, ...], seen: frozenset[str]) -> None:
-    shared = [file.path for file in files if file.sha256 in seen]
+    shared = [file.sample.name for file in files if file.sha256 in seen]
     if shared:
         raise InputError(
             f"{len(shared)} of {len(files)} images were used for calibration, {shared[0]} first.",
@@ -140,6 +147,6 @@ def _refuse_two_labels(files: tuple[LabelledFile, ...], classes: tuple[str, ...]
         same = [file for file in files if file.sha256 == twice[0]]
         where = " and ".join(sorted({classes[file.label] for file in same}))
         raise InputError(
-            f"{same[0].path.name} lies in several classes ({where}); {len(twice)} such images in all.",
+            f"{Path(same[0].sample.name).name} lies in several classes ({where}); {len(twice)} such images in all.",
             "Remove it from the wrong folder.",
         )

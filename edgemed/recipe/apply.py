@@ -20,6 +20,7 @@ from edgemed.recipe.operations import run_step
 from edgemed.recipe.operations.intensity import gray, rgb, scaled
 from edgemed.recipe.operations.spatial import resized
 from edgemed.recipe.operations.state import State
+from edgemed.recipe.orient import oriented
 from edgemed.recipe.schema import Kind, Layout, Recipe
 from edgemed.recipe.steps import Resize, Step
 from edgemed.recipe.tiles import Tiling, plan_tiles
@@ -248,6 +249,8 @@ class Preprocessor:
                 f"The image has {image.pixels.dtype} pixels; without a recipe only 8-bit ones have a known range.",
                 "Write a recipe with the scaling, see docs/recipes.md.",
             )
+        if self.recipe.input.axes is not None:
+            image = oriented(image, self.recipe.input.axes)
         if self.kind == "image" and image.stacked:
             if len(image.pixels) != 1:
                 raise InputError(

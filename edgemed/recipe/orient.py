@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,6 @@ def oriented(image: Image, codes: str) -> Image:
     )
 
 
-def _moved(array: NDArray[np.generic], source: list[int], flipped: list[bool]) -> NDArray[np.generic]:
+def _moved(array: NDArray[Any], source: list[int], flipped: list[bool]) -> NDArray[Any]:
     moved = np.transpose(array, [*source, *range(3, array.ndim)])
     return moved[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from edgemed.base.errors import InputError
 from edgemed.base.text import PRINTABLE
 from edgemed.base.toml import read_toml
 from edgemed.recipe.base import MAX_PIXELS, Positive, Strict, check_pixels
 from edgemed.recipe.contract import Contract
+from edgemed.recipe.orient import valid_codes
 from edgemed.recipe.parts import Tiles, Time
 from edgemed.recipe.steps import PerChannel, Step, check_divisor, check_order
 
@@ -54,9 +55,21 @@ class InputRecipe(Strict):
     )
     scaling: Scaling = Field(default_factory=Scaling)
     layout: Layout | None = Field(None, description="None takes the model's")
+    axes: str | None = Field(
+        None,
+        description="towards which side of the patient slices, rows and columns of a volume grow, e.g. 'SPL' (usual "
+        "axial DICOM series) or 'SAR' (NIfTI's own order); None keeps the file's",
+    )
     time: Time | None = None
     tiles: Tiles | None = None
     contract: Contract = Field(default_factory=Contract)
+
+    @field_validator("axes")
+    @classmethod
+    def _named_axes(cls, axes: str | None) -> str | None:
+        if axes is not None and not valid_codes(axes):
+            raise ValueError("three letters: one of L and R, one of P and A, one of S and I")
+        return axes
 
     @field_validator("size")
     @classmethod
@@ -113,6 +126,31 @@ class OutputRecipe(Strict):
         return tuple(None if isinstance(c, str) else c.concept for c in self.classes)
 
 
+class TableInput(Strict):
+    """Numbers of a table become one input, `(batch, columns)`: `(value - offset) / divisor`."""
+
+    columns: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=4096, description="of samples.csv")]
+    offset: PerChannel = 0.0
+    divisor: PerChannel = 1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TableInput:
+        check_divisor(self.divisor)
+        for name, values in (("offset", self.offset), ("divisor", self.divisor)):
+            if isinstance(values, tuple) and len(values) not in (1, len(self.columns)):
+                raise ValueError(f"{name} has {len(values)} values for {len(self.columns)} columns")
+        return self
+
+
+def _input_kind(value: object) -> str:
+    return "table" if isinstance(value, TableInput) or (isinstance(value, dict) and "columns" in value) else "image"
+
+
+AnyInput = Annotated[
+    Annotated[InputRecipe, Tag("image")] | Annotated[TableInput, Tag("table")], Discriminator(_input_kind)
+]
+
+
 class Recipe(Strict):
     """A whole recipe; `assumed` ones were guessed by the build and are refused where it matters."""
 
@@ -121,7 +159,15 @@ class Recipe(Strict):
     assumed: bool = False
     raw: bool = Field(False, description="samples are NPY/NPZ arrays that are fed as they are")
     input: InputRecipe = Field(default_factory=InputRecipe)
+    inputs: Annotated[dict[ClassName, AnyInput], Field(max_length=64)] = Field(
+        default_factory=dict, description="of a model with several inputs, by name; [input] stands for the others"
+    )
     output: OutputRecipe = Field(default_factory=OutputRecipe)
+
+    def of(self, name: str) -> Recipe:
+        """The recipe of one image input: what `[inputs.NAME]` says, else `[input]`."""
+        own = self.inputs.get(name)
+        return self.model_copy(update={"input": own, "inputs": {}}) if isinstance(own, InputRecipe) else self
 
 
 def load_recipe(path: Path) -> Recipe:
