@@ -123,7 +123,7 @@ def test_the_trace_shows_every_step_and_ends_with_the_sample():
     make = preprocessor((1, 3, 10, 12), "NCHW", steps=[WINDOW, {"op": "invert"}], scaling={"divisor": 2})
     trace = make.trace(CT.frame(0))
     assert [step.name for step in trace] == ["image", "window", "invert", "resize", "channels", "scaling", "sample"]
-    assert trace[1].note == "center 40.0, width 400.0"
+    assert trace[1].note == "center 40, width 400"
     np.testing.assert_array_equal(np.moveaxis(trace[-1].pixels[0], -1, 0), make(CT.frame(0))[0])
     assert all(step.elapsed_ns >= 0 and step.pixels.ndim in (3, 4) for step in trace)
 
