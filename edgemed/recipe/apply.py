@@ -188,6 +188,7 @@ class Preprocessor:
         if self.recipe.input.time is None:
             yield image
             return
+        check_contract(self.recipe.input.contract, image.facts)
         image = image if image.stacked else replace(image, pixels=image.pixels[None], stacked=True)
         for indices in clip_frames(len(image.pixels), self.recipe.input.time):
             chosen = list(indices)
