@@ -182,17 +182,23 @@ class Preprocessor:
         Raises:
             InputError: as above, or a cine that is too short.
         """
+        for clip in self._clip_images(image):
+            yield self.prepare(clip)
+
+    def _clip_images(self, image: Image) -> Iterator[Image]:
         if self.recipe.input.time is None:
-            yield self.prepare(image)
+            yield image
             return
+        check_contract(self.recipe.input.contract, image.facts)
         image = image if image.stacked else replace(image, pixels=image.pixels[None], stacked=True)
         for indices in clip_frames(len(image.pixels), self.recipe.input.time):
             chosen = list(indices)
             valid = None if image.valid is None else image.valid[chosen]
-            yield self.prepare(replace(image, pixels=image.pixels[chosen], valid=valid))
+            yield replace(image, pixels=image.pixels[chosen], valid=valid)
 
     def trace(self, image: Image | NDArray[Any]) -> list[Traced]:
-        """Everything that the recipe makes of an image, step by step; the last is the sample."""
+        """Everything that the recipe makes of an image, or of the first clip of a cine; the last is the sample."""
+        image = next(self._clip_images(image if isinstance(image, Image) else plain(image)))
         traced = []
         before = time.perf_counter_ns()
         for name, note, state in self._stages(image):
@@ -239,7 +245,7 @@ class Preprocessor:
         if scaling.offset != 0 or scaling.divisor != 1:
             pixels = scaled(state.pixels, scaling.offset, scaling.divisor, state.channels)
             state = state.with_pixels(pixels)
-            yield "scaling", f"offset {scaling.offset}, divisor {scaling.divisor}", state
+            yield "scaling", f"offset {_text(scaling.offset)}, divisor {_text(scaling.divisor)}", state
 
     def _accepted(self, image: Image) -> Image:
         """The image, if the contract takes it and the model can."""
@@ -309,4 +315,10 @@ def _rounded(sample: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _note(step: Step) -> str:
     """The settings of a step that differ from its defaults."""
     settings = step.model_dump(exclude={"op"}, exclude_defaults=True)
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+    return ", ".join(key if value is True else f"{key} {_text(value)}" for key, value in settings.items())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(_text(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
