@@ -77,9 +77,7 @@ class Samples:
         reader = SampleReader([folding.spec], folding.rest, {spec.name: "NHWC"})
         judged = tuple(reader.read(sample) for sample in self.judging)
         text = recipe_toml(folding.rest)
-        return replace(
-            self, reader=reader, recipe=folding.rest, recipe_text=text, judged=judged, folding=folding
-        )
+        return replace(self, reader=reader, recipe=folding.rest, recipe_text=text, judged=judged, folding=folding)
 
 
 def find_calibration(options: BuildOptions) -> CalibrationSet | None:

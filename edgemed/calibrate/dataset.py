@@ -80,9 +80,7 @@ def _role(ranges: bool, judge: bool) -> Literal["ranges", "judge", "both"] | Non
     return "ranges" if ranges else "judge" if judge else None
 
 
-def open_calibration_set(
-    folder: Path, recipe: Recipe | None = None, *, max_images: int = MAX_IMAGES
-) -> CalibrationSet:
+def open_calibration_set(folder: Path, recipe: Recipe | None = None, *, max_images: int = MAX_IMAGES) -> CalibrationSet:
     """List and hash the samples of a folder.
 
     Of copies only the first counts, so that parts of the set are disjoint by hash; of too many, an evenly drawn,

@@ -16,6 +16,7 @@ from edgemed.graph.values import PREFIX
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+
 class Prefix:
     """Grows in front of one input of a graph: `add` nodes, then `close`.
 

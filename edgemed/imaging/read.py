@@ -44,7 +44,9 @@ def read_image(path: Path) -> Image:
                 _check_header(image, path)
                 pixels = _pixels(image, path)
     except pil.UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image that is read: DICOM, NIfTI, PNG, JPEG, BMP or TIFF.", "Remove it or convert it.") from error
+        raise InputError(
+            f"{path} is not an image that is read: DICOM, NIfTI, PNG, JPEG, BMP or TIFF.", "Remove it or convert it."
+        ) from error
     except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         raise InputError(f"{path} claims more pixels than allowed.", "Check the file.") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:  # Pillow's words for damaged files

@@ -28,6 +28,30 @@ MOST_PER_SAMPLE = 8
 
 
 @dataclass(frozen=True)
+class Item:
+    """One thing that a file makes: a frame, a clip, a volume, an array.
+
+    Attributes:
+        feeds: of each tile, or the one that is not tiled.
+        prepared: the way back to the source; `None` for arrays.
+    """
+
+    feeds: tuple[Feeds, ...]
+    prepared: Prepared | None = None
+
+    def answer(self, outputs: Sequence[Feeds]) -> Feeds:
+        """The outputs for all feeds, in order, as one: maps of tiles are blended.
+
+        Raises:
+            InputError: a tiled model does not answer with a map of the size of its input.
+        """
+        if self.prepared is None or self.prepared.tiling is None:
+            return outputs[0]
+        tiling, axis = self.prepared.tiling, self.prepared.first_axis
+        return {name: tiling.stitch((output[name] for output in outputs), axis) for name in outputs[0]}
+
+
+@dataclass(frozen=True)
 class SampleReader:
     """Turns samples into feeds: images through the recipe, arrays as they are.
 
@@ -68,14 +92,19 @@ class SampleReader:
         feeds = [feed for make in _evenly(images, most) for prepared in make() for feed in prepared.tiles()]
         return [{spec.name: feed} for feed in _evenly(feeds, most)]
 
-    def prepared(self, path: Path) -> list[Callable[[], list[Prepared]]]:
-        """Everything that an image file makes, each with the way back to its source; made when called.
+    def items(self, path: Path) -> Iterator[Item]:
+        """Everything that a file makes, one after the other: frames, clips, or the one sample it is.
 
         Raises:
-            InputError: as above, or an array, or a model of several inputs.
+            InputError: as above.
         """
+        if Sample.of(path).holds_arrays:
+            yield Item((self._arrays(path),))
+            return
         spec = self._only_input(path)
-        return self._images(self._preprocessor(spec), path)
+        for make in self._images(self._preprocessor(spec), path):
+            for prepared in make():
+                yield Item(tuple({spec.name: tile} for tile in prepared.tiles()), prepared)
 
     def stream(self, samples: Sequence[Sample], done: Callable[[], None] | None = None) -> Iterator[Feeds]:
         """Feeds of each sample in turn, a few of those that make many; `done` is called after each sample was used."""

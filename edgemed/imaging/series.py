@@ -64,7 +64,7 @@ def read_series(paths: Sequence[Path], done: Callable[[], None] | None = None) -
     ordered = [slices[i] for i in grid.order]
     pixels, valid, middle = _filled(ordered, done)
     facts = replace(middle.facts, frames=len(ordered), slice_spacing=grid.spacing, sop_instance=None)
-    geometry = Geometry(grid.affine, ordered[0].file.frame_of_reference)
+    geometry = Geometry(grid.affine, _frame_of_reference(ordered[0].file))
     return replace(middle, pixels=pixels, valid=valid, facts=facts, geometry=geometry, stacked=True)
 
 
@@ -72,7 +72,21 @@ def _slices(file: DicomFile) -> Iterator[Slice]:
     if file.frames > MAX_SLICES:
         raise InputError(f"{file.path} has {file.frames} frames.", f"At most {MAX_SLICES} slices are read.")
     for frame in range(file.frames):
-        yield Slice(file, frame, file.plane(frame))
+        yield Slice(file, frame, _plane(file, frame))
+
+
+def _plane(file: DicomFile, frame: int) -> Plane:
+    label = file.path.name if file.frames == 1 else f"frame {frame + 1} of {file.path.name}"
+    found = file.attributes(frame)
+    if found.position is None or found.orientation is None or found.spacing is None:
+        absent = "position" if found.position is None else "orientation" if found.orientation is None else "spacing"
+        raise InputError(f"{label} does not say its {absent}: it is no slice of a volume.", "Give slices of a series.")
+    return Plane(found.position, *found.orientation, found.spacing, label)
+
+
+def _frame_of_reference(file: DicomFile) -> str | None:
+    value = file.dataset.get("FrameOfReferenceUID")
+    return None if value is None else str(value)
 
 
 def _require_alike(slices: Sequence[Slice]) -> None:
@@ -81,7 +95,7 @@ def _require_alike(slices: Sequence[Slice]) -> None:
     for file in {id(item.file): item.file for item in slices}.values():
         for what, one, other in (
             ("series", file.facts.series, first.facts.series),
-            ("frame of reference", file.frame_of_reference, first.frame_of_reference),
+            ("frame of reference", _frame_of_reference(file), _frame_of_reference(first)),
             ("SOP class", file.facts.sop_class, first.facts.sop_class),
             ("size", (file.facts.rows, file.facts.columns), (first.facts.rows, first.facts.columns)),
             ("photometric interpretation", file.facts.photometric, first.facts.photometric),
