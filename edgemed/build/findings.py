@@ -60,7 +60,7 @@ def report_of(
         created=now(),
         edgemed=__version__,
         precision=options.precision,
-        model=_model(name, source, converted, outputs),
+        model=_model(name, source, converted, samples, outputs),
         recipe=data.Recipe(
             name=samples.recipe.name,
             assumed=samples.recipe.assumed,
@@ -88,7 +88,9 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _model(name: str, source: Source, converted: Converted, outputs: Sequence[OutputTensor]) -> data.Model:
+def _model(
+    name: str, source: Source, converted: Converted, samples: Samples, outputs: Sequence[OutputTensor]
+) -> data.Model:
     return data.Model(
         name=name,
         file=source.file,

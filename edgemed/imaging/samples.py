@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
-from edgemed.imaging.open import open_image, volume_of
+from edgemed.imaging.open import ImageFile, open_image, volume_of
 from edgemed.imaging.read import read_arrays
 from edgemed.imaging.sources import Sample
 from edgemed.recipe.apply import Prepared, Preprocessor
@@ -147,7 +148,7 @@ class SampleReader:
                 return [_call(path, lambda: [preprocessor.prepare(volume_of(file, path))])]
             if preprocessor.kind == "cine":
                 return [_call(path, lambda: list(preprocessor.clips(file.image())))]
-            return [_call(path, lambda i=i: [preprocessor.prepare(file.frame(i))]) for i in range(file.frames)]
+            return [_call(path, partial(_frame, preprocessor, file, i)) for i in range(file.frames)]
 
     # --- arrays and tables
 
@@ -181,6 +182,10 @@ class SampleReader:
                 "Store one array per input, named like the input.",
             )
         return {spec.name: _fit(arrays[spec.name], spec, path) for spec in self.inputs}
+
+
+def _frame(preprocessor: Preprocessor, file: ImageFile, index: int) -> list[Prepared]:
+    return [preprocessor.prepare(file.frame(index))]
 
 
 def _call(path: Path, make: Callable[[], list[Prepared]]) -> Callable[[], list[Prepared]]:

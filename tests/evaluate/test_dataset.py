@@ -45,7 +45,7 @@ def test_labels_follow_the_folders(tmp_path: Path) -> None:
     found = open_labelled_set(data, classes=2)
     assert found.classes == ("a", "b")
     assert found.truth.tolist() == [0, 1, 1]
-    assert [file.path.parent.name for file in found.files] == ["a", "b", "b"]
+    assert [file.sample.path.parent.name for file in found.files] == ["a", "b", "b"]
 
 
 def test_digest_tells_labels_but_not_names(tmp_path: Path) -> None:
