@@ -132,7 +132,7 @@ def _remaining(recipe: Recipe, spec: TensorSpec, layout: Layout, first: int, cha
         step.model_copy(update={"size": size}) if isinstance(step, steps.Resize) and step.size is None else step
         for step in given.steps[first:]
     ]
-    if size is not None:
+    if size is not None and not _ends_at(tail, size):
         how = given.resize if given.resize != "none" else None
         tail.append(steps.Resize(op="resize", size=size, filter=how or "nearest"))
     if own.channels == 3 and channels == 1:
@@ -140,6 +140,13 @@ def _remaining(recipe: Recipe, spec: TensorSpec, layout: Layout, first: int, cha
     if given.scaling != Scaling():
         tail.append(steps.Scale(op="scale", offset=given.scaling.offset, divisor=given.scaling.divisor))
     return tuple(tail)
+
+
+def _ends_at(tail: Sequence[steps.Step], size: tuple[int, int]) -> bool:
+    """Whether the last step that changes places already makes the model's size."""
+    moving = steps.Resize | steps.Crop | steps.Pad | steps.Rotate90
+    last = next((step for step in reversed(tail) if isinstance(step, moving)), None)
+    return isinstance(last, steps.Resize | steps.Crop) and last.size == size
 
 
 def fold(model: ir.Model, folding: Folding) -> ir.Model:

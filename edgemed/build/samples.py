@@ -181,7 +181,8 @@ def recipe_toml(recipe: Recipe) -> str:
     """TOML text that reads back as `recipe`."""
     import tomli_w
 
-    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+    said = recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    return tomli_w.dumps({"name": recipe.name, **said})
 
 
 def _warnings(recipe: Recipe, calibration: CalibrationSet, *, held_out: bool) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from edgemed.calibrate.observers import Histogram
 from edgemed.convert import Converted, KerasModel
 from edgemed.graph.layers import KerasLayers
 from edgemed.graph.scales import ScaleTable
+from edgemed.graph.values import PREFIX
 from edgemed.imaging.samples import Feeds
 from edgemed.runners.golden import MINIMUM
 from edgemed.runners.ort import OnnxRuntimeRunner
@@ -289,8 +290,8 @@ def _reasons(placement: Placement) -> list[str]:
 
 
 def share(graph: CleanGraph, placement: Placement) -> float:
-    """INT8 share of all multiply-accumulates."""
-    total = sum(cost.macs for cost in graph.costs)
+    """INT8 share of the model's multiply-accumulates; preprocessing in front of it is not counted."""
+    total = sum(cost.macs for cost in graph.costs if not cost.node.startswith(PREFIX))
     int8 = sum(cost.macs for cost in graph.costs if cost.node in placement.quantized_nodes)
     return int8 / total if total else 0.0
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from edgemed.base.errors import InputError
 from edgemed.imaging.nifti import is_nifti, read_nifti
-from edgemed.imaging.read import read_image
+from edgemed.imaging.read import read_image, require_file
 from edgemed.recipe.image import Facts, Image
 
 
@@ -99,6 +99,7 @@ def open_image(path: Path) -> ImageFile:
 
     if path.is_dir():
         return Series(_series(path))
+    require_file(path)  # a pipe would never say what it is
     if is_nifti(path):
         return WholeFile(read_nifti(path))
     if is_dicom(path):

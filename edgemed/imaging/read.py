@@ -79,7 +79,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def require_file(path: Path) -> None:
-    """Only regular files: a pipe or a device may never end, and has no size to check."""
+    """Only regular files: a pipe or a device may never end, and has no size to check.
+
+    Raises:
+        InputError: it is something else, empty, or not there.
+    """
     try:
         status = path.stat()
     except OSError as error:
