@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def _channels(recipe: Recipe, image: Image) -> int:
 
 def _parsed(text: str) -> tuple[int | None, ...]:
     parts = text.rpartition("=")[2].split("x")
-    if not all(part == "?" or (part.isascii() and part.isdigit() and 0 < int(part) < 1 << 16) for part in parts):
+    if not all(re.fullmatch(r"\?|[1-9][0-9]{0,4}", part) for part in parts):
         raise UsageError(f"--input {text} is no shape.", _INPUT_HINT)
     return tuple(None if part == "?" else int(part) for part in parts)
 

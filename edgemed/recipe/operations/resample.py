@@ -18,6 +18,8 @@ Method = Filter | Literal["pillow-nearest"]
 """Pillow's nearest rounds where the centre of a new pixel lies exactly between two old ones; ours takes the second."""
 
 _PILLOW = {"antialias": "BILINEAR", "bicubic": "BICUBIC", "lanczos": "LANCZOS", "pillow-nearest": "NEAREST"}
+_REACH = {"antialias": 1, "bicubic": 2, "lanczos": 3}  # new pixels that a filter reaches to either side
+_LARGE = 1 << 20
 
 
 def resample(pixels: Pixels, shape: Shape, how: Method) -> Pixels:
@@ -76,11 +78,29 @@ def _slices(pixels: Floats, count: int, how: Method) -> Floats:
 def _by_pillow(plane: Pixels, size: tuple[int, int], how: Method) -> Floats:
     pil = require("PIL.Image", extra="imaging", purpose="resize images")
     method = pil.Resampling[_PILLOW[how]]
-    floats = plane.astype(np.float32, copy=False)
-    if floats.ndim == 2:
-        return np.asarray(pil.fromarray(np.ascontiguousarray(floats)).resize(size[::-1], method))
-    planes = [_by_pillow(floats[..., channel], size, how) for channel in range(floats.shape[-1])]
-    return np.stack(planes, axis=-1)
+    if plane.ndim == 3:
+        planes = [_by_pillow(plane[..., channel], size, how) for channel in range(plane.shape[-1])]
+        return np.stack(planes, axis=-1)
+    if plane.size < _LARGE or plane.shape[0] % size[0] or how not in _REACH:
+        return np.asarray(pil.fromarray(np.ascontiguousarray(plane, dtype=np.float32)).resize(size[::-1], method))
+    return _by_strips(pil, method, plane, size, _REACH[how])
+
+
+def _by_strips(pil: Any, method: Any, plane: Pixels, size: tuple[int, int], reach: int) -> Floats:
+    """The same, a few rows at a time: Pillow copies what it is given, and a strip of it stays in cache.
+
+    With a whole factor the weights of each row are the very same numbers, and so is the result.
+    """
+    factor = plane.shape[0] // size[0]
+    at_once = max(1, 4 * STRIP // (plane.shape[1] * factor))
+    result = np.empty(size, dtype=np.float32)
+    for first in range(0, size[0], at_once):
+        last = min(first + at_once, size[0])
+        low = max(0, (first - reach) * factor)
+        strip = pil.fromarray(np.ascontiguousarray(plane[low : (last + reach) * factor], dtype=np.float32))
+        box = (0, first * factor - low, plane.shape[1], last * factor - low)
+        result[first:last] = strip.resize((size[1], last - first), method, box)
+    return result
 
 
 def _block_mean(plane: Pixels, size: tuple[int, int]) -> Floats:

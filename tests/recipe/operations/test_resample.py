@@ -51,9 +51,15 @@ def test_nearest_is_exact_arithmetic(have: int, want: int):
 
 @pytest.mark.parametrize(("how", "method"), [("antialias", "BILINEAR"), ("bicubic", "BICUBIC"), ("lanczos", "LANCZOS")])
 def test_widened_filters_are_pillows(how: str, method: str):
-    pixels = noise(40, 31)
-    expected = np.asarray(Pil.fromarray(pixels).resize((17, 9), Pil.Resampling[method]))
-    np.testing.assert_array_equal(plane(pixels, "resize", size=[9, 17], filter=how), expected)
+    for shape, size in (
+        ((40, 31), (9, 17)),
+        ((1200, 1030), (400, 300)),
+        ((1500, 800), (1500, 300)),
+        ((1100, 1000), (70, 80)),
+    ):
+        pixels = noise(*shape)
+        expected = np.asarray(Pil.fromarray(pixels).resize(size[::-1], Pil.Resampling[method]))
+        np.testing.assert_array_equal(plane(pixels, "resize", size=size, filter=how), expected)
 
 
 @pytest.mark.parametrize("how", FILTERS)
