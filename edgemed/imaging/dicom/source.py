@@ -1,0 +1,166 @@
+"""Where the bytes come from: a file, or a data set inflated in memory; and the reader that pydicom parses through."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemed.base.errors import InputError, ResourceError
+from edgemed.imaging.dicom.limits import MAX_ELEMENTS, MAX_HEADER_BYTES, MAX_INFLATED_BYTES
+
+_TRUNCATED = "Fetch the file again; it is cut short or damaged."
+_ELEMENT_HEADER = 8
+_PYDICOM_CHUNK = 8192  # of pydicom's search for a delimiter: it expects a short read at the end
+
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Bytes of a file, which must stay what it was when it was opened."""
+
+    path: Path
+    size: int
+    identity: tuple[int, ...]
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file, if it is still the same.
+
+        Raises:
+            InputError: it was replaced or written to.
+            OSError: it cannot be read.
+        """
+        with self.path.open("rb", buffering=0) as file:
+            if identify(file) != self.identity:
+                raise InputError("it changed while it was read.", "Try again when it is complete.")
+            yield cast(BinaryIO, file)
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Bytes of a data set that was inflated."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Of the data set."""
+        return len(self.data)
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The data set as a file."""
+        yield io.BytesIO(self.data)
+
+
+Source = FileSource | MemorySource
+
+
+def read_spans(source: Source, spans: Iterable[Span]) -> NDArray[np.uint8]:
+    """The bytes of several (offset, length), one after the other, writable.
+
+    Raises:
+        InputError: the file is shorter, or was replaced meanwhile.
+        OSError: it cannot be read.
+    """
+    spans = list(spans)
+    for offset, length in spans:
+        if offset < 0 or length < 0 or offset + length > source.size:
+            raise InputError(f"it ends at byte {source.size}, and points to byte {offset + length}.", _TRUNCATED)
+    data = np.empty(sum(length for _, length in spans), np.uint8)
+    view, done = data.data, 0
+    with source.open() as file:
+        for offset, length in spans:
+            file.seek(offset)
+            end = done + length
+            while done < end:
+                count = cast(io.RawIOBase, file).readinto(view[done:end])
+                if not count:
+                    raise InputError("it became shorter while it was read.", "Try again when it is complete.")
+                done += count
+    return data
+
+
+def identify(file: BinaryIO) -> tuple[int, ...]:
+    """What tells an open regular file from another, or from its own later content.
+
+    Raises:
+        InputError: a pipe, a device or a directory: it may never end.
+    """
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("it is not a regular file.", "Store the image in a file.")
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@dataclass
+class Budget:
+    """What one header has used up of its limits."""
+
+    elements: int = 0
+    bytes: int = 0
+
+
+class HeaderReader:
+    """What pydicom reads a header through: it counts bytes and elements, and knows where the file ends.
+
+    pydicom itself takes a value that is cut short as it is, and has no limits.
+    """
+
+    def __init__(self, file: BinaryIO, size: int, budget: Budget) -> None:
+        self.size = size
+        self._budget = budget
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int) -> bytes:
+        """Like a file's `read`, but a value must be whole."""
+        budget = self._budget
+        if count == _ELEMENT_HEADER:
+            budget.elements += 1
+            if budget.elements > MAX_ELEMENTS:
+                raise InputError(f"its header has more than {MAX_ELEMENTS:,} elements.", "Check the file.")
+        elif count > _ELEMENT_HEADER:
+            if count > self.size - self.tell() and count != _PYDICOM_CHUNK:
+                raise truncated()
+            budget.bytes += count
+            if budget.bytes > MAX_HEADER_BYTES:
+                raise InputError(f"its header exceeds {MAX_HEADER_BYTES >> 20} MiB.", "Check the file.")
+        return self._file.read(count)
+
+
+def truncated() -> InputError:
+    """The file is shorter than its header says."""
+    return InputError("it ends inside an element of its header.", _TRUNCATED)
+
+
+def inflate(data: bytes, limit: int = MAX_INFLATED_BYTES) -> bytes:
+    """A deflated data set (PS3.5 section A.5), or frame, in full.
+
+    Raises:
+        InputError: damaged, cut short, or larger than `limit`.
+    """
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = stream.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise InputError(f"its deflated part is damaged: {error}.", _TRUNCATED) from error
+    except MemoryError as error:
+        raise ResourceError("Out of memory.", "Close other programs or add swap, then try again.") from error
+    if len(inflated) > limit:
+        raise InputError(f"its deflated part becomes larger than {limit:,} bytes.", "Check the file.")
+    if not stream.eof:
+        raise InputError("its deflated part is cut short.", _TRUNCATED)
+    return inflated
