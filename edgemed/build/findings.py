@@ -24,7 +24,7 @@ from edgemed.calibrate.observers import Histogram, amax_of, noise_of
 from edgemed.convert import Converted
 from edgemed.graph.layers import KerasLayers
 from edgemed.graph.model import weight_bytes
-from edgemed.graph.values import constant_array
+from edgemed.graph.values import PREFIX, constant_array
 from edgemed.quantize.insert import weight_sqnr_db
 from edgemed.report import data
 
@@ -157,7 +157,7 @@ def _errors(fidelity: Sequence[OutputFidelity], limit: float | None = None) -> t
 
 def _int8(graph: CleanGraph, quantized: Quantized) -> data.Int8:
     weights = _quantized_weights(graph, quantized.placement)
-    total = weight_bytes(graph.model)
+    total = weight_bytes(graph.model, without=PREFIX)
     in_int8 = sum(array.nbytes for array, _ in weights.values())
     return data.Int8(
         mac_share=share(graph, quantized.placement),

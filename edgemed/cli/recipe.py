@@ -62,7 +62,7 @@ def check(
     if target.exists() and not force:
         raise UsageError(f"{target} exists.", "Replace it with --force, or name another file with --output.")
     recipe = load_recipe(find_resource("calibration", file))
-    given = _read(image)
+    given = _read(image, recipe)
     spec = _spec(recipe, given, input_)
     traced = _traced(recipe, spec, given, image)
     rows = [_row(step) for step in traced]
@@ -77,11 +77,26 @@ def check(
     say(f"{target} shows every step.")
 
 
-def _read(path: Path) -> Image:
-    from edgemed.imaging.read import read_image
-    from edgemed.recipe.image import plain
+def _read(path: Path, recipe: Recipe) -> Image:
+    """What the recipe makes a sample of: an image, a volume, a clip; the one in the middle of a file with several."""
+    from dataclasses import replace
 
-    return plain(read_image(path).pixels)
+    from edgemed.imaging.open import open_image, volume_of
+    from edgemed.recipe.clips import clip_frames
+
+    file = open_image(path)
+    given = recipe.input
+    if given.kind == "volume":
+        return volume_of(file, path)
+    if given.time is None and given.kind != "cine":
+        return file.frame(file.frames // 2)
+    image = file.image()
+    if given.time is None or not image.stacked:
+        return image
+    clips = clip_frames(len(image.pixels), given.time)
+    chosen = list(clips[len(clips) // 2])
+    valid = None if image.valid is None else image.valid[chosen]
+    return replace(image, pixels=image.pixels[chosen], valid=valid)
 
 
 def _spec(recipe: Recipe, image: Image, text: str | None) -> TensorSpec:
