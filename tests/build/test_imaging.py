@@ -84,7 +84,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_films_build_and_the_folded_bundle_answers_the_same(films: Path, models: Path):
     bundle_json(films, "build", models / "film.keras")
     report = bundle_json(films, "build", models / "film.keras", "--fold-preprocessing", "--output", "folded.edgemed")
-    assert "fold" in [stage["name"] for stage in report["stages"]]
+    (said,) = [stage["note"] for stage in report["stages"] if stage["name"] == "fold"]
+    assert said.startswith("window, resize of ")
     folded = open_bundle(films / "folded.edgemed")
     assert folded.manifest.inputs[0].shape == (1, 96, 80, 1)
     assert folded.manifest.inputs[0].dtype == "float32"
@@ -172,3 +173,5 @@ def test_a_table_builds_a_model_of_an_image_and_numbers(tmp_path: Path, models: 
     report = bundle_json(tmp_path, "build", models / "fusion.keras")
     assert report["calibration"]["files"][0] == "samples.csv:2"
     assert report["calibration"]["images"] == 8
+    found = bundle_json(tmp_path, "run", "fusion.edgemed", "calibration/samples.csv")
+    assert len(found["results"]) == 8
