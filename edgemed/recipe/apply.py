@@ -254,6 +254,8 @@ class Preprocessor:
                 f"The image has {image.pixels.dtype} pixels; without a recipe only 8-bit ones have a known range.",
                 "Write a recipe with the scaling, see docs/recipes.md.",
             )
+        if image.pixels.dtype.kind == "f" and not np.isfinite(image.pixels).all():
+            raise InputError("The image holds NaN or infinity.", "Replace or remove it.")
         if self.kind == "image" and image.stacked:
             if len(image.pixels) != 1:
                 raise InputError(

@@ -61,7 +61,7 @@ def spacing(step: steps.Spacing, state: State) -> State:
     for axis, (have, want) in enumerate(zip(state.spacing, target, strict=True)):
         if want is None:
             continue
-        if have is None or have <= 0:
+        if have is None or not 0 < have < math.inf:
             raise InputError(
                 f"The file does not say how far its {AXES[axis]} lie apart, and the recipe asks for {want:g} mm.",
                 "Give files with Pixel Spacing, or use resize in the recipe.",
