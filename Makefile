@@ -11,6 +11,8 @@ STAMP   := $(VENV)/.installed-$(PYTAG)
 KERAS2  := tf-keras==2.21.0
 WILD    := .wild
 FETCH   := tests/engine/fetch_bindings.py
+# independent DICOM decoders and validators that tests hold ours against
+DEBIAN  := dcmtk dicom3tools libgdcm-tools
 # tensorrt and gpu are left out: their sdists build only where NVIDIA's own software is
 EXTRAS  := build imaging serve rtx scale dev
 
@@ -18,7 +20,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build matrix wild constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build bench-imaging debian matrix wild constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -54,7 +56,15 @@ licences: $(STAMP)  ## licences of everything that edgemed needs at run time
 bindings: $(STAMP)
 	@if test -f $(FETCH); then $(BIN)/python $(FETCH); fi
 
-unit: $(STAMP) bindings  ## the tests
+debian: ## Debian packages that tests use, where this user may install them; names them elsewhere
+	@missing="$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done)"; \
+	test -z "$$missing" || { command -v apt-get >/dev/null && { \
+	  as=$$(test $$(id -u) = 0 || echo sudo -n); \
+	  { $$as apt-get install --yes --no-install-recommends $$missing || \
+	    { $$as apt-get update && $$as apt-get install --yes --no-install-recommends $$missing; }; } >/dev/null 2>&1; }; } || \
+	echo "Not installed, and tests that need them will say so:" $$missing >&2
+
+unit: $(STAMP) bindings debian  ## the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
 
 test-slow: $(STAMP) bindings  ## the tests that take minutes
@@ -68,6 +78,9 @@ example-chest: $(STAMP)  ## the same on chest X-rays: make example-chest DATA=/p
 
 bench-models: $(STAMP)  ## full-size builds: parity, INT8 error, sizes, times
 	$(BIN)/python -m benchmarks.models
+
+bench-imaging: $(STAMP)  ## DICOM to tensor beside pydicom with scikit-image, and MONAI (2.7 GB of its own)
+	$(BIN)/python -m benchmarks.imaging
 
 bench-build: $(STAMP)  ## cost of a build beside tf2onnx with ONNX Runtime, and ModelOpt (6.5 GB of its own)
 	$(BIN)/python -m benchmarks.build

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -17,8 +18,19 @@ def test_the_recipe_shown_is_a_recipe(tmp_path: Path) -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", (REPO / "docs" / "recipes.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "shown.toml").write_text(block, encoding="utf-8")
     recipe = load_recipe(tmp_path / "shown.toml")
-    assert recipe.input.size == (224, 224)
-    assert recipe.output.classes == ("normal", "pneumonia")
+    assert [step.op for step in recipe.input.steps] == ["window", "resize", "zscore"]
+    assert recipe.output.class_names == ("normal", "pneumonia")
+
+
+def test_every_key_of_a_recipe_is_described() -> None:
+    page = (REPO / "docs" / "recipes.md").read_text(encoding="utf-8")
+    schema = json.loads((REPO / "edgemed" / "schemas" / "recipe.schema.json").read_text(encoding="utf-8"))
+    keys = {key for part in schema["$defs"].values() for key in part.get("properties", ())}
+    words = {
+        part["properties"]["op"]["const"] for part in schema["$defs"].values() if "op" in part.get("properties", ())
+    }
+    named = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`[^`]+`", page.replace("```", "")))))
+    assert (keys | words) - named - {"op"} == set()
 
 
 def test_pages_named_in_the_code_exist() -> None:

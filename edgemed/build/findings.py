@@ -24,7 +24,7 @@ from edgemed.calibrate.observers import Histogram, amax_of, noise_of
 from edgemed.convert import Converted
 from edgemed.graph.layers import KerasLayers
 from edgemed.graph.model import weight_bytes
-from edgemed.graph.values import constant_array
+from edgemed.graph.values import PREFIX, constant_array
 from edgemed.quantize.insert import weight_sqnr_db
 from edgemed.report import data
 
@@ -60,7 +60,7 @@ def report_of(
         created=now(),
         edgemed=__version__,
         precision=options.precision,
-        model=_model(name, source, converted, outputs),
+        model=_model(name, source, converted, samples, outputs),
         recipe=data.Recipe(
             name=samples.recipe.name,
             assumed=samples.recipe.assumed,
@@ -88,7 +88,9 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _model(name: str, source: Source, converted: Converted, outputs: Sequence[OutputTensor]) -> data.Model:
+def _model(
+    name: str, source: Source, converted: Converted, samples: Samples, outputs: Sequence[OutputTensor]
+) -> data.Model:
     return data.Model(
         name=name,
         file=source.file,
@@ -97,7 +99,7 @@ def _model(name: str, source: Source, converted: Converted, outputs: Sequence[Ou
         versions=source.versions,
         parameters=converted.parameters,
         keras_layers=tuple(layer.name for layer in converted.layers),
-        inputs=tuple(data.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in converted.inputs),
+        inputs=tuple(data.Tensor(name=s.name, dtype=s.dtype, shape=s.shape) for s in samples.reader.inputs),
         outputs=tuple(
             data.Tensor(name=o.name, dtype=o.dtype, shape=o.shape, task=o.task, activation=o.activation)
             for o in outputs
@@ -116,7 +118,7 @@ def _calibration(samples: Samples, quantized: Quantized | None) -> data.Calibrat
         percentile=quantized.table.percentile,
         images=quantized.table.images,
         digest=samples.calibration.digest,
-        files=tuple(path.name for path in samples.calibrating[:_FILES_SHOWN]),
+        files=tuple(sample.name for sample in samples.calibrating[:_FILES_SHOWN]),
         warnings=tuple(w for w in warnings if not w.startswith("No recipe")),  # the report says that by itself
     )
 
@@ -155,7 +157,7 @@ def _errors(fidelity: Sequence[OutputFidelity], limit: float | None = None) -> t
 
 def _int8(graph: CleanGraph, quantized: Quantized) -> data.Int8:
     weights = _quantized_weights(graph, quantized.placement)
-    total = weight_bytes(graph.model)
+    total = weight_bytes(graph.model, without=PREFIX)
     in_int8 = sum(array.nbytes for array, _ in weights.values())
     return data.Int8(
         mac_share=share(graph, quantized.placement),

@@ -35,6 +35,7 @@ class BuildOptions:
     devices: tuple[str, ...] = ()
     batch: BatchRange | None = None
     signature: str | None = None
+    fold: bool = False
 
     def target(self, model: Path) -> Path:
         """Where the bundle goes: `--output`, else `./<stem>.edgemed`."""

@@ -136,12 +136,14 @@ def _run(model: Path, options: BuildOptions, workdir: Path, progress: TimedProgr
         )
         samples = prepare(options, calibration, converted.inputs, rescales_inside=converted.rescales_inside)
         graph = stages.clean(converted, workdir / "graphs", options, progress)
+        if options.fold:
+            graph, samples = stages.fold_preprocessing(graph, samples, progress)
         require_boards(options, graph.model, (layer.name for layer in converted.layers), converted.inputs)
         parity = stages.check_parity(keras, graph, samples, progress)
     quantized = _quantize(options, samples, graph, parity, progress) if options.precision == "int8" else None
     half = _type(options, samples, graph, parity, quantized, progress)
     graphs = [made.graph for made in (half, quantized) if made is not None] or [graph.graph]
-    engine = stages.compile_plan(graphs, converted.inputs, graph, options.precision, progress)
+    engine = stages.compile_plan(graphs, samples.reader.inputs, graph, options.precision, progress)
     outputs = tuple(_output(spec_index, converted, samples) for spec_index in range(len(converted.outputs)))
     return _Work(source, tree_bytes(model), converted, samples, graph, parity, quantized, half, engine, outputs)
 
@@ -182,8 +184,9 @@ def _output(index: int, converted: Converted, samples: Samples) -> OutputTensor:
         layout=LAYOUTS.get(len(spec.shape), "as-is"),
         task=task,
         activation=activation,
-        classes=recipe.classes,
+        classes=recipe.class_names,
         threshold=recipe.threshold if recipe.threshold is not None else (0.5 if task == "binary" else None),
+        geometry=recipe.geometry,
     )
 
 
@@ -234,7 +237,7 @@ def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgres
         source=work.source,
         inputs=tuple(
             InputTensor(name=s.name, dtype=s.dtype, shape=s.shape, layout=_input_layout(s, work.samples))
-            for s in work.converted.inputs
+            for s in work.samples.reader.inputs
         ),
         outputs=work.outputs,
         batch=options.batch,

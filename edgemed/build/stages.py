@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from edgemed.calibrate.observers import Histogram
 from edgemed.convert import Converted, KerasModel
 from edgemed.graph.layers import KerasLayers
 from edgemed.graph.scales import ScaleTable
+from edgemed.graph.values import PREFIX
 from edgemed.imaging.samples import Feeds
 from edgemed.runners.golden import MINIMUM
 from edgemed.runners.ort import OnnxRuntimeRunner
@@ -139,6 +140,26 @@ def clean(converted: Converted, folder: Path, options: BuildOptions, progress: P
         return CleanGraph(model, graph, digest(model), result.changes, cost, layers, options.batch)
 
 
+def fold_preprocessing(graph: CleanGraph, samples: Samples, progress: Progress) -> tuple[CleanGraph, Samples]:
+    """Put the recipe's tail in front of the clean graph; parity then measures both together.
+
+    Raises:
+        InputError: nothing can be folded; says why.
+    """
+    from edgemed.build.fold import fold
+    from edgemed.graph.costs import costs
+    from edgemed.graph.model import digest
+
+    with progress.stage("fold") as stage:
+        (spec,) = samples.reader.inputs
+        folded = samples.folded(samples.reader.layouts[spec.name])
+        assert folded.folding is not None
+        model, written = graph.write(fold(graph.model.clone(), folded.folding), "float")
+        usual = replace(graph, model=model, graph=written, digest=digest(model))
+        stage.note(f"{folded.folding.described} in the graph, which takes {folded.folding.spec}")
+        return replace(usual, costs=costs(usual.at(1))), folded
+
+
 def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progress: Progress) -> Parity:
     """Keras' own outputs against the clean graph's, on real samples.
 
@@ -146,7 +167,7 @@ def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progres
         GateError: they differ by more than FP32 arithmetic explains.
     """
     with progress.stage("parity") as stage:
-        reference = keras.reference(samples.judged)
+        reference = keras.reference(samples.trained)
         keras.close()  # frees the memory that TensorFlow holds before calibration needs it
         outputs = run_all(graph.graph.path, samples.judged, "fp32")
         fidelity = compare(outputs, reference, "keras")
@@ -193,7 +214,7 @@ def calibrate(
     with progress.stage("calibrate", len(samples.calibrating)) as stage:
         stream = _Watched(samples, stage)
         histograms = collect(graph.at(1), stream, tensors=float_values(graph.model))
-        if stream.constant == len(samples.calibrating):
+        if stream.constant == stream.count:
             raise InputError("All calibration images are constant.", "Give images of what the model is for.")
         table = scale_table(
             histograms,
@@ -213,10 +234,12 @@ class _Watched:
     def __init__(self, samples: Samples, stage: Stage) -> None:
         self._samples = samples
         self._stage = stage
+        self.count = 0
         self.constant = 0
 
     def __iter__(self) -> Iterator[Feeds]:
         for feeds in self._samples.reader.stream(self._samples.calibrating, self._stage.advance):
+            self.count += 1
             self.constant += all(array.size > 1 and (array == array.flat[0]).all() for array in feeds.values())
             yield feeds
 
@@ -267,16 +290,14 @@ def _reasons(placement: Placement) -> list[str]:
 
 
 def share(graph: CleanGraph, placement: Placement) -> float:
-    """INT8 share of all multiply-accumulates."""
-    total = sum(cost.macs for cost in graph.costs)
+    """INT8 share of the model's multiply-accumulates; preprocessing in front of it is not counted."""
+    total = sum(cost.macs for cost in graph.costs if not cost.node.startswith(PREFIX))
     int8 = sum(cost.macs for cost in graph.costs if cost.node in placement.quantized_nodes)
     return int8 / total if total else 0.0
 
 
 def verify(quantized: Quantized, parity: Parity, samples: Samples, progress: Progress) -> Quantized:
     """Run the Q/DQ graph with fake quantization and measure its error."""
-    from dataclasses import replace
-
     with progress.stage("verify") as stage:
         every = run_all(quantized.graph.path, [*samples.judged, *_nudged(samples)], "int8")
         outputs, nudged = every[: len(samples.judged)], every[len(samples.judged) :]

@@ -11,8 +11,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgemed.base.errors import InputError
-from edgemed.base.hashing import sha256_file, sha256_json
-from edgemed.imaging.read import list_samples
+from edgemed.base.hashing import sha256_json
+from edgemed.imaging.sources import Sample, list_samples
+from edgemed.recipe.schema import Recipe
 
 SCHEMA: Final = "edgemed/calibration-set/1"
 RECIPE_FILE = "recipe.toml"
@@ -23,7 +24,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SampleEntry(BaseModel):
-    """One file of the set, its path relative to the set's folder, and what it was used for."""
+    """One sample of the set, its path relative to the set's folder, and what it was used for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,28 +49,28 @@ class CalibrationManifest(BaseModel):
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Different samples of a folder, by path, with their hashes; `found` files, copies of each other included."""
+    """Different samples of a folder with their hashes; `found` of them, copies of each other included."""
 
     folder: Path
-    hashes: dict[Path, str]
+    hashes: dict[Sample, str]
     found: int
 
     def __len__(self) -> int:
         return len(self.hashes)
 
     @property
-    def paths(self) -> list[Path]:
+    def samples(self) -> list[Sample]:
         return list(self.hashes)
 
-    def manifest(self, ranges: Collection[Path], judge: Collection[Path]) -> CalibrationManifest:
+    def manifest(self, ranges: Collection[Sample], judge: Collection[Sample]) -> CalibrationManifest:
         """Say which samples were used for what."""
-        roles = {path: _role(path in ranges, path in judge) for path in self.hashes}
+        roles = {sample: _role(sample in ranges, sample in judge) for sample in self.hashes}
         samples = tuple(
-            SampleEntry(file=path.relative_to(self.folder).as_posix(), sha256=digest, role=role)
-            for path, digest in self.hashes.items()
-            if (role := roles[path]) is not None
+            SampleEntry(file=sample.name, sha256=digest, role=role)
+            for sample, digest in self.hashes.items()
+            if (role := roles[sample]) is not None
         )
-        digest = sha256_json(sorted(self.hashes[path] for path in ranges))
+        digest = sha256_json(sorted(self.hashes[sample] for sample in ranges))
         return CalibrationManifest(schema=SCHEMA, samples=samples, found=self.found, digest=digest)
 
 
@@ -79,24 +80,30 @@ def _role(ranges: bool, judge: bool) -> Literal["ranges", "judge", "both"] | Non
     return "ranges" if ranges else "judge" if judge else None
 
 
-def open_calibration_set(folder: Path, *, max_images: int = MAX_IMAGES) -> CalibrationSet:
+def open_calibration_set(folder: Path, recipe: Recipe | None = None, *, max_images: int = MAX_IMAGES) -> CalibrationSet:
     """List and hash the samples of a folder.
 
     Of copies only the first counts, so that parts of the set are disjoint by hash; of too many, an evenly drawn,
     reproducible choice is used.
 
+    Args:
+        folder: where they lie.
+        recipe: what they become, which decides whether a folder of slices is one sample.
+        max_images: samples to use at most.
+
     Raises:
         InputError: no folder, or no samples in it.
     """
-    paths = list_samples(folder)
-    if not paths:
+    samples = list_samples(folder, recipe)
+    if not samples:
         raise InputError(
-            f"{folder} holds no images or arrays.", "Put at least 100 typical images there (PNG, JPEG, TIFF or NPY)."
+            f"{folder} holds no images or arrays.",
+            "Put at least 100 typical images there (DICOM, PNG, JPEG, TIFF, NIfTI or NPY).",
         )
-    found = len(paths)
+    found = len(samples)
     if found > max_images:
-        paths = sorted(random.Random(0).sample(paths, max_images))  # noqa: S311 - a reproducible choice, not a secret
-    first: dict[str, Path] = {}
-    for path in paths:
-        first.setdefault(sha256_file(path), path)
-    return CalibrationSet(folder, {path: digest for digest, path in first.items()}, found)
+        samples = sorted(random.Random(0).sample(samples, max_images))  # noqa: S311 - a reproducible choice, no secret
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        first.setdefault(sample.digest(), sample)
+    return CalibrationSet(folder, {sample: digest for digest, sample in first.items()}, found)

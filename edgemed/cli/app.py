@@ -18,6 +18,7 @@ from edgemed.cli.console import say
 from edgemed.cli.devices import devices
 from edgemed.cli.evaluate import evaluate
 from edgemed.cli.inspect import inspect
+from edgemed.cli.recipe import check
 from edgemed.cli.run import run
 from edgemed.cli.verify import verify
 
@@ -38,6 +39,11 @@ class _Command(typer.core.TyperCommand):
 
 for command in (build, evaluate, run, inspect, verify, devices):
     app.command(cls=_Command)(command)
+
+recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.", no_args_is_help=True)
+recipe.callback()(lambda: None)  # a group, although it has one command
+recipe.command(cls=_Command)(check)
+app.add_typer(recipe)
 
 
 def invoke(arguments: Sequence[str]) -> int:

@@ -42,6 +42,9 @@ def build(
     signature: Annotated[
         str | None, typer.Option(help="Signature of a SavedModel; default serving_default.", show_default=False)
     ] = None,
+    fold_preprocessing: Annotated[
+        bool, typer.Option("--fold-preprocessing", help="Put what the recipe does last into the graph.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Where the bundle goes; default ./MODEL.edgemed.", show_default=False)
     ] = None,
@@ -58,8 +61,9 @@ def build(
     from edgemed.bundle.read import is_bundle
 
     if is_bundle(model):
-        if dynamic_batch or signature:
-            raise UsageError("--dynamic-batch and --signature belong to a Keras model.", "Leave them out for a bundle.")
+        if dynamic_batch or signature or fold_preprocessing:
+            what = "--dynamic-batch, --signature and --fold-preprocessing"
+            raise UsageError(f"{what} belong to a Keras model.", "Leave them out for a bundle.")
         _build_engine(model, "fp16" if fp16 else "fp32" if fp32 else None, json=json)
         return
     from edgemed.build.options import BuildOptions, parse_batch, parse_inputs
@@ -78,6 +82,7 @@ def build(
         devices=tuple(device or ()),
         batch=parse_batch(dynamic_batch) if dynamic_batch is not None else None,
         signature=signature,
+        fold=fold_preprocessing,
     )
     result = build_bundle(model, options, ConsoleProgress())
     if json:

@@ -31,8 +31,12 @@ def specs_of(bundle: Bundle) -> RunnerSpecs:
 
 def reader_of(bundle: Bundle) -> SampleReader:
     """Reads files into feeds as the bundle's own recipe says."""
-    layouts: dict[str, Layout] = {t.name: "NCHW" if t.layout == "NCHW" else "NHWC" for t in bundle.manifest.inputs}
+    layouts: dict[str, Layout] = {t.name: _layout(t.layout) for t in bundle.manifest.inputs}
     return SampleReader(specs_of(bundle).inputs, load_recipe(bundle.file(bundle.manifest.recipe.path)), layouts)
+
+
+def _layout(name: str) -> Layout:
+    return "NCHW" if name == "NCHW" else "NCDHW" if name == "NCDHW" else "NHWC"
 
 
 def precisions(bundle: Bundle) -> list[RunPrecision]:

@@ -32,6 +32,7 @@ from edgemed.evaluate.metrics import (
     paired_differences,
 )
 from edgemed.evaluate.record import SCHEMA, ClassCount, Data, Evaluation, GateResult, Measured, PrecisionResult
+from edgemed.imaging.sources import Sample
 from edgemed.recipe.schema import Recipe
 
 CALIBRATION_FILE = "calibration.json"
@@ -65,8 +66,9 @@ def evaluate_bundle(
     has_int8 = INT8 in precisions(bundle)
     for gate in gates:
         check_gate(gate, BINARY_METRICS if head.binary else MULTICLASS_METRICS, has_int8=has_int8)
-    dataset = open_labelled_set(folder, classes=head.classes, named=head.named, seen=calibration_hashes(bundle))
     reader = reader_of(bundle)
+    seen = calibration_hashes(bundle)
+    dataset = open_labelled_set(folder, reader.recipe, classes=head.classes, named=head.named, seen=seen)
     with ExitStack() as stack:
         runners: dict[str, Runner] = {name: stack.enter_context(runner_of(bundle, name)) for name in precisions(bundle)}
         answers = run_all(runners, dataset, reader.read, head, progress or SilentProgress())
@@ -93,7 +95,7 @@ def evaluate_bundle(
 def run_all(
     runners: Mapping[str, Runner],
     dataset: LabelledSet,
-    read: Callable[[Path], dict[str, NDArray[Any]]],
+    read: Callable[[Sample], dict[str, NDArray[Any]]],
     head: Head,
     progress: Progress,
 ) -> dict[str, Answers]:
@@ -106,12 +108,12 @@ def run_all(
     scores: dict[str, list[float]] = {name: [] for name in runners}
     with progress.stage("evaluate", len(dataset.files)) as stage:
         for file in dataset.files:
-            feeds = read(file.path)
+            feeds = read(file.sample)
             for name, runner in runners.items():
                 try:
                     decision, score = head.read(runner.infer(feeds)[head.output])
                 except InputError as error:
-                    raise InputError(f"{file.path} on {name}: {error.what}", error.hint) from error
+                    raise InputError(f"{file.sample.path} on {name}: {error.what}", error.hint) from error
                 decided[name].append(decision)
                 scores[name].append(score)
             stage.advance()

@@ -11,18 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
-from edgemed.base.hashing import sha256_file, sha256_json
+from edgemed.base.hashing import sha256_json
 from edgemed.imaging.labels.table import read_label_table
-from edgemed.imaging.read import list_samples
+from edgemed.imaging.sources import Sample, list_samples
+from edgemed.recipe.schema import Recipe
 
 _NAME_THE_CLASSES = "Name them in the order of the model's output in the recipe: [output] classes = [...]."
 
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """One sample: its file, the index of its class, its hash."""
+    """One sample, the index of its class, its hash."""
 
-    path: Path
+    sample: Sample
     label: int
     sha256: str
 
@@ -57,12 +58,18 @@ class LabelledSet:
 
 
 def open_labelled_set(
-    folder: Path, *, classes: int, named: tuple[str, ...] = (), seen: Collection[str] = ()
+    folder: Path,
+    recipe: Recipe | None = None,
+    *,
+    classes: int,
+    named: tuple[str, ...] = (),
+    seen: Collection[str] = (),
 ) -> LabelledSet:
     """List and hash a folder with one subfolder per class, or the images that a CSV file names.
 
     Args:
         folder: the data; a file is read as a table with the columns `file` and `label`.
+        recipe: what a sample becomes, see `list_samples`.
         classes: how many classes the model tells apart.
         named: class names of the recipe, in the order of the output (for a binary model also just the positive one).
         seen: SHA-256 of the samples the model was calibrated on.
@@ -73,28 +80,27 @@ def open_labelled_set(
     """
     if folder.is_file():
         order, files = _from_table(folder, named, classes)
+        unnamed = "labels in alphabetical order"
     else:
-        order, files = _from_folders(folder, named, classes)
+        order, files = _from_folders(folder, recipe, named, classes)
+        unnamed = "folders in alphabetical order, as Keras reads them"
     _refuse_seen(files, frozenset(seen))
     _refuse_two_labels(files, order)
     repeated = len(files) - len({file.sha256 for file in files})
-    unnamed = (
-        "labels in alphabetical order" if folder.is_file() else "folders in alphabetical order, as Keras reads them"
-    )
     return LabelledSet(folder, order, files, repeated, "named by the recipe" if named else unnamed)
 
 
 def _from_folders(
-    folder: Path, named: tuple[str, ...], classes: int
+    folder: Path, recipe: Recipe | None, named: tuple[str, ...], classes: int
 ) -> tuple[tuple[str, ...], tuple[LabelledFile, ...]]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a directory.", "Give a directory with one folder of images per class.")
     folders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     order = class_order(folders, named, classes)
     files = tuple(
-        LabelledFile(path, label, sha256_file(path))
+        LabelledFile(sample, label, sample.digest())
         for label, name in enumerate(order)
-        for path in _samples(folder / name)
+        for sample in _samples(folder / name, recipe)
     )
     return order, files
 
@@ -106,8 +112,12 @@ def _from_table(path: Path, named: tuple[str, ...], classes: int) -> tuple[tuple
             f"{path} has no column 'label'.", "Classifiers with one answer are evaluated on one label for each image."
         )
     order = class_order(list(table.classes), named, classes, noun="label")
-    files = sorted((row.path, order.index(row.labels[0])) for row in table.rows)
-    return order, tuple(LabelledFile(file, label, sha256_file(file)) for file, label in files)
+    rows = sorted(table.rows, key=lambda row: row.path)
+    samples = [Sample(row.path.relative_to(path.parent).as_posix(), row.path) for row in rows]
+    labels = [order.index(row.labels[0]) for row in rows]
+    return order, tuple(
+        LabelledFile(sample, label, sample.digest()) for sample, label in zip(samples, labels, strict=True)
+    )
 
 
 def class_order(
@@ -139,11 +149,11 @@ def class_order(
     return tuple(folders)
 
 
-def _samples(folder: Path) -> list[Path]:
-    paths = list_samples(folder)
-    if not paths:
+def _samples(folder: Path, recipe: Recipe | None) -> list[Sample]:
+    samples = list_samples(folder, recipe)
+    if not samples:
         raise InputError(f"The class folder {folder} holds no images.", _layout())
-    return paths
+    return samples
 
 
 def _layout() -> str:
@@ -151,7 +161,7 @@ def _layout() -> str:
 
 
 def _refuse_seen(files: tuple[LabelledFile, ...], seen: frozenset[str]) -> None:
-    shared = [file.path for file in files if file.sha256 in seen]
+    shared = [file.sample.name for file in files if file.sha256 in seen]
     if shared:
         raise InputError(
             f"{len(shared)} of {len(files)} images were used for calibration, {shared[0]} first.",
@@ -166,6 +176,6 @@ def _refuse_two_labels(files: tuple[LabelledFile, ...], classes: tuple[str, ...]
         same = [file for file in files if file.sha256 == twice[0]]
         where = " and ".join(sorted({classes[file.label] for file in same}))
         raise InputError(
-            f"{same[0].path.name} has several classes ({where}); {len(twice)} such images in all.",
+            f"{Path(same[0].sample.name).name} has several classes ({where}); {len(twice)} such images in all.",
             "Keep it in one class.",
         )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError, os_errors_as_resource
-from edgemed.base.runner import RunnerInfo
+from edgemed.base.runner import Runner, RunnerInfo
 from edgemed.base.spans import SpanLog
 from edgemed.base.store import write_atomic
 from edgemed.base.text import printable
@@ -20,19 +20,25 @@ from edgemed.bundle.manifest import OutputTensor
 from edgemed.bundle.read import Bundle, enclosing_bundle
 from edgemed.evaluate.bundled import RunPrecision, reader_of, runner_of
 from edgemed.evaluate.head import Head, head_of
+from edgemed.imaging.samples import Item
 
 _SHOWN_VALUES = 8
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The outputs for one file, how they read, and what computed them."""
+    """The outputs for one file, or one of its frames or clips; how they read, and what computed them.
+
+    Attributes:
+        index: of the frame or clip in its file; `None` where the file makes one answer.
+    """
 
     file: Path
     outputs: dict[str, NDArray[Any]]
     info: RunnerInfo
     compute_ns: int
     reading: dict[str, Any]
+    index: int | None = None
 
     def line(self) -> str:
         """One line for people; names in it cannot steer a terminal."""
@@ -40,7 +46,8 @@ class Answer:
         if "class" in self.reading:
             texts = [f"{self.reading['class']} ({self.reading['score']:.4f})"]
         how = f"{self.info.precision} on {self.info.backend}/{self.info.device}, {self.compute_ns / 1e6:.1f} ms"
-        return printable(f"{self.file}  {'; '.join(texts)}  [{how}]")
+        place = "" if self.index is None else f" #{self.index}"
+        return printable(f"{self.file}{place}  {'; '.join(texts)}  [{how}]")
 
     def to_json(self) -> dict[str, Any]:
         """One document for programs; arrays of more than 1,000 values are given by shape only."""
@@ -50,6 +57,7 @@ class Answer:
         }
         return {
             "file": str(self.file),
+            **({} if self.index is None else {"index": self.index}),
             "outputs": outputs,
             **self.reading,
             "backend": self.info.backend,
@@ -78,17 +86,38 @@ def run_bundle(
     """
     reader = reader_of(bundle)
     head = _head(bundle.manifest.outputs)
-    feeds = ((file, reader.read(file)) for file in files)
     targets = _targets(files, save)
-    answers = []
+    answers: list[Answer] = []
     with runner_of(bundle, precision) as runner:
-        for frame, (file, feed) in enumerate(feeds):
-            log = SpanLog()
-            outputs = runner.infer(feed, frame=frame, spans=log)
-            answers.append(Answer(file, outputs, runner.info, log.spans[0].duration_ns, _reading(head, outputs)))
+        for file in files:
+            made = [_answer(runner, item, file, head, bundle.manifest.outputs) for item in reader.items(file)]
+            answers += made if len(made) == 1 else [replace(answer, index=i) for i, answer in enumerate(made)]
             if file in targets:
-                _save(targets[file], outputs)
+                _save(targets[file], [answer.outputs for answer in made])
     return answers
+
+
+def _answer(runner: Runner, item: Item, file: Path, head: Head | None, tensors: tuple[OutputTensor, ...]) -> Answer:
+    log = SpanLog()
+    try:
+        outputs = item.answer([runner.infer(feeds, frame=i, spans=log) for i, feeds in enumerate(item.feeds)])
+    except InputError as error:
+        raise InputError(f"{file}: {error.what}", error.hint) from error
+    outputs = {tensor.name: _on_source(outputs[tensor.name], tensor, item) for tensor in tensors}
+    return Answer(file, outputs, runner.info, sum(span.duration_ns for span in log.spans), _reading(head, outputs))
+
+
+def _on_source(value: NDArray[Any], tensor: OutputTensor, item: Item) -> NDArray[Any]:
+    """A map brought back onto the pixels of the file, where the recipe asks for it: with its batch of 1, classes last.
+
+    Probabilities are interpolated, whole numbers (labels) take the nearest.
+    """
+    if tensor.geometry != "source" or item.prepared is None:
+        return value
+    maps = value[0] if value.ndim == 5 else value  # the batch of 1 stands for the one slice of an image
+    how: Literal["linear", "nearest"] = "linear" if value.dtype.kind == "f" else "nearest"
+    found = item.prepared.transform.map_to_source(maps, how=how)
+    return found[None] if value.ndim == 5 else found
 
 
 def _head(outputs: tuple[OutputTensor, ...]) -> Head | None:
@@ -121,7 +150,9 @@ def _targets(files: Sequence[Path], save: Path | None) -> dict[Path, Path]:
     return targets
 
 
-def _save(path: Path, outputs: dict[str, NDArray[Any]]) -> None:
+def _save(path: Path, answers: Sequence[dict[str, NDArray[Any]]]) -> None:
+    """Outputs by name; of a file that makes several answers, along a new first axis."""
+    outputs = answers[0] if len(answers) == 1 else {n: np.stack([a[n] for a in answers]) for n in answers[0]}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **outputs)
     write_atomic(path, buffer.getvalue())

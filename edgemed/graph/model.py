@@ -217,10 +217,13 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     return ir.to_proto(model)
 
 
-def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers, subgraphs included."""
+def weight_bytes(model: ir.Model, *, without: str | None = None) -> int:
+    """Bytes of all initializers, subgraphs included; not of those whose name begins with `without`."""
     return sum(
-        v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value is not None
+        v.const_value.nbytes
+        for g in model.graphs()
+        for name, v in g.initializers.items()
+        if v.const_value is not None and not (without and name.startswith(without))
     )
 
 

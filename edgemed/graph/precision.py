@@ -19,7 +19,7 @@ from edgemed.base.errors import InputError
 from edgemed.graph.normalization import normalizations
 from edgemed.graph.pairs import LARGEST, LEVELS, SMALLEST_NORMAL, half_scale
 from edgemed.graph.rules.base import LAYERS, RECURRENT, View, is_weight, quantized_value
-from edgemed.graph.values import attribute_ints, constant_array, constant_values, static_shape
+from edgemed.graph.values import attribute_ints, constant_array, constant_values, is_preprocessing, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -135,6 +135,8 @@ class Precision:
     def _by_operator(self, node: ir.Node) -> tuple[str, None] | None:
         if node.name in self._keep:
             return "asked for", None
+        if is_preprocessing(node):
+            return "prepares the image: FP16 holds 11 bits of a gray value", None
         if node in self._normalizing:
             return "part of a normalization: squares leave the range of FP16, and variances lose their digits", None
         if node.domain not in ("", "ai.onnx") or node.op_type not in FP16_OPS:

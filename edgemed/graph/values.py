@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
     from numpy.typing import NDArray
+
+PREFIX: Final = "edgemed_preprocessing"
+"""What names of nodes in front of the model begin with, see `graph.prefix`."""
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -46,16 +49,25 @@ def _has_body(node: ir.Node) -> bool:
     return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
 
 
+def is_preprocessing(node: ir.Node) -> bool:
+    """Whether a node stands in front of the model that was trained, see `graph.prefix`."""
+    return (node.name or "").startswith(PREFIX)
+
+
 def float_values(model: ir.Model) -> list[str]:
     """Names of all FP32 tensors of the top-level graph that depend on an input, in graph order.
 
-    Graph inputs and outputs are among them; weights and other constants are not. Types must be known: run
-    `infer_shapes` first.
+    Graph inputs and outputs are among them; weights and other constants are not, nor what preprocessing in front of the
+    model computes. Types must be known: run `infer_shapes` first.
     """
     import onnx_ir as ir
 
     constants = constant_values(model)
-    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    values = [
+        v
+        for v in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs))
+        if not v.uses() or not all(map(is_preprocessing, (node for node, _ in v.uses())))
+    ]
     return [v.name for v in values if v.name and v.dtype == ir.DataType.FLOAT and v not in constants]
 
 

@@ -1,11 +1,10 @@
-"""Read one image file, or one file of arrays."""
+"""Read one file of a plain image format, or one file of arrays."""
 
 from __future__ import annotations
 
 import stat
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,66 +13,29 @@ from numpy.typing import NDArray
 
 from edgemed.base.arrays import ArrayFileError, read_npy, read_npz
 from edgemed.base.errors import InputError, from_os_error
-from edgemed.base.hashing import sha256_file
 from edgemed.base.lazy import require
+from edgemed.imaging.limits import MAX_ARRAY_BYTES, MAX_PIXELS, MAX_SIDE
+from edgemed.recipe.image import Image, plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
-MAX_SIDE = 16_384
-MAX_PIXELS = 1 << 28
-MAX_ARRAY_BYTES = 4 << 30
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _EXIF_ORIENTATION = 0x0112
-_DICOM_MAGIC_OFFSET = 128
-
-
-@dataclass(frozen=True)
-class Image:
-    """Pixels of one image: `(rows, columns)` for gray, `(rows, columns, 3)` for RGB; uint8, uint16 or float32."""
-
-    pixels: NDArray[Any]
-    path: Path
-    sha256: str
-
-    @property
-    def bits(self) -> int:
-        """Bits per sample of integer pixels, 0 for floating-point ones."""
-        return self.pixels.dtype.itemsize * 8 if self.pixels.dtype.kind == "u" else 0
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether all pixels are equal."""
-        first = self.pixels[:1, :1]
-        return bool((self.pixels == first).all())
-
-
-def list_samples(folder: Path) -> list[Path]:
-    """All image and array files below `folder`, sorted by their path; hidden files and links are passed over.
-
-    Raises:
-        InputError: `folder` is not a directory.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a directory of images.", "Give a directory with images.")
-    suffixes = IMAGE_SUFFIXES | ARRAY_SUFFIXES
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file() and not p.is_symlink())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def read_image(path: Path) -> Image:
-    """Read a PNG, JPEG, BMP or TIFF file.
+    """Read a PNG, JPEG, BMP or TIFF file: gray in uint8, uint16 or float32, colour in uint8.
 
     Raises:
         InputError: not such a file, damaged, empty, beyond the size limits, several frames, translucent, or turned by
             EXIF (whether the training code turned it too cannot be known).
         ResourceError: the file cannot be opened.
     """
-    _require_file(path)
-    _refuse_dicom(path)
+    require_file(path)
     pil = require("PIL.Image", extra="imaging", purpose="read images")
     try:
         with warnings.catch_warnings():
@@ -82,14 +44,16 @@ def read_image(path: Path) -> Image:
                 _check_header(image, path)
                 pixels = _pixels(image, path)
     except pil.UnidentifiedImageError as error:
-        raise InputError(f"{path} is not a PNG, JPEG, BMP or TIFF image.", "Remove it or convert it.") from error
+        raise InputError(
+            f"{path} is not an image that is read: DICOM, NIfTI, PNG, JPEG, BMP or TIFF.", "Remove it or convert it."
+        ) from error
     except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         raise InputError(f"{path} claims more pixels than allowed.", "Check the file.") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:  # Pillow's words for damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise from_os_error(error, path) from error
         raise InputError(f"{path} is damaged: {error}.", "Replace or remove it.") from error
-    return Image(pixels, path, sha256_file(path))
+    return plain(pixels)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -99,7 +63,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         InputError: not such a file, damaged, holding Python objects, too large, or holding NaN or infinity.
         ResourceError: the file cannot be opened.
     """
-    _require_file(path)
+    require_file(path)
     try:
         with path.open("rb") as file:
             if path.suffix.lower() == ".npz":
@@ -114,8 +78,12 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _require_file(path: Path) -> None:
-    """Only regular files: a pipe or a device may never end, and has no size to check."""
+def require_file(path: Path) -> None:
+    """Only regular files: a pipe or a device may never end, and has no size to check.
+
+    Raises:
+        InputError: it is something else, empty, or not there.
+    """
     try:
         status = path.stat()
     except OSError as error:
@@ -126,13 +94,6 @@ def _require_file(path: Path) -> None:
         raise InputError(f"{path} is not a regular file.", "Store the image in a file.")
     if status.st_size == 0:
         raise InputError(f"{path} is empty (0 bytes).", "Replace or remove it.")
-
-
-def _refuse_dicom(path: Path) -> None:
-    with path.open("rb") as file:
-        file.seek(_DICOM_MAGIC_OFFSET)
-        if file.read(4) == b"DICM":
-            raise InputError(f"{path} is a DICOM file; this version reads PNG, JPEG, BMP, TIFF and NPY.", "Convert it.")
 
 
 def _check_header(image: PilImage, path: Path) -> None:

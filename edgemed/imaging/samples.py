@@ -1,27 +1,63 @@
-"""One file becomes the feeds of a model: the same code calibrates, evaluates, runs and serves."""
+"""One sample becomes the feeds of a model: the same code calibrates, evaluates, runs and serves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
-from edgemed.imaging.read import ARRAY_SUFFIXES, read_arrays, read_image
-from edgemed.recipe.apply import Preprocessor
-from edgemed.recipe.schema import Layout, Recipe
+from edgemed.imaging.open import ImageFile, open_image, volume_of
+from edgemed.imaging.read import read_arrays
+from edgemed.imaging.sources import Sample
+from edgemed.recipe.apply import Prepared, Preprocessor
+from edgemed.recipe.image import Image
+from edgemed.recipe.schema import Layout, Recipe, TableInput
 
 Feeds = dict[str, NDArray[Any]]
+T = TypeVar("T")
+
+MOST_PER_SAMPLE = 8
+"""Frames, clips or tiles of one file that calibration looks at, evenly spread: neighbours are much alike."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that a file makes: a frame, a clip, a volume, an array.
+
+    Attributes:
+        feeds: of each tile, or the one that is not tiled.
+        prepared: the way back to the source; `None` for arrays.
+    """
+
+    feeds: tuple[Feeds, ...]
+    prepared: Prepared | None = None
+
+    def answer(self, outputs: Sequence[Feeds]) -> Feeds:
+        """The outputs for all feeds, in order, as one: maps of tiles are blended.
+
+        Raises:
+            InputError: a tiled model does not answer with a map of the size of its input.
+        """
+        if self.prepared is None or self.prepared.tiling is None:
+            return outputs[0]
+        tiling, axis = self.prepared.tiling, self.prepared.first_axis
+        return {name: tiling.stitch((output[name] for output in outputs), axis) for name in outputs[0]}
 
 
 @dataclass(frozen=True)
 class SampleReader:
-    """Turns files into feeds: images through the recipe, arrays as they are (or through it, when it says how).
+    """Turns samples into feeds: images through the recipe, arrays as they are.
+
+    A file of several frames is several images for a model of images, one volume for a model of volumes, and clips for a
+    model of cines; a recipe with tiles makes several feeds of each image.
 
     Args:
         inputs: what the model takes.
@@ -33,37 +69,106 @@ class SampleReader:
     recipe: Recipe
     layouts: dict[str, Layout]
 
-    def read(self, path: Path) -> Feeds:
-        """Feeds from one file.
+    def read(self, sample: Sample | Path) -> Feeds:
+        """Feeds from one sample; of one that makes several, those in the middle.
 
         Raises:
-            InputError: unreadable, or of a shape the model does not take; names the file.
+            InputError: unreadable, refused by the contract, or of a shape the model does not take; names the file.
         """
-        return self._arrays(path) if path.suffix.lower() in ARRAY_SUFFIXES else self._image(path)
+        return self.spread(sample, 1)[0]
 
-    def stream(self, paths: Sequence[Path], done: Callable[[], None] | None = None) -> Iterator[Feeds]:
-        """Feeds of each file in turn; `done` is called after each was used."""
-        for path in paths:
-            yield self.read(path)
+    def spread(self, sample: Sample | Path, most: int) -> list[Feeds]:
+        """At most `most` of the feeds that a sample makes, evenly spread over them.
+
+        Raises:
+            InputError: as above.
+        """
+        sample = sample if isinstance(sample, Sample) else Sample.of(sample)
+        if sample.holds_arrays:
+            return [self._arrays(sample.path)]
+        if sample.is_row:
+            return [self._row(sample)]
+        spec = self._only_input(sample.path)
+        images = self._images(self._preprocessor(spec), sample.path)
+        feeds = [feed for make in _evenly(images, most) for prepared in make() for feed in prepared.tiles()]
+        return [{spec.name: feed} for feed in _evenly(feeds, most)]
+
+    def items(self, path: Path) -> Iterator[Item]:
+        """Everything that a file makes, one after the other: frames, clips, or the one sample it is.
+
+        Raises:
+            InputError: as above.
+        """
+        if Sample.of(path).holds_arrays:
+            yield Item((self._arrays(path),))
+            return
+        spec = self._only_input(path)
+        for make in self._images(self._preprocessor(spec), path):
+            for prepared in make():
+                yield Item(tuple({spec.name: tile} for tile in prepared.tiles()), prepared)
+
+    def stream(self, samples: Sequence[Sample], done: Callable[[], None] | None = None) -> Iterator[Feeds]:
+        """Feeds of each sample in turn, a few of those that make many; `done` is called after each sample was used."""
+        for sample in samples:
+            yield from self.spread(sample, MOST_PER_SAMPLE)
             if done is not None:
                 done()
 
-    def _image(self, path: Path) -> Feeds:
+    def image(self, sample: Sample | Path) -> Image:
+        """The image that a sample is prepared from; of a file of several frames, the one in the middle.
+
+        Raises:
+            InputError: as above.
+        """
+        path = sample.path if isinstance(sample, Sample) else sample
+        file = open_image(path)
+        return file.frame(file.frames // 2)
+
+    # --- images
+
+    def _only_input(self, path: Path) -> TensorSpec:
         if self.recipe.raw:
             raise InputError(f"{path} is an image, and the recipe takes arrays as they are.", "Give NPY or NPZ files.")
         if len(self.inputs) != 1:
             names = ", ".join(spec.name for spec in self.inputs)
             raise InputError(
                 f"The model takes {len(self.inputs)} inputs ({names}); {path} is one image.",
-                "Give NPZ files with one array per input.",
+                "Give NPZ files with one array per input, or a table: samples.csv with a file for each input.",
             )
-        spec = self.inputs[0]
-        preprocessor = Preprocessor(self.recipe, spec, self.layouts[spec.name])  # may refuse, before a byte is read
-        image = read_image(path)
-        try:
-            return {spec.name: preprocessor(image.pixels)}
-        except InputError as error:
-            raise InputError(f"{path}: {error.what}", error.hint) from error
+        return self.inputs[0]
+
+    def _preprocessor(self, spec: TensorSpec) -> Preprocessor:
+        return Preprocessor(self.recipe.of(spec.name), spec, self.layouts[spec.name])
+
+    def _images(self, preprocessor: Preprocessor, path: Path) -> list[Callable[[], list[Prepared]]]:
+        """What one file makes: calls that read and prepare, so that nothing is read that is not wanted."""
+        with _named(path):
+            file = open_image(path)
+            if preprocessor.kind == "volume":
+                return [_call(path, lambda: [preprocessor.prepare(volume_of(file, path))])]
+            if preprocessor.kind == "cine":
+                return [_call(path, lambda: list(preprocessor.clips(file.image())))]
+            return [_call(path, partial(_frame, preprocessor, file, i)) for i in range(file.frames)]
+
+    # --- arrays and tables
+
+    def _row(self, sample: Sample) -> Feeds:
+        """Feeds of one row of a table: a file for each image input, numbers for the others."""
+        parts, values = dict(sample.parts), dict(sample.values)
+        feeds: Feeds = {}
+        for spec in self.inputs:
+            given = self.recipe.inputs.get(spec.name)
+            if isinstance(given, TableInput):
+                feeds[spec.name] = _numbers(given, values, spec, sample)
+            elif spec.name in parts:
+                alone = replace(self, inputs=[spec], recipe=self.recipe.of(spec.name))
+                feeds |= alone.read(parts[spec.name])
+            else:
+                raise InputError(
+                    f"{sample.name} feeds {', '.join(parts) or 'no input'}; the model also takes {spec.name}.",
+                    "Name every input of the model in the recipe: [inputs.NAME].",
+                )
+        return feeds
 
     def _arrays(self, path: Path) -> Feeds:
         arrays = read_arrays(path)
@@ -77,6 +182,42 @@ class SampleReader:
                 "Store one array per input, named like the input.",
             )
         return {spec.name: _fit(arrays[spec.name], spec, path) for spec in self.inputs}
+
+
+def _frame(preprocessor: Preprocessor, file: ImageFile, index: int) -> list[Prepared]:
+    return [preprocessor.prepare(file.frame(index))]
+
+
+def _call(path: Path, make: Callable[[], list[Prepared]]) -> Callable[[], list[Prepared]]:
+    def named() -> list[Prepared]:
+        with _named(path):
+            return make()
+
+    return named
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names the file in every refusal of what is done with it."""
+    try:
+        yield
+    except InputError as error:
+        if str(path) in error.what:
+            raise
+        raise InputError(f"{path}: {error.what}", error.hint) from error
+
+
+def _evenly(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, the middle of each of as many equal parts."""
+    count = min(len(items), most)
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+
+
+def _numbers(given: TableInput, values: dict[str, float], spec: TensorSpec, sample: Sample) -> NDArray[Any]:
+    row = np.array([values[column] for column in given.columns], np.float64)
+    with np.errstate(all="ignore"):  # what overflows is refused by `_fit`
+        scaled = (row - np.asarray(given.offset)) / np.asarray(given.divisor)
+    return _fit(scaled[None], spec, Path(sample.name))
 
 
 def _fit(array: NDArray[Any], spec: TensorSpec, path: Path) -> NDArray[Any]:

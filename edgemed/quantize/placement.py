@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgemed.graph.heads import LAYERS, computed_from_heads
-from edgemed.graph.values import attribute_int, attribute_str, constant_array, static_shape
+from edgemed.graph.values import attribute_int, attribute_str, constant_array, is_preprocessing, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -201,6 +201,8 @@ class ComputeLayer:
 
     def exclusion(self) -> str | None:
         """Why the layer stays in floating point, or `None` when it is quantized."""
+        if is_preprocessing(self.node):
+            return "prepares the image"
         data = _value(self.node, 0)
         if constant_array(data) is not None:
             return "its data input is a constant"
@@ -292,6 +294,8 @@ class ComputeLayer:
             if value is None or value.is_graph_input():
                 return value is not None
             producer = value.producer()
+            if producer is not None and is_preprocessing(producer):
+                return True
             if producer is None or producer.op_type not in _PREPARING_OPS:
                 return False
             data = [i for i in producer.inputs if i is not None and constant_array(i) is None]

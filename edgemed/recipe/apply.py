@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
-from edgemed.base.lazy import require
 from edgemed.base.runner import TensorSpec
-from edgemed.recipe.schema import Contract, Layout, Recipe
+from edgemed.recipe.clips import clip_frames
+from edgemed.recipe.contract import check_contract
+from edgemed.recipe.geometry import Transform
+from edgemed.recipe.image import Image, plain
+from edgemed.recipe.operations import run_step
+from edgemed.recipe.operations.intensity import gray, rgb, scaled
+from edgemed.recipe.operations.spatial import resized
+from edgemed.recipe.operations.state import State
+from edgemed.recipe.orient import oriented
+from edgemed.recipe.schema import Kind, Layout, Recipe
+from edgemed.recipe.steps import Resize, Step
+from edgemed.recipe.tiles import Tiling, plan_tiles
 
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, what Pillow and Keras use for "grayscale"
+_AS_ARRAYS = "Give samples as NPY files that hold the model's input as it is."
+_CHANNELS_FIRST = ("NCHW", "NCDHW")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One sample, and the way back to the image it was made of.
+
+    Attributes:
+        sample: with a batch of 1, in the input's layout and dtype.
+        transform: from pixels of the image to pixels of the sample.
+        tiling: where the recipe asks for tiles; `sample` is then the whole image.
+        first_axis: of `sample` that is not batch or channels.
+    """
+
+    sample: NDArray[Any]
+    transform: Transform
+    tiling: Tiling | None = None
+    first_axis: int = 1
+
+    def tiles(self) -> Iterator[NDArray[Any]]:
+        """What the model is fed: each tile, or the one sample."""
+        if self.tiling is None:
+            yield self.sample
+        else:
+            yield from self.tiling.cut(self.sample, self.first_axis)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What one step made.
+
+    Attributes:
+        name: of the step.
+        note: its settings.
+        pixels: `(slices, rows, columns)`, or with channels behind them.
+        elapsed_ns: of this step alone.
+    """
+
+    name: str
+    note: str
+    pixels: NDArray[Any]
+    elapsed_ns: int
 
 
 @dataclass(frozen=True)
@@ -23,7 +77,7 @@ class Preprocessor:
     Args:
         recipe: what to do.
         spec: the model's input; a varying dimension is `None`.
-        layout: where the channels stand in `spec`: `"NHWC"` or `"NCHW"`.
+        layout: where the channels stand in `spec`: last, or second for `"NCHW"` and `"NCDHW"`.
     """
 
     recipe: Recipe
@@ -31,96 +85,215 @@ class Preprocessor:
     layout: Layout = "NHWC"
 
     def __post_init__(self) -> None:
-        if len(self.spec.shape) != 4:
+        rank, kind = len(self.spec.shape), self.recipe.input.kind
+        if rank not in (4, 5):
+            raise InputError(f"Input {self.spec} is not an image (batch, rows, columns, channels).", _AS_ARRAYS)
+        if (rank == 4 and self.recipe.input.time is not None) or kind not in (
+            (None, "image") if rank == 4 else (None, "volume", "cine")
+        ):
+            made = kind or "cine"
             raise InputError(
-                f"Input {self.spec} is not an image (batch, rows, columns, channels).",
-                "Give samples as NPY files that hold the model's input as it is.",
+                f"The recipe makes one sample of a whole {made}, and input {self.spec} has {rank} dimensions.",
+                "Images go into 4 dimensions, volumes and cines into 5; correct the kind in the recipe.",
             )
         if self.channels not in (1, 3):
+            raise InputError(f"Input {self.spec} takes {self.channels} channels; images have 1 or 3.", _AS_ARRAYS)
+        self._check_size()
+
+    def _check_size(self) -> None:
+        given = self.recipe.input
+        if given.tiles is not None:
+            wanted: tuple[int, ...] = given.tiles.size
+            what = "cuts tiles of"
+        elif given.size is not None:
+            wanted, what = given.size, "resizes images to"
+        else:
+            return
+        fixed = self._spatial[-len(wanted) :]
+        if any(want not in (None, side) for side, want in zip(wanted, fixed, strict=True)):
             raise InputError(
-                f"Input {self.spec} takes {self.channels} channels; images have 1 or 3.",
-                "Give samples as NPY files that hold the model's input as it is.",
-            )
-        size = self.recipe.input.size
-        if size is not None and any(want not in (None, side) for side, want in zip(size, self._fixed, strict=True)):
-            raise InputError(
-                f"The recipe resizes images to {size[0]}x{size[1]}, and the model takes {self.spec}.",
+                f"The recipe {what} {'x'.join(map(str, wanted))}, and the model takes {self.spec}.",
                 "Correct the size in the recipe, or leave it out.",
             )
+        if given.tiles is not None and len(wanted) != len(self._spatial):
+            raise InputError(
+                f"The recipe cuts tiles of {len(wanted)} axes, and the model takes {self.spec}.",
+                "Give one side for each: rows and columns, or slices, rows and columns.",
+            )
+
+    @property
+    def kind(self) -> Kind:
+        """What one sample is made of."""
+        if self.recipe.input.kind is not None:
+            return self.recipe.input.kind
+        if len(self.spec.shape) == 4:
+            return "image"
+        return "volume" if self.recipe.input.time is None else "cine"
 
     @property
     def channels(self) -> int | None:
         """Channels the model takes."""
-        return self.spec.shape[3 if self.layout == "NHWC" else 1]
+        return self.spec.shape[1 if self.layout in _CHANNELS_FIRST else -1]
 
     @property
     def size(self) -> tuple[int, int] | None:
         """Rows and columns of the sample; `None` keeps the image's own."""
         if self.recipe.input.size is not None:
             return self.recipe.input.size
-        rows, columns = self._fixed
-        return None if rows is None or columns is None else (rows, columns)
+        rows, columns = self._spatial[-2:]
+        open_ = rows is None or columns is None or self.recipe.input.tiles is not None
+        return None if open_ or rows is None or columns is None else (rows, columns)
 
     @property
-    def _fixed(self) -> tuple[int | None, int | None]:
-        """Rows and columns that the model takes; `None` where they may vary."""
-        first = 1 if self.layout == "NHWC" else 2
-        return self.spec.shape[first], self.spec.shape[first + 1]
+    def _first_axis(self) -> int:
+        return 2 if self.layout in _CHANNELS_FIRST else 1
 
-    def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
+    @property
+    def _spatial(self) -> tuple[int | None, ...]:
+        """What the model takes, slices or frames before rows and columns; `None` where it may vary."""
+        return self.spec.shape[self._first_axis :][: len(self.spec.shape) - 2]
+
+    def __call__(self, image: Image | NDArray[Any]) -> NDArray[Any]:
         """One sample with a batch dimension of 1, in the input's dtype.
 
         Args:
-            pixels: `(rows, columns)` or `(rows, columns, 3)`.
+            image: or its bare pixels, `(rows, columns)` or `(rows, columns, 3)`.
 
         Raises:
-            InputError: the contract refuses the image, or its depth does not fit an assumed recipe.
+            InputError: the contract refuses the image, a step cannot be done on it, or the result does not fit.
         """
-        _check_contract(self.recipe.input.contract, pixels)
-        if self.recipe.assumed and pixels.dtype != np.uint8:
-            raise InputError(
-                f"The image has {pixels.dtype} pixels; without a recipe only 8-bit ones have a known range.",
-                "Write a recipe with the scaling, see docs/recipes.md.",
-            )
-        image = _with_channels(self._coloured(pixels.astype(np.float32)), self.channels or 1)
-        image = self._resized(image)
-        image = self._scaled(image)
-        sample = image[None] if self.layout == "NHWC" else np.moveaxis(image, -1, 0)[None]
-        return np.ascontiguousarray(self._cast(sample))
+        return self.prepare(image).sample
 
-    def _coloured(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.recipe.input.color == "rgb" and image.ndim == 2:
+    def prepare(self, image: Image | NDArray[Any]) -> Prepared:
+        """One sample, with the way back to its source.
+
+        Raises:
+            InputError: as above.
+        """
+        for _, _, state in self._stages(image):
+            last = state
+        return self._prepared(last)
+
+    def clips(self, image: Image) -> Iterator[Prepared]:
+        """One sample for each clip of a cine, as `[input.time]` says; without it, one sample of all frames.
+
+        Each clip is prepared by itself, so a live stream gives what the stored cine gives.
+
+        Raises:
+            InputError: as above, or a cine that is too short.
+        """
+        for clip in self._clip_images(image):
+            yield self.prepare(clip)
+
+    def _clip_images(self, image: Image) -> Iterator[Image]:
+        if self.recipe.input.time is None:
+            yield image
+            return
+        check_contract(self.recipe.input.contract, image.facts)
+        image = image if image.stacked else replace(image, pixels=image.pixels[None], stacked=True)
+        for indices in clip_frames(len(image.pixels), self.recipe.input.time):
+            chosen = list(indices)
+            valid = None if image.valid is None else image.valid[chosen]
+            yield replace(image, pixels=image.pixels[chosen], valid=valid)
+
+    def trace(self, image: Image | NDArray[Any]) -> list[Traced]:
+        """Everything that the recipe makes of an image, or of the first clip of a cine; the last is the sample."""
+        image = next(self._clip_images(image if isinstance(image, Image) else plain(image)))
+        traced = []
+        before = time.perf_counter_ns()
+        for name, note, state in self._stages(image):
+            traced.append(Traced(name, note, state.pixels, time.perf_counter_ns() - before))
+            before = time.perf_counter_ns()
+        sample = self._prepared(state).sample[0]
+        elapsed_ns = time.perf_counter_ns() - before
+        if self.layout in _CHANNELS_FIRST:
+            sample = np.moveaxis(sample, 0, -1)
+        note = f"{self.layout} {self.spec.dtype}"
+        return [*traced, Traced("sample", note, sample if sample.ndim == 4 else sample[None], elapsed_ns)]
+
+    def _stages(self, given: Image | NDArray[Any]) -> Iterator[tuple[str, str, State]]:
+        image = self._accepted(given if isinstance(given, Image) else plain(given))
+        state = State.of(image)
+        yield "image", str(image.pixels.dtype), state
+        color = self.recipe.input.color
+        if color == "rgb" and not state.is_color:
             raise InputError(
                 "The image is gray; the recipe asks for colour.", 'Give colour images, or drop color = "rgb".'
             )
-        return _with_channels(image, 1)[..., 0] if self.recipe.input.color == "gray" else image
+        if color == "gray" and state.is_color:
+            state = gray(state)
+            yield "color", "gray", state
+        for step in self.recipe.input.steps:
+            step = self._resolved(step)
+            state = run_step(step, state)
+            yield step.op, _note(step), state
+        yield from self._finished(state)
 
-    def _resized(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _finished(self, state: State) -> Iterator[tuple[str, str, State]]:
+        """What the flat keys say, and what the model needs."""
+        if self.channels == 1 and state.is_color:
+            state = gray(state)
+            yield "channels", "1", state
         size = self.size
-        if size is None or image.shape[:2] == size:
-            return image
-        if self.recipe.input.resize == "none":
-            raise InputError(f"The image is {image.shape[0]}x{image.shape[1]}, not {size[0]}x{size[1]}.", "Resize it.")
-        pil = require("PIL.Image", extra="imaging", purpose="resize images")
-        how = pil.Resampling.NEAREST if self.recipe.input.resize == "nearest" else pil.Resampling.BILINEAR
-        planes = [
-            np.asarray(pil.fromarray(np.ascontiguousarray(image[..., c])).resize(size[::-1], how))
-            for c in range(image.shape[-1])
-        ]
-        return np.stack(planes, axis=-1)
-
-    def _scaled(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        if size is not None and state.shape[1:] != size:
+            state = self._resized(state, size)
+            yield "resize", f"{size[0]}x{size[1]}, {self.recipe.input.resize}", state
+        if self.channels == 3 and not state.is_color:
+            state = rgb(state)
+            yield "channels", "3", state
         scaling = self.recipe.input.scaling
-        with np.errstate(all="ignore"):  # what overflows is refused by `_cast`
-            offset, divisor = np.array(scaling.offset, np.float32), np.array(scaling.divisor, np.float32)
-            for name, values in (("offset", offset), ("divisor", divisor)):
-                if values.ndim and values.size not in (1, image.shape[-1]):
-                    raise InputError(
-                        f"The recipe's scaling.{name} has {values.size} values for {image.shape[-1]} channels.",
-                        "Give one value, or one per channel.",
-                    )
-            scaled: NDArray[np.float32] = (image - offset) / divisor
-        return scaled
+        if scaling.offset != 0 or scaling.divisor != 1:
+            pixels = scaled(state.pixels, scaling.offset, scaling.divisor, state.channels)
+            state = state.with_pixels(pixels)
+            yield "scaling", f"offset {_text(scaling.offset)}, divisor {_text(scaling.divisor)}", state
+
+    def _accepted(self, image: Image) -> Image:
+        """The image, if the contract takes it and the model can."""
+        check_contract(self.recipe.input.contract, image.facts)
+        if self.recipe.assumed and image.pixels.dtype != np.uint8:
+            raise InputError(
+                f"The image has {image.pixels.dtype} pixels; without a recipe only 8-bit ones have a known range.",
+                "Write a recipe with the scaling, see docs/recipes.md.",
+            )
+        if self.recipe.input.axes is not None:
+            image = oriented(image, self.recipe.input.axes)
+        if self.kind == "image" and image.stacked:
+            if len(image.pixels) != 1:
+                raise InputError(
+                    f"The file holds {len(image.pixels)} frames, and the model takes one image.",
+                    "Give single frames, or a model of volumes or cines.",
+                )
+            return image.frame(0)
+        return image
+
+    def _resolved(self, step: Step) -> Step:
+        """A resize without a size takes the model's."""
+        return step.model_copy(update={"size": self.size}) if isinstance(step, Resize) and step.size is None else step
+
+    def _resized(self, state: State, size: tuple[int, int]) -> State:
+        how = self.recipe.input.resize
+        if how == "none":
+            raise InputError(f"The image is {state.shape[1]}x{state.shape[2]}, not {size[0]}x{size[1]}.", "Resize it.")
+        return resized(state, (state.shape[0], *size), "pillow-nearest" if how == "nearest" else how)
+
+    def _prepared(self, state: State) -> Prepared:
+        pixels = state.floats()
+        pixels = pixels if state.is_color else pixels[..., None]
+        tiles = self.recipe.input.tiles
+        if len(self.spec.shape) == 4:
+            pixels = pixels[0]
+        elif tiles is None and self._spatial[0] not in (None, len(pixels)):
+            what = "frames" if self.kind == "cine" else "slices"
+            raise InputError(
+                f"The {self.kind} has {len(pixels)} {what}; the model takes {self.spec}.",
+                f"Choose {what} in the recipe, by [input.time] or by a step with three sizes.",
+            )
+        sample = np.moveaxis(pixels, -1, 0)[None] if self.layout in _CHANNELS_FIRST else pixels[None]
+        tiling = None if tiles is None else plan_tiles(pixels.shape[:-1], tiles)
+        cast = np.ascontiguousarray(self._cast(sample))
+        if np.may_share_memory(cast, state.image.pixels):  # the sample is the caller's to change, the image is not
+            cast = cast.copy()
+        return Prepared(cast, state.transform, tiling, self._first_axis)
 
     def _cast(self, sample: NDArray[np.float32]) -> NDArray[Any]:
         dtype = np.dtype(self.spec.dtype)
@@ -139,28 +312,13 @@ def _rounded(sample: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.clip(np.rint(sample), limits.min, limits.max).astype(dtype)
 
 
-def _check_contract(contract: Contract, pixels: NDArray[Any]) -> None:
-    rows, columns = pixels.shape[:2]
-    limits = (
-        ("rows", rows, contract.min_rows, contract.max_rows),
-        ("columns", columns, contract.min_columns, contract.max_columns),
-    )
-    for name, value, low, high in limits:
-        if (low is not None and value < low) or value > high:
-            raise InputError(
-                f"The image has {value} {name}; the recipe's contract takes {low or 1} to {high}.",
-                "Give images that fit the contract.",
-            )
+def _note(step: Step) -> str:
+    """The settings of a step that differ from its defaults."""
+    settings = step.model_dump(exclude={"op"}, exclude_defaults=True)
+    return ", ".join(key if value is True else f"{key} {_text(value)}" for key, value in settings.items())
 
 
-def _with_channels(image: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Gray becomes RGB by repetition; RGB becomes gray by luma, exactly where the three are equal."""
-    if image.ndim == 2:
-        return np.repeat(image[..., None], channels, axis=-1)
-    if channels == image.shape[-1]:
-        return image
-    if channels == 1 and image.shape[-1] == 3:
-        if (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
-            return image[..., :1]
-        return (image @ _LUMA)[..., None]
-    return np.repeat(image, channels, axis=-1)
+def _text(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(_text(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

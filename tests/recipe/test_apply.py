@@ -109,7 +109,7 @@ def test_deep_images_need_a_real_recipe():
         apply(UNIT, np.zeros((8, 8), np.uint16))
 
 
-@pytest.mark.parametrize("shape", [(1, 8), (1, 8, 8, 5), (1, 8, 8, 8, 1)])
+@pytest.mark.parametrize("shape", [(1, 8), (1, 8, 8, 5), (1, 8, 8, 8, 5), (1, 2, 8, 8, 8, 1)])
 def test_inputs_that_are_no_images_are_refused(shape):
     with pytest.raises(InputError, match=r"not an image|channels"):
         Preprocessor(UNIT, TensorSpec("x", "float32", shape))

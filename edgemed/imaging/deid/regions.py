@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edgemed.base.errors import InputError
 from edgemed.base.toml import read_toml
-from edgemed.imaging.read import MAX_PIXELS
+from edgemed.imaging.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from pydicom import Dataset

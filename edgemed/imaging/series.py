@@ -1,0 +1,150 @@
+"""A DICOM series becomes a volume: slices in order, on one regular grid, in the file's own directions (LPS)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemed.base.errors import InputError
+from edgemed.imaging.geometry import Plane, stack
+from edgemed.imaging.limits import MAX_ARRAY_BYTES
+from edgemed.recipe.image import Geometry, Image
+
+if TYPE_CHECKING:
+    from edgemed.imaging.dicom import DicomFile
+
+MAX_SLICES = 16_384
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One frame of a file, and its place."""
+
+    file: DicomFile
+    frame: int
+    plane: Plane
+
+
+def series_files(folder: Path) -> list[Path]:
+    """DICOM files directly in `folder`, by name; other files and links are passed over."""
+    from edgemed.imaging.dicom import is_dicom
+
+    found = (path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    return sorted(path for path in found if not path.name.startswith(".") and is_dicom(path))
+
+
+def read_series(paths: Sequence[Path], done: Callable[[], None] | None = None) -> Image:
+    """The volume that the files of one series make, one slice in memory beside it.
+
+    Args:
+        paths: the files in any order: one slice each, or one enhanced multi-frame file.
+        done: called after each slice was read.
+
+    Returns:
+        `(slices, rows, columns)`, ordered along the normal (row direction × column direction), with `geometry`.
+
+    Raises:
+        InputError: a file that cannot be read, files of several series, slices that differ in size or kind, or make no
+            regular grid (see `geometry.stack`), or a volume beyond the size limit.
+    """
+    from edgemed.imaging.dicom import open_dicom
+
+    if not paths:
+        raise InputError("There are no DICOM files.", "Give the files of one series.")
+    if len(paths) > MAX_SLICES:
+        raise InputError(f"{len(paths)} files are more than one series has.", f"At most {MAX_SLICES} are read.")
+    slices = [item for path in paths for item in _slices(open_dicom(path))]
+    _require_alike(slices)
+    grid = stack([item.plane for item in slices])
+    ordered = [slices[i] for i in grid.order]
+    pixels, valid, middle = _filled(ordered, done)
+    facts = replace(middle.facts, frames=len(ordered), slice_spacing=grid.spacing, sop_instance=None)
+    geometry = Geometry(grid.affine, _frame_of_reference(ordered[0].file))
+    return replace(middle, pixels=pixels, valid=valid, facts=facts, geometry=geometry, stacked=True)
+
+
+def _slices(file: DicomFile) -> Iterator[Slice]:
+    if file.frames > MAX_SLICES:
+        raise InputError(f"{file.path} has {file.frames} frames.", f"At most {MAX_SLICES} slices are read.")
+    for frame in range(file.frames):
+        yield Slice(file, frame, _plane(file, frame))
+
+
+def _plane(file: DicomFile, frame: int) -> Plane:
+    label = file.path.name if file.frames == 1 else f"frame {frame + 1} of {file.path.name}"
+    found = file.attributes(frame)
+    if found.position is None or found.orientation is None or found.spacing is None:
+        absent = "position" if found.position is None else "orientation" if found.orientation is None else "spacing"
+        raise InputError(f"{label} does not say its {absent}: it is no slice of a volume.", "Give slices of a series.")
+    return Plane(found.position, *found.orientation, found.spacing, label)
+
+
+def _frame_of_reference(file: DicomFile) -> str | None:
+    value = file.dataset.get("FrameOfReferenceUID")
+    return None if value is None else str(value)
+
+
+def _require_alike(slices: Sequence[Slice]) -> None:
+    """One series of one kind of image: what differs is named, with the first file that differs."""
+    first = slices[0].file
+    for file in {id(item.file): item.file for item in slices}.values():
+        for what, one, other in (
+            ("series", file.facts.series, first.facts.series),
+            ("frame of reference", _frame_of_reference(file), _frame_of_reference(first)),
+            ("SOP class", file.facts.sop_class, first.facts.sop_class),
+            ("size", (file.facts.rows, file.facts.columns), (first.facts.rows, first.facts.columns)),
+            ("photometric interpretation", file.facts.photometric, first.facts.photometric),
+        ):
+            if one != other:
+                raise InputError(
+                    f"{file.path.name} is of another {what} than {first.path.name}.", "Keep one series in a folder."
+                )
+    count = len(slices) * first.facts.rows * first.facts.columns
+    if count * 4 > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"The series makes {count / 1e9:.1f} billion voxels.", f"At most {MAX_ARRAY_BYTES >> 30} GiB are read."
+        )
+
+
+def _filled(
+    slices: Sequence[Slice], done: Callable[[], None] | None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None, Image]:
+    """Pixels, where they are valid, and the image of the middle slice, whose windows stand for all."""
+    volume: NDArray[Any] | None = None
+    valid: NDArray[np.bool_] | None = None
+    middle: Image | None = None
+    for index, image in enumerate(_images(slices)):
+        if image.is_color:
+            raise InputError(f"{slices[index].plane.label} is a colour image.", "Give slices of gray values.")
+        if volume is None:
+            volume = np.empty((len(slices), *image.pixels.shape), image.pixels.dtype)
+        elif not np.can_cast(image.pixels.dtype, volume.dtype, "safe"):  # rescaling may differ from slice to slice
+            volume = volume.astype(_common(volume.dtype, image.pixels.dtype))
+        volume[index] = image.pixels
+        if image.valid is not None:
+            valid = np.ones(volume.shape, bool) if valid is None else valid
+            valid[index] = image.valid
+        if index == len(slices) // 2:
+            middle = image
+        if done is not None:
+            done()
+    assert volume is not None
+    assert middle is not None
+    if valid is not None:
+        volume[~valid] = volume[valid].min() if valid.any() else 0
+    return volume, valid, middle
+
+
+def _images(slices: Sequence[Slice]) -> Iterable[Image]:
+    return (item.file.frame(item.frame) for item in slices)
+
+
+def _common(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:
+    """A type for both; what no 32-bit integer holds becomes float32, as everywhere."""
+    both = np.result_type(one, other)
+    return both if both.kind in "ui" and both.itemsize <= 4 else np.dtype(np.float32)
