@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Directory with one folder of images per class.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Directory with one folder of images per class, or a CSV file: file,label."
+        ),
+    ],
     *,
     gate: Annotated[
         list[str] | None,

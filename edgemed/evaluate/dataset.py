@@ -1,4 +1,4 @@
-"""Labelled images: one folder per class, disjoint from the images that the model was calibrated on."""
+"""Labelled images: one folder per class or a table, disjoint from the images that the model was calibrated on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_json
+from edgemed.imaging.labels.table import read_label_table
 from edgemed.imaging.sources import Sample, list_samples
 from edgemed.recipe.schema import Recipe
 
@@ -32,7 +33,7 @@ class LabelledSet:
     """Labelled samples in the order of their paths.
 
     Args:
-        folder: where they lie.
+        folder: where they lie, or the table that names them.
         classes: class names in the order of the model's output.
         files: the samples.
         duplicates: files whose bytes occur more than once within their class.
@@ -64,19 +65,34 @@ def open_labelled_set(
     named: tuple[str, ...] = (),
     seen: Collection[str] = (),
 ) -> LabelledSet:
-    """List and hash a folder with one subfolder per class.
+    """List and hash a folder with one subfolder per class, or the images that a CSV file names.
 
     Args:
-        folder: the data.
+        folder: the data; a file is read as a table with the columns `file` and `label`.
         recipe: what a sample becomes, see `list_samples`.
         classes: how many classes the model tells apart.
         named: class names of the recipe, in the order of the output (for a binary model also just the positive one).
         seen: SHA-256 of the samples the model was calibrated on.
 
     Raises:
-        InputError: no such folders, an empty one, classes that cannot be mapped, a file with two labels, or a file
-            that calibration has seen.
+        InputError: no such folders or table, an empty one, classes that cannot be mapped, a file with two labels, or a
+            file that calibration has seen.
     """
+    if folder.is_file():
+        order, files = _from_table(folder, named, classes)
+        unnamed = "labels in alphabetical order"
+    else:
+        order, files = _from_folders(folder, recipe, named, classes)
+        unnamed = "folders in alphabetical order, as Keras reads them"
+    _refuse_seen(files, frozenset(seen))
+    _refuse_two_labels(files, order)
+    repeated = len(files) - len({file.sha256 for file in files})
+    return LabelledSet(folder, order, files, repeated, "named by the recipe" if named else unnamed)
+
+
+def _from_folders(
+    folder: Path, recipe: Recipe | None, named: tuple[str, ...], classes: int
+) -> tuple[tuple[str, ...], tuple[LabelledFile, ...]]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a directory.", "Give a directory with one folder of images per class.")
     folders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -86,15 +102,28 @@ def open_labelled_set(
         for label, name in enumerate(order)
         for sample in _samples(folder / name, recipe)
     )
-    _refuse_seen(files, frozenset(seen))
-    _refuse_two_labels(files, order)
-    repeated = len(files) - len({file.sha256 for file in files})
-    named_by = "named by the recipe" if named else "folders in alphabetical order, as Keras reads them"
-    return LabelledSet(folder, order, files, repeated, named_by)
+    return order, files
 
 
-def class_order(folders: list[str], named: tuple[str, ...], classes: int) -> tuple[str, ...]:
-    """Folder names in the order of the model's output.
+def _from_table(path: Path, named: tuple[str, ...], classes: int) -> tuple[tuple[str, ...], tuple[LabelledFile, ...]]:
+    table = read_label_table(path)
+    if not table.exclusive:
+        raise InputError(
+            f"{path} has no column 'label'.", "Classifiers with one answer are evaluated on one label for each image."
+        )
+    order = class_order(list(table.classes), named, classes, noun="label")
+    rows = sorted(table.rows, key=lambda row: row.path)
+    samples = [Sample(row.path.relative_to(path.parent).as_posix(), row.path) for row in rows]
+    labels = [order.index(row.labels[0]) for row in rows]
+    return order, tuple(
+        LabelledFile(sample, label, sample.digest()) for sample, label in zip(samples, labels, strict=True)
+    )
+
+
+def class_order(
+    folders: list[str], named: tuple[str, ...], classes: int, *, noun: str = "class folder"
+) -> tuple[str, ...]:
+    """Names of folders, or labels of a table, in the order of the model's output.
 
     Without names in the recipe the alphabetical order stands, which is how `keras.utils.image_dataset_from_directory`
     numbers them; numbers that sort otherwise (`10` before `2`) are refused as ambiguous.
@@ -109,14 +138,14 @@ def class_order(folders: list[str], named: tuple[str, ...], classes: int) -> tup
     if named:
         if len(named) != classes or set(named) != set(folders):
             raise InputError(
-                f"The recipe names the classes {', '.join(named)}, and the folders are {have}.",
-                f"Name one folder after each class; the model tells {classes} apart.",
+                f"The recipe names the classes {', '.join(named)}, and the {noun}s are {have}.",
+                f"Name one {noun} after each class; the model tells {classes} apart.",
             )
         return named
     if len(folders) != classes:
-        raise InputError(f"The model tells {classes} classes apart, and the class folders are {have}.", _layout())
+        raise InputError(f"The model tells {classes} classes apart, and the {noun}s are {have}.", _layout())
     if all(name.isdecimal() for name in folders) and folders != sorted(folders, key=int):
-        raise InputError(f"The order of the class folders {have} is ambiguous.", _NAME_THE_CLASSES)
+        raise InputError(f"The order of the {noun}s {have} is ambiguous.", _NAME_THE_CLASSES)
     return tuple(folders)
 
 
@@ -147,6 +176,6 @@ def _refuse_two_labels(files: tuple[LabelledFile, ...], classes: tuple[str, ...]
         same = [file for file in files if file.sha256 == twice[0]]
         where = " and ".join(sorted({classes[file.label] for file in same}))
         raise InputError(
-            f"{Path(same[0].sample.name).name} lies in several classes ({where}); {len(twice)} such images in all.",
-            "Remove it from the wrong folder.",
+            f"{Path(same[0].sample.name).name} has several classes ({where}); {len(twice)} such images in all.",
+            "Keep it in one class.",
         )

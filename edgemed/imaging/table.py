@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edgemed.base.errors import InputError, os_errors_as_resource
+from edgemed.base.text import printable
 
 TABLE_FILE: Final = "samples.csv"
 _MAX_BYTES = 256 << 20
@@ -60,7 +61,7 @@ def read_table(path: Path) -> tuple[tuple[str, ...], list[Row]]:
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    first = text.split("\n", 1)[0]
+    first = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -85,11 +86,17 @@ def file_in(cell: str, path: Path, line: int) -> Path:
         InputError: no file, or one outside the folder.
     """
     folder = path.parent
-    named = folder / cell
-    if not cell or Path(cell).is_absolute() or ".." in Path(cell).parts or named.is_symlink():
-        raise InputError(f"{path}, line {line}: '{cell}' is no path inside {folder}.", "Name files beside the table.")
-    if not named.exists():
-        raise InputError(f"{path}, line {line}: {named} does not exist.", "Correct the path.")
+    named, shown = folder / cell, printable(cell[:80])
+    try:
+        outside = not cell or Path(cell).is_absolute() or ".." in Path(cell).parts or named.is_symlink()
+        outside = outside or not named.resolve().is_relative_to(folder.resolve())  # through a folder that is a link
+        exists = outside or named.exists()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a loop of links
+        raise InputError(f"{path}, line {line}: '{shown}' is no path.", "Name files beside the table.") from error
+    if outside:
+        raise InputError(f"{path}, line {line}: '{shown}' is no path inside {folder}.", "Name files beside the table.")
+    if not exists:
+        raise InputError(f"{path}, line {line}: {folder / shown} does not exist.", "Correct the path.")
     return named
 
 

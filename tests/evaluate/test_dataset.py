@@ -81,3 +81,29 @@ def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
     (data / "b").mkdir()
     with pytest.raises(InputError, match="holds no images"):
         open_labelled_set(data, classes=2)
+
+
+def test_a_table_gives_what_folders_give(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", {"b": [10, 20], "a": [30]})
+    rows = "".join(f"{path.relative_to(data).as_posix()},{path.parent.name}\n" for path in sorted(data.rglob("*.png")))
+    table = data / "labels.csv"
+    table.write_text("file,label\n" + rows)
+    by_table, by_folder = open_labelled_set(table, classes=2), open_labelled_set(data, classes=2)
+    pairs = [[(file.sample.path, file.label, file.sha256) for file in found.files] for found in (by_table, by_folder)]
+    assert pairs[0] == pairs[1]
+    assert by_table.digest == by_folder.digest
+    assert by_table.classes == by_folder.classes
+
+
+def test_a_table_must_fit_the_model(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", {"b": [10, 20], "a": [30]})
+    table = data / "labels.csv"
+    table.write_text("file,label\n" + "".join(f"{p.relative_to(data)},{p.parent.name}\n" for p in data.rglob("*.png")))
+    with pytest.raises(InputError, match="labels are a, b"):
+        open_labelled_set(table, classes=3)
+    table.write_text("file,a,b\n" + "".join(f"{p.relative_to(data)},0,1\n" for p in data.rglob("*.png")))
+    with pytest.raises(InputError, match="no column 'label'"):
+        open_labelled_set(table, classes=2)
+    table.unlink()
+    with pytest.raises(InputError, match="not a directory"):
+        open_labelled_set(table, classes=2)

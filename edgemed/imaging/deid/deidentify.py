@@ -6,11 +6,13 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgemed import __version__
 from edgemed.base.errors import InputError
 from edgemed.base.lazy import require
+from edgemed.base.store import scratch_directory
 from edgemed.imaging.deid.clean import PSEUDONYMOUS, Cleaner, Place, elements
 from edgemed.imaging.deid.identity import Identities
 from edgemed.imaging.deid.options import Options
@@ -19,6 +21,7 @@ from edgemed.imaging.deid.regions import Blanking, burned_in, find_blanking
 from edgemed.imaging.deid.report import DeidReport, Recorder
 from edgemed.imaging.deid.stream import strip_comments
 from edgemed.imaging.deid.values import strings
+from edgemed.imaging.dicom.file import DicomFile, open_dicom
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -29,7 +32,27 @@ _ECHO_LENGTH: Final = 4  # shorter pieces of names turn up in words by chance
 _FACES: Final = ("CT", "MR", "PT")
 
 
-def deidentify(dataset: Dataset, options: Options | None = None) -> tuple[FileDataset, DeidReport]:
+def deidentify_file(path: Path, options: Options) -> tuple[FileDataset, DeidReport]:
+    """Apply the profile to an image file, see `deidentify`.
+
+    Raises:
+        InputError: the file is not read, see `open_dicom`; or as `deidentify`. Names the file.
+        ResourceError: it cannot be read.
+    """
+    opened = open_dicom(path)  # judges the header, so that what follows may trust its sizes
+    with silent_pydicom():
+        source = require("pydicom", extra="imaging", purpose="read DICOM").dcmread(path, force=True)
+    try:
+        return deidentify(source, options, opened=opened)
+    except InputError as error:
+        if str(path) in error.what:
+            raise
+        raise InputError(f"{path} is not de-identified: {error.what}", error.hint) from error
+
+
+def deidentify(
+    dataset: Dataset, options: Options | None = None, *, opened: DicomFile | None = None
+) -> tuple[FileDataset, DeidReport]:
     """Apply the Basic Profile of PS3.15 Annex E, with options.
 
     The source is not changed. Files of one study stay together when they are de-identified with the same key: UIDs
@@ -38,6 +61,8 @@ def deidentify(dataset: Dataset, options: Options | None = None) -> tuple[FileDa
     Args:
         dataset: as pydicom reads it, file meta included; with its pixels, where it has any.
         options: what to keep; the default keeps nothing, under a key that is thrown away.
+        opened: the file it comes from, whose pixels are decoded when they must be blanked; without it the data set is
+            written to a private temporary folder for that.
 
     Raises:
         InputError: text may be burned into its pixels and no region rule matches; it has no SOP Class or Instance
@@ -46,7 +71,7 @@ def deidentify(dataset: Dataset, options: Options | None = None) -> tuple[FileDa
     """
     options = options or Options()
     with silent_pydicom():
-        return _deidentify(dataset, options)
+        return _deidentify(dataset, options, opened)
 
 
 @contextmanager
@@ -63,7 +88,7 @@ def silent_pydicom() -> Iterator[None]:
         logger.disabled = was
 
 
-def _deidentify(dataset: Dataset, options: Options) -> tuple[FileDataset, DeidReport]:
+def _deidentify(dataset: Dataset, options: Options, opened: DicomFile | None) -> tuple[FileDataset, DeidReport]:
     _require_identity(dataset)
     blanking = _blanking(dataset, options)
     identities, recorder = Identities(options.key), Recorder()
@@ -74,7 +99,7 @@ def _deidentify(dataset: Dataset, options: Options) -> tuple[FileDataset, DeidRe
     if options.pseudonym:
         _name(cleaned, identities.patient(identity), recorder)
     file = _as_file(dataset, cleaned)
-    pixels = _pixels(dataset, file, blanking)
+    pixels = _pixels(dataset, file, blanking, opened)
     _mark(file, options, pixels_cleaned=blanking is not None)
     codes = tuple(code for code, _ in options.codes(pixels_cleaned=blanking is not None))
     report = DeidReport(
@@ -183,10 +208,13 @@ def _legal_charset(file: Dataset) -> None:
         file.SpecificCharacterSet = "ISO_IR 192"
 
 
-def _pixels(source: Dataset, file: FileDataset, blanking: Blanking | None) -> str:
+def _pixels(source: Dataset, file: FileDataset, blanking: Blanking | None, opened: DicomFile | None) -> str:
     done = []
     if blanking is not None:
-        blank_pixels(source, file, blanking.mask)
+        if opened is not None:
+            blank_pixels(opened, file, blanking.mask)
+        else:
+            _blank_in_scratch(source, file, blanking)
         file.BurnedInAnnotation = "NO"
         done.append(blanking.why)
     elif drop_high_bits(source, file):
@@ -195,6 +223,16 @@ def _pixels(source: Dataset, file: FileDataset, blanking: Blanking | None) -> st
     if count:
         done.append(f"{count} comments taken out of compressed frames")
     return "; ".join(done) or "unchanged"
+
+
+def _blank_in_scratch(source: Dataset, file: FileDataset, blanking: Blanking) -> None:
+    with scratch_directory("edgemed-deid") as folder:
+        path = folder / "image.dcm"
+        source.save_as(path, enforce_file_format=True)
+        try:
+            blank_pixels(open_dicom(path), file, blanking.mask)
+        except InputError as error:  # the name of the scratch file tells nobody anything
+            raise InputError(error.what.replace(str(path), "It"), error.hint) from error
 
 
 def _mark(file: Dataset, options: Options, *, pixels_cleaned: bool) -> None:

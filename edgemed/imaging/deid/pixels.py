@@ -1,98 +1,96 @@
-"""What identifies in pixel data itself: text burned in, overlays in unused bits, comments in compressed frames."""
+"""What identifies in pixels themselves: text burned in, and overlays in unused bits."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.base.lazy import require
+from edgemed.imaging.dicom.color import read_palette
+from edgemed.imaging.dicom.file import DicomFile
+from edgemed.imaging.dicom.limits import MAX_IMAGE_BYTES
+from edgemed.imaging.dicom.modality import stored_values
+from edgemed.imaging.dicom.module import PALETTE, PixelModule
+from edgemed.imaging.dicom.pixels import color_pixels
 
 if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.dataset import FileDataset
 
-MAX_BYTES: Final = 4 << 30
 _OVERLAY_BIT_POSITION: Final = 0x0102
 _OVERLAY_GROUPS: Final = range(0x6000, 0x6020, 2)
 
 
-def blank_pixels(source: Dataset, file: FileDataset, mask: NDArray[np.bool_]) -> None:
-    """Decode every frame of `source`, blank where `mask` is true, and store the frames uncompressed in `file`.
+def blank_pixels(opened: DicomFile, file: FileDataset, mask: NDArray[np.bool_]) -> None:
+    """Decode every frame of `opened`, blank where `mask` is true, and store the frames uncompressed in `file`.
+
+    What is blanked becomes black: the smallest value of the rest for signed pixels, the largest for MONOCHROME1, the
+    darkest entry of a palette. Colour becomes RGB.
 
     Args:
-        source: with its pixels and transfer syntax.
-        file: takes the pixels; its transfer syntax becomes Explicit VR Little Endian.
+        opened: the original.
+        file: takes the pixels; a compressed transfer syntax becomes Explicit VR Little Endian.
         mask: `(rows, columns)`.
 
     Raises:
-        InputError: the pixels cannot be decoded, or are more than 4 GiB.
+        InputError: the pixels are damaged, are floats, or are more than 4 GiB.
     """
-    if "PixelData" not in source:
-        raise InputError("It has no Pixel Data to blank.", "Check the file.")
-    _refuse_huge(source)
-    frames = _decoded(source)
-    color = int(source.get("SamplesPerPixel", 1) or 1) > 1
-    frames = frames.reshape(-1, *mask.shape, frames.shape[-1] if color else 1)
-    frames[:, mask] = _black(source, frames, mask)
-    _store(file, frames)
+    module = opened.module
+    if module.is_float:
+        raise InputError("Its pixels are floats.", "Such pixels are computed; leave the region rule out.")
+    if module.frames * module.pixels * module.samples * max(1, module.allocated // 8) > MAX_IMAGE_BYTES:
+        raise InputError(f"Its {module.frames} frames are too large to blank at once.", "Split the file.")
+    blanked = [_blanked(frame, opened, mask) for frame in _stored(opened)]
+    _store(file, blanked, module)
 
 
-def _refuse_huge(source: Dataset) -> None:
-    sizes = [source.get(key, 1) or 1 for key in ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")]
-    try:
-        count = int(np.prod([int(size) for size in sizes], dtype=object)) * (int(source.BitsAllocated) + 7) // 8
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError("Its header does not describe its pixels.", "Check the file.") from error
-    if not 0 < count <= MAX_BYTES:
-        raise InputError(f"Its header claims {count:,} bytes of pixels, more than allowed.", "Check the file.")
+def _stored(opened: DicomFile) -> Iterator[NDArray[Any]]:
+    """Each frame as the file stores it: no palette, no rescaling, not turned over; colour is RGB, 8 bits."""
+    module = opened.module
+    for index in range(module.frames):
+        samples = opened.samples(index)
+        if module.is_color:
+            yield color_pixels(samples, module)
+        else:
+            yield np.array(stored_values(samples.pixels, module, samples.precision))
 
 
-def _decoded(source: Dataset) -> NDArray[Any]:
-    """Frames as the file has them: no palette, no rescaling; JPEG colour becomes RGB."""
-    pixels = require("pydicom.pixels", extra="imaging", purpose="decode pixels")
-    try:
-        decoded: NDArray[Any] = pixels.pixel_array(source)
-    except Exception as error:  # decoders raise whatever damaged bytes provoke
-        raise InputError(f"Its pixels cannot be decoded: {type(error).__name__}.", "Check the file.") from error
-    return np.array(decoded)  # what pydicom returns may be read-only
+def _blanked(frame: NDArray[Any], opened: DicomFile, mask: NDArray[np.bool_]) -> NDArray[Any]:
+    frame[mask] = _black(frame[~mask], opened)
+    return frame
 
 
-def _black(source: Dataset, frames: NDArray[Any], mask: NDArray[np.bool_]) -> Any:
-    photometric = str(source.get("PhotometricInterpretation", ""))
-    if photometric == "PALETTE COLOR":
-        return _darkest_entry(source)
-    if photometric == "MONOCHROME1":
-        return frames[:, ~mask].max(initial=np.iinfo(frames.dtype).min)
-    if frames.shape[-1] == 1 and frames.dtype.kind == "i":
-        return frames[:, ~mask].min(initial=np.iinfo(frames.dtype).max)
-    return 0
+def _black(kept: NDArray[Any], opened: DicomFile) -> Any:
+    module = opened.module
+    if module.photometric == PALETTE:
+        entries = read_palette(opened.dataset, signed=module.signed)(np.arange(1 << module.stored))
+        return int(entries.sum(axis=-1, dtype=np.int64).argmin())
+    low, high = module.stored_range
+    if module.photometric == "MONOCHROME1":
+        return kept.max(initial=low)
+    return kept.min(initial=high) if module.signed else 0
 
 
-def _darkest_entry(source: Dataset) -> int:
-    """The index that is shown darkest; table entries before the first and behind the last repeat these."""
-    first = int(source.RedPaletteColorLookupTableDescriptor[1])
-    names = ("Red", "Green", "Blue")
-    width = 1 if int(source.RedPaletteColorLookupTableDescriptor[2]) == 8 else 2
-    try:
-        tables = [np.frombuffer(source[f"{n}PaletteColorLookupTableData"].value, f"<u{width}") for n in names]
-        return first + int(np.sum(np.stack(tables).astype(np.int64), axis=0).argmin())
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError("Its palette cannot be read.", "Check the file.") from error
-
-
-def _store(file: FileDataset, frames: NDArray[Any]) -> None:
-    uid = require("pydicom.uid", extra="imaging", purpose="read DICOM")
-    little = frames.astype(frames.dtype.newbyteorder("<"))
-    data = little.tobytes()
-    file.add_new(0x7FE00010, "OB" if frames.dtype.itemsize == 1 else "OW", data + b"\0" * (len(data) % 2))
-    if frames.shape[-1] > 1:
-        file.PlanarConfiguration = 0
-        file.PhotometricInterpretation = "RGB"
-    file.BitsAllocated = frames.dtype.itemsize * 8
-    file.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+def _store(file: FileDataset, frames: list[NDArray[Any]], module: PixelModule) -> None:
+    uid = require("pydicom.uid", extra="imaging", purpose="write DICOM")
+    syntax, bits = file.file_meta.TransferSyntaxUID, frames[0].dtype.itemsize * 8
+    order: Literal["<", ">"] = "<" if syntax.is_little_endian else ">"
+    stack = np.stack(frames)
+    if module.allocated == 1:
+        data, bits = np.packbits(stack.astype(bool), axis=None, bitorder="little").tobytes(), 1
+    else:
+        data = stack.astype(stack.dtype.newbyteorder(order), copy=False).tobytes()
+    file.add_new(0x7FE00010, "OB" if bits <= 8 else "OW", data + b"\0" * (len(data) % 2))
+    if module.is_color:
+        file.PlanarConfiguration, file.PhotometricInterpretation = 0, "RGB"
+    stored = 8 if module.is_color else module.stored
+    file.BitsAllocated, file.BitsStored, file.HighBit = bits, stored, stored - 1
+    if syntax.is_encapsulated:
+        file.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
         if keyword in file:
             delattr(file, keyword)
@@ -114,12 +112,12 @@ def drop_high_bits(source: Dataset, file: FileDataset) -> bool:
     syntax = file.file_meta.TransferSyntaxUID
     if allocated != 16 or not 0 < stored <= high + 1 <= 16:
         raise InputError("It has overlays in its pixels, whose bits the header does not describe.", "Check the file.")
-    if syntax.is_compressed and not syntax.is_deflated:
+    if syntax.is_encapsulated:
         raise InputError("It has overlays in the bits of compressed pixels.", "Store it uncompressed.")
-    shift = high + 1 - stored
-    values = np.frombuffer(file.PixelData, "<u2" if syntax.is_little_endian else ">u2") & (((1 << stored) - 1) << shift)
+    order = "<u2" if syntax.is_little_endian else ">u2"
+    mask = ((1 << stored) - 1) << (high + 1 - stored)
+    values = (np.frombuffer(file.PixelData, order) & mask).astype(np.int32)
     if source.get("PixelRepresentation") == 1:  # the bits above repeat the sign, as they should have done
-        sign = 1 << high
-        values = (values.astype(np.int32) ^ sign) - sign
-    file.PixelData = values.astype("<i4").astype("<u2" if syntax.is_little_endian else ">u2").tobytes()
+        values = (values ^ (1 << high)) - (1 << high)
+    file.PixelData = values.astype(order).tobytes()
     return True

@@ -17,7 +17,7 @@ Option = Literal["full_dates", "modified_dates", "uids", "device", "patient", "i
 _BY_TYPE: Final[dict[str, dict[int, Action]]] = {
     "Z/D": {1: "D", 2: "Z", 3: "Z"},
     "X/Z": {1: "Z", 2: "Z", 3: "X"},
-    "X/D": {1: "D", 2: "X", 3: "X"},
+    "X/D": {1: "D", 2: "D", 3: "X"},  # of type 2 the standard does not speak; removing it would break the IOD
     "X/Z/D": {1: "D", 2: "Z", 3: "X"},
     "X/Z/U*": {1: "U", 2: "Z", 3: "X"},
     "X": {1: "X", 2: "X", 3: "X"},

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError, ResourceError, from_os_error
 from edgemed.imaging.dicom.color import Palette, read_palette
+from edgemed.imaging.dicom.decode import Samples
 from edgemed.imaging.dicom.facts import read_facts
 from edgemed.imaging.dicom.frames import FrameAttributes, FrameGroups, read_attributes
 from edgemed.imaging.dicom.header import Header, read_header
@@ -80,6 +81,12 @@ class DicomFile:
         self._check(index)
         with refusals(self.path):
             return self._frame(index, self._attributes(index))
+
+    def samples(self, index: int) -> Samples:
+        """Decode one frame and leave its samples as they are stored; raises what `frame` raises."""
+        self._check(index)
+        with refusals(self.path):
+            return self._frames.read(index)
 
     def iter_frames(self) -> Iterator[Image]:
         """Decode one frame after the other, as they are asked for; raises what `frame` raises."""
