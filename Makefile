@@ -20,7 +20,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build bench-imaging debian samples matrix wild constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build bench-imaging debian samples matrix wild fuzz constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -94,6 +94,9 @@ matrix: $(STAMP)  ## every model of the matrix at full size; writes the tables o
 wild: $(STAMP)  ## files that TensorFlow 2.4 and 2.15 write themselves (wants python3.8 and python3.11)
 	$(BIN)/python -m tests.wild.fetch $(WILD)
 	EDGEMED_WILD=$(WILD) $(BIN)/python -m pytest tests/wild -m slow -q
+
+fuzz: $(STAMP)  ## the fuzzer of everything that reads an image file, for ten minutes
+	$(BIN)/python -m tests.fuzz.images -max_total_time=600
 
 schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python -m scripts.make_schemas

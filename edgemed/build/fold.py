@@ -133,7 +133,9 @@ def _remaining(recipe: Recipe, spec: TensorSpec, layout: Layout, first: int, cha
         for step in given.steps[first:]
     ]
     if size is not None and not _ends_at(tail, size):
-        how: Any = "pillow-nearest" if given.resize == "nearest" else "antialias"  # as `Preprocessor` reads the flat key
+        how: Any = (
+            "pillow-nearest" if given.resize == "nearest" else "antialias"
+        )  # as `Preprocessor` reads the flat key
         tail.append(steps.Resize.model_construct(op="resize", size=size, filter=how))
     if own.channels == 3 and channels == 1:
         tail.append(steps.Rgb(op="rgb"))
