@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of everything that reads an image file: `python -m tests.fuzz.images [libFuzzer options]`.
 
-Any file, however damaged, is read or refused with an `EdgemedError`: no other exception, no crash of a decoder, no hang,
-no memory beyond the limits. Seeds are the small files of pydicom and twins of one small image in every compression.
+Any file, however damaged, is read or refused with an `EdgemedError`: no other exception, no crash of a decoder, no
+hang, no memory beyond the limits. Seeds are the small files of pydicom and twins of one small image in every compression.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ if __name__ == "__main__":
         FOLDER = Path(scratch)
         (FOLDER / "corpus").mkdir()
         seeds(FOLDER / "corpus")
-        print(f"{len(list((FOLDER / 'corpus').iterdir()))} seeds", flush=True)
+        sys.stdout.write(f"{len(list((FOLDER / 'corpus').iterdir()))} seeds\n")
+        sys.stdout.flush()
         atheris.Setup([sys.argv[0], *_FIXED, *sys.argv[1:], str(FOLDER / "corpus")], one_input)
         atheris.Fuzz()
