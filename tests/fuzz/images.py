@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of everything that reads an image file: `python -m tests.fuzz.images [libFuzzer options]`.
 
 Any file, however damaged, is read or refused with an `EdgemedError`: no other exception, no crash of a decoder, no
-hang, no memory beyond the limits. Seeds are the small files of pydicom and twins of one small image in every compression.
+hang, no memory beyond the limits. Seeds are the small files of pydicom and compressed twins of one small image.
 """
 
 from __future__ import annotations
