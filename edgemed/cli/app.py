@@ -14,6 +14,7 @@ import typer.core
 from edgemed import __version__
 from edgemed.base.errors import UsageError
 from edgemed.cli.build import build
+from edgemed.cli.calibrate import calibrate
 from edgemed.cli.console import say
 from edgemed.cli.devices import devices
 from edgemed.cli.evaluate import evaluate
@@ -37,7 +38,7 @@ class _Command(typer.core.TyperCommand):
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
-for command in (build, evaluate, run, inspect, verify, devices):
+for command in (build, calibrate, evaluate, run, inspect, verify, devices):
     app.command(cls=_Command)(command)
 
 recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.")

@@ -17,7 +17,7 @@ from edgemed.imaging.deid.clean import PSEUDONYMOUS, Cleaner, Place, elements
 from edgemed.imaging.deid.identity import Identities
 from edgemed.imaging.deid.options import Options
 from edgemed.imaging.deid.pixels import blank_pixels, drop_high_bits
-from edgemed.imaging.deid.regions import Blanking, burned_in, find_blanking
+from edgemed.imaging.deid.regions import Blanking, BurnedInError, burned_in, find_blanking
 from edgemed.imaging.deid.report import DeidReport, Recorder
 from edgemed.imaging.deid.stream import strip_comments
 from edgemed.imaging.deid.values import strings
@@ -47,7 +47,7 @@ def deidentify_file(path: Path, options: Options) -> tuple[FileDataset, DeidRepo
     except InputError as error:
         if str(path) in error.what:
             raise
-        raise InputError(f"{path} is not de-identified: {error.what}", error.hint) from error
+        raise type(error)(f"{path} is not de-identified: {error.what}", error.hint) from error
 
 
 def deidentify(
@@ -65,7 +65,8 @@ def deidentify(
             written to a private temporary folder for that.
 
     Raises:
-        InputError: text may be burned into its pixels and no region rule matches; it has no SOP Class or Instance
+        BurnedInError: text may be burned into its pixels, and no region rule matches.
+        InputError: it has no SOP Class or Instance
             UID, or is a DICOMDIR; its sequences are too deep; its compressed frames cannot be told apart.
         MissingSoftwareError: pydicom, or what decodes the pixels that must be blanked, is not installed.
     """
@@ -133,7 +134,7 @@ def _blanking(dataset: Dataset, options: Options) -> Blanking | None:
     reason = burned_in(dataset)
     blanking = find_blanking(dataset, options.regions)
     if reason is not None and blanking is None:
-        raise InputError(
+        raise BurnedInError(
             f"Text may be burned into the pixels: {reason}.",
             "Look at it, then give a region rule that says what to blank, see docs/deidentification.md.",
         )

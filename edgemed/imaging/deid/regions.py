@@ -44,6 +44,10 @@ Edge = Annotated[int, Field(ge=0, le=65_535)]
 Side = Annotated[int, Field(ge=1, le=65_535)]
 
 
+class BurnedInError(InputError):
+    """Text may be burned into the pixels, and no rule says where."""
+
+
 class RegionRule(BaseModel):
     """Rectangles to blank in images of one kind. An absent line matches everything; text takes `*` and ignores case.
 

@@ -1,0 +1,162 @@
+"""Store one image so that nothing but its pixels, and what is needed to read them, comes along."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemed.base.errors import InputError
+from edgemed.base.hashing import sha256_bytes, sha256_json
+from edgemed.base.lazy import require
+from edgemed.imaging.deid.deidentify import deidentify_file, silent_pydicom
+from edgemed.imaging.deid.options import Options
+from edgemed.imaging.deid.report import DeidReport
+from edgemed.imaging.dicom import is_dicom, open_dicom
+from edgemed.imaging.nifti import is_nifti
+from edgemed.imaging.open import open_image
+from edgemed.imaging.read import read_arrays, read_image
+from edgemed.imaging.sources import Sample
+from edgemed.recipe.contract import check_contract
+from edgemed.recipe.image import Facts
+from edgemed.recipe.schema import Recipe
+
+_NAME_DIGITS = 20  # 80 bits: names of different images do not clash
+
+
+class ContractError(InputError):
+    """The recipe's contract refuses the image."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An image in the set.
+
+    Attributes:
+        file: relative to the set.
+        sha256: of it, as `Sample.digest` has it.
+        reports: of each DICOM file, with its place.
+    """
+
+    file: str
+    sha256: str
+    reports: tuple[tuple[str, DeidReport], ...] = ()
+
+
+def keep(sample: Sample, folder: Path, recipe: Recipe | None, options: Options) -> Kept:
+    """Check an image against the recipe's contract, and store it in `folder` without what identifies.
+
+    DICOM is de-identified; PNG, JPEG, BMP and TIFF are decoded and stored as PNG (TIFF where the pixels are floats);
+    arrays and NIfTI are written anew. New names are hashes.
+
+    Raises:
+        ContractError: the contract refuses it.
+        BurnedInError: text may be burned into it, and no region rule matches.
+        InputError: it cannot be read.
+        ResourceError: it cannot be read or stored.
+    """
+    if sample.holds_arrays:
+        return _arrays(sample, folder)
+    opened = open_image(sample.path)
+    _check(recipe, opened.facts)
+    if sample.path.is_dir():
+        opened.image()
+        return _series(sample, folder, options)
+    if is_dicom(sample.path):
+        return _dicom(sample, folder, recipe, options)
+    return _nifti(sample, folder) if is_nifti(sample.path) else _plain(sample, folder)
+
+
+def _check(recipe: Recipe | None, facts: Facts) -> None:
+    if recipe is None:
+        return
+    try:
+        check_contract(recipe.input.contract, facts)
+    except InputError as error:
+        raise ContractError(error.what, error.hint) from error
+
+
+def _dicom(sample: Sample, folder: Path, recipe: Recipe | None, options: Options) -> Kept:
+    data, report = _deidentified(sample.path, options)
+    kept = _write(data, folder, ".dcm")
+    target = folder / kept.file
+    try:
+        _check(recipe, open_dicom(target).facts)
+        _compare(sample.path, target, blanked="113101" in report.codes)
+    except InputError as error:
+        target.unlink()
+        raise type(error)(f"After de-identification: {error.what}", error.hint) from error
+    return Kept(kept.file, kept.sha256, ((kept.file, report),))
+
+
+def _series(sample: Sample, folder: Path, options: Options) -> Kept:
+    files = [_deidentified(path, options) for path in sample.files]
+    hashes = [sha256_bytes(data) for data, _ in files]
+    digest = sha256_json(sorted(hashes))
+    name = digest[:_NAME_DIGITS]
+    (folder / name).mkdir(exist_ok=True)
+    reports = []
+    for number, (data, report) in enumerate(files):
+        file = f"{name}/{number:05}.dcm"
+        (folder / file).write_bytes(data)
+        reports.append((file, report))
+    return Kept(name, digest, tuple(reports))
+
+
+def _deidentified(path: Path, options: Options) -> tuple[bytes, DeidReport]:
+    file, report = deidentify_file(path, options)
+    buffer = io.BytesIO()
+    with silent_pydicom():
+        file.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue(), report
+
+
+def _compare(source: Path, stored: Path, *, blanked: bool) -> None:
+    """The stored pixels are the source's, read anew; where some were blanked the frame must still be readable."""
+    before, after = open_dicom(source), open_dicom(stored)
+    index = before.frames // 2
+    was, now = before.frame(index).pixels, after.frame(index).pixels
+    if before.frames != after.frames or not (was.shape == now.shape if blanked else np.array_equal(was, now)):
+        raise InputError("its pixels changed.", "Report this; the image was left out.")
+
+
+def _plain(sample: Sample, folder: Path) -> Kept:
+    pil = require("PIL.Image", extra="imaging", purpose="write images")
+    pixels = read_image(sample.path).pixels
+    image, buffer = pil.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    if pixels.dtype.kind == "f":
+        image.save(buffer, "TIFF")
+        return _write(buffer.getvalue(), folder, ".tif")
+    image.save(buffer, "PNG")
+    return _write(buffer.getvalue(), folder, ".png")
+
+
+def _arrays(sample: Sample, folder: Path) -> Kept:
+    arrays: dict[str, NDArray[Any]] = read_arrays(sample.path)
+    buffer = io.BytesIO()
+    if set(arrays) == {""}:
+        np.save(buffer, arrays[""], allow_pickle=False)
+        return _write(buffer.getvalue(), folder, ".npy")
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return _write(buffer.getvalue(), folder, ".npz")
+
+
+def _nifti(sample: Sample, folder: Path) -> Kept:
+    """Voxels and affine in a header of our own: names of people stand in descriptions and extensions."""
+    nibabel = require("nibabel", extra="imaging", purpose="write NIfTI")
+    source = nibabel.load(sample.path)
+    made = nibabel.Nifti1Image(np.asanyarray(source.dataobj), source.affine)
+    made.header.set_zooms(source.header.get_zooms())
+    made.header.set_xyzt_units(*source.header.get_xyzt_units())
+    return _write(made.to_bytes(), folder, ".nii")
+
+
+def _write(data: bytes, folder: Path, suffix: str) -> Kept:
+    digest = sha256_bytes(data)
+    name = digest[:_NAME_DIGITS] + suffix
+    (folder / name).write_bytes(data)
+    return Kept(name, digest)
