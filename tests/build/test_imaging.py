@@ -86,6 +86,8 @@ def test_films_build_and_the_folded_bundle_answers_the_same(films: Path, models:
     report = bundle_json(films, "build", models / "film.keras", "--fold-preprocessing", "--output", "folded.edgemed")
     (said,) = [stage["note"] for stage in report["stages"] if stage["name"] == "fold"]
     assert said.startswith("window, resize of ")
+    (warning,) = [text for text in report["calibration"]["warnings"] if "identity" in text]
+    assert warning.startswith("8 of 8 judged DICOM images")
     folded = open_bundle(films / "folded.edgemed")
     assert folded.manifest.inputs[0].shape == (1, 96, 80, 1)
     assert folded.manifest.inputs[0].dtype == "float32"
