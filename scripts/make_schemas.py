@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 from edgemed.bundle.manifest import Manifest
 from edgemed.calibrate.dataset import CalibrationManifest
+from edgemed.calibrate.image_set import ImageSet, SetReport
 from edgemed.device.profile import DeviceProfile
 from edgemed.engine.record import EngineRecord
 from edgemed.evaluate.record import Evaluation
@@ -26,9 +27,11 @@ VERSION = 1
 
 MODELS: dict[str, type[BaseModel]] = {
     "calibration-set": CalibrationManifest,
+    "deid-set-report": SetReport,
     "device-profile": DeviceProfile,
     "engine": EngineRecord,
     "evaluation": Evaluation,
+    "image-set": ImageSet,
     "manifest": Manifest,
     "recipe": Recipe,
     "report": Report,

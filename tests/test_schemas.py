@@ -25,6 +25,21 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "found": 1,
         "digest": HASH,
     },
+    "deid-set-report": {
+        "schema": "edgemed/deid-set-report/1",
+        "profile": "PS3.15",
+        "tags": [
+            {
+                "path": "PatientName",
+                "tag": "0010,0010",
+                "vr": "PN",
+                "action": "replaced",
+                "why": "profile Z",
+                "count": 2,
+            }
+        ],
+        "files": [{"file": "a.dcm", "pixels": "unchanged", "codes": ["113100"]}],
+    },
     "device-profile": {
         "schema": "edgemed/device-profile/1",
         "name": "Board",
@@ -84,6 +99,15 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "differences": {},
         "disagreement": None,
     },
+    "image-set": {
+        "schema": "edgemed/image-set/1",
+        "images": [{"file": "a.dcm", "sha256": HASH, "patient": "P-0123456789abcdef", "labels": ["benign"]}],
+        "seed": 0,
+        "offered": 3,
+        "refused": {"contract": 2},
+        "recipe_sha256": None,
+        "key": "random",
+    },
     "manifest": {
         "schema": "edgemed/bundle/1",
         "name": "m",
@@ -134,6 +158,8 @@ BROKEN: list[tuple[str, list[str | int], Any]] = [
     ("calibration-set", ["schema"], "edgemed/calibration-set/2"),
     ("calibration-set", ["samples"], []),
     ("calibration-set", ["samples", 0, "sha256"], "00"),
+    ("deid-set-report", ["tags", 0, "action"], "hidden"),
+    ("deid-set-report", ["tags", 0, "tag"], "Patient"),
     ("device-profile", ["kind"], "toaster"),
     ("device-profile", ["compute_capability"], "sm_87"),
     ("device-profile", ["figures", 0, "value"], 0),
@@ -142,6 +168,9 @@ BROKEN: list[tuple[str, list[str | int], Any]] = [
     ("engine", ["plan_bytes"], 0),
     ("evaluation", ["results", 0, "metrics", "accuracy", "n"], 0),
     ("evaluation", ["data", "digest"], HASH.upper() + "A"),
+    ("image-set", ["images"], []),
+    ("image-set", ["images", 0, "sha256"], "00"),
+    ("image-set", ["key"], "secret"),
     ("manifest", ["files", "../escape"], {"sha256": HASH, "size": 1}),
     ("manifest", ["files", ".hidden"], {"sha256": HASH, "size": 1}),
     ("manifest", ["files", "golden.npz", "size"], -1),

@@ -35,7 +35,7 @@ class ImageEntry(_Strict):
 class ImageSet(_Strict):
     """`calibration.json`."""
 
-    schema_: Literal["edgemed/image-set/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/image-set/1"] = Field(alias="schema")
     images: Annotated[tuple[ImageEntry, ...], Field(min_length=1)]
     seed: int
     offered: Count = Field(description="images in the sources")
@@ -56,7 +56,7 @@ class ImageDeid(_Strict):
 class SetReport(_Strict):
     """`deid-report.json`: what was done to each attribute, counted over all files; old values are never in it."""
 
-    schema_: Literal["edgemed/deid-set-report/1"] = Field(REPORT_SCHEMA, alias="schema")
+    schema_: Literal["edgemed/deid-set-report/1"] = Field(alias="schema")
     profile: str
     tags: tuple[TagReport, ...]
     files: tuple[ImageDeid, ...]

@@ -33,7 +33,7 @@ def write_ct(path: Path, patient: str, number: int, **more: Any) -> Path:
     dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
     dataset.PatientID, dataset.PatientName = patient, f"{NAME}^{patient}"
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number + 1}"
-    dataset.StudyInstanceUID = f"1.2.4.{patient.encode().hex()[:8]}1".replace("a", "1").replace("e", "2")
+    dataset.StudyInstanceUID = f"1.2.4.{int.from_bytes(patient.encode(), 'big')}"
     dataset.PixelData = np.roll(np.frombuffer(dataset.PixelData, "<i2"), number).tobytes()
     for keyword, value in more.items():
         setattr(dataset, keyword, value)

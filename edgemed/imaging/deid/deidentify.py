@@ -18,7 +18,7 @@ from edgemed.imaging.deid.identity import Identities
 from edgemed.imaging.deid.options import Options
 from edgemed.imaging.deid.pixels import blank_pixels, drop_high_bits
 from edgemed.imaging.deid.regions import Blanking, BurnedInError, burned_in, find_blanking
-from edgemed.imaging.deid.report import DeidReport, Recorder
+from edgemed.imaging.deid.report import SCHEMA, DeidReport, Recorder
 from edgemed.imaging.deid.stream import strip_comments
 from edgemed.imaging.deid.values import strings
 from edgemed.imaging.dicom.file import DicomFile, open_dicom
@@ -104,7 +104,7 @@ def _deidentify(dataset: Dataset, options: Options, opened: DicomFile | None) ->
     _mark(file, options, pixels_cleaned=blanking is not None)
     codes = tuple(code for code, _ in options.codes(pixels_cleaned=blanking is not None))
     report = DeidReport(
-        schema="edgemed/deid-report/1",
+        schema=SCHEMA,
         profile=PROFILE,
         codes=codes,
         tags=recorder.tags(),

@@ -30,7 +30,7 @@ class TagReport(_Strict):
 class DeidReport(_Strict):
     """The record of one de-identification."""
 
-    schema_: Literal["edgemed/deid-report/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/deid-report/1"] = Field(alias="schema")
     profile: str
     codes: tuple[str, ...] = Field(description="De-identification Method Code Sequence, DCM")
     tags: tuple[TagReport, ...]
