@@ -76,8 +76,7 @@ def test_a_file_cut_anywhere_is_refused_or_whole(key: str, tmp_path: Path):
         path.write_bytes(data[:length])
         try:
             pixels = open_dicom(path).image().pixels
-        except InputError as error:
-            assert error.hint
+        except InputError:
             continue
         read += 1
         np.testing.assert_array_equal(pixels, whole)
@@ -215,6 +214,7 @@ def test_pipes_devices_and_directories_are_no_files(tmp_path: Path):
 
 def test_a_pipe_does_not_block(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.dcm")
+    assert not is_dicom(tmp_path / "pipe.dcm")
     refused(tmp_path / "pipe.dcm", "not a regular file")
 
 
@@ -248,13 +248,12 @@ def test_ten_thousand_sequences_of_defined_length_deep(tmp_path: Path):
     refused(header_with(tmp_path / "deep.dcm", b"".join(parts)), "nested more than 32 deep")
 
 
-@pytest.mark.parametrize("vr", [b"SQ", b"UN"])
-def test_a_sequence_of_many_empty_items(vr: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_sequence_of_many_empty_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("edgemed.imaging.dicom.source.MAX_ELEMENTS", 20_000)
     items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 30_000
     for length in (len(items), 0xFFFFFFFF):
-        bomb = struct.pack("<HH2sHL", 0x08, 0x06, vr, 0, length) + items + (END if length == 0xFFFFFFFF else b"")
-        refused(header_with(tmp_path / "many.dcm", bomb), "more than 1,000,000 elements|more than 20,000 elements")
+        bomb = struct.pack("<HH2sHL", 0x08, 0x06, b"SQ", 0, length) + items + (END if length == 0xFFFFFFFF else b"")
+        refused(header_with(tmp_path / "many.dcm", bomb), "more than 20,000 elements")
 
 
 def test_a_header_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -272,7 +271,7 @@ def test_a_deflate_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     path.write_bytes(data[:start] + squeeze.compress(bytes(64 << 20)) + squeeze.flush())
     refused(path, "becomes larger than 1,048,576 bytes")
-    path.write_bytes(data[:start] + b"\xff\xff\xff\xff")
+    path.write_bytes(data[:start] + b"\x07" * 8)  # a block of the type that does not exist
     refused(path, "deflated part is damaged")
     path.write_bytes(data[:-4])
     refused(path, "deflated part is cut short")
@@ -433,18 +432,19 @@ def test_rle_that_lies(tmp_path: Path):
         ("1.2.840.10008.1.2.4.102", "video stream"),
         ("1.2.840.10008.1.2.4.107", "video stream .*HEVC"),
         ("1.2.840.10008.1.2.4.94", "lie on a server"),
-        ("1.2.840.10008.1.2.4.110", "JPEG XL"),
+        ("1.2.840.10008.1.2.4.110", "is not supported"),
         ("1.2.3.4.5", "transfer syntax, '1.2.3.4.5'"),
     ],
 )
 def test_syntaxes_that_are_not_read_are_named(uid: str, match: str, tmp_path: Path):
     path = save(dataset(), tmp_path / "a.dcm", EXPLICIT)
-    made = dataset()
-    made.file_meta.TransferSyntaxUID = uid
-    made.file_meta.MediaStorageSOPClassUID = made.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-    made["PixelData"].VR = "OB"
-    made.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    before, after = (struct.pack("<H", len(text)) + text for text in (_padded(EXPLICIT), _padded(uid)))
+    path.write_bytes(path.read_bytes().replace(before, after))
     refused(path, match)
+
+
+def _padded(uid: str) -> bytes:
+    return uid.encode() + bytes(len(uid) % 2)
 
 
 def test_a_syntax_that_does_not_fit_the_pixels(tmp_path: Path):
