@@ -144,30 +144,7 @@ def jpeg2k_header(data: bytes | memoryview) -> Codestream:
         raise damaged("has components of different size or precision")
     if right <= left or bottom <= top or not tile_width or not tile_height:
         raise damaged("has no pixels")
-    _walk_tiles(data)
     return Codestream(bottom - top, right - left, components, (parts[0][0] & 0x7F) + 1, signed=bool(parts[0][0] & 0x80))
-
-
-def _walk_tiles(data: bytes | memoryview) -> None:
-    """All tile-parts are there, up to the end of codestream: OpenJPH decodes what is left of a file that is cut."""
-    at = 2
-    while data[at : at + 2] != b"\xff\x90":  # the main header: marker segments up to the first SOT
-        if at + 4 > len(data) or data[at] != 0xFF:
-            raise damaged("has a damaged main header")
-        at += 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])
-    while data[at : at + 2] == b"\xff\x90":
-        if at + 12 > len(data):
-            raise damaged("is cut short")
-        (length,) = struct.unpack(">L", data[at + 6 : at + 10])
-        if length == 0:  # the last tile-part may leave its length open (T.800 A.4.2)
-            if not bytes(data[-64:]).rstrip(b"\0").endswith(b"\xff\xd9"):
-                raise damaged("is cut short")
-            return
-        if length < 14:
-            raise damaged("has an impossible tile-part")
-        at += length
-    if bytes(data[at : at + 2]) != b"\xff\xd9":
-        raise damaged("is cut short")
 
 
 def damaged(what: str) -> InputError:

@@ -16,7 +16,7 @@ from edgemed.base.errors import InputError
 from edgemed.base.lazy import require
 from edgemed.imaging.dicom.codestream import Codestream, jpeg2k_codestream, jpeg2k_header, jpeg_header
 from edgemed.imaging.dicom.color import spread_chroma
-from edgemed.imaging.dicom.jpeg import decode_whole
+from edgemed.imaging.dicom.jpeg import decode_whole, up_to_end
 from edgemed.imaging.dicom.module import PixelModule
 from edgemed.imaging.dicom.syntaxes import Syntax
 
@@ -155,22 +155,16 @@ def _jpeg_pixels(data: Bytes, head: Codestream, module: PixelModule, **options: 
 def _jpegls(data: Bytes, module: PixelModule) -> Samples:
     head = jpeg_header(data.data, ls=True)
     _agree(head, module)
-    pixels = _checked(_call(_codecs().jpegls_decode, data), module)
+    pixels = _checked(_call(_codecs().jpegls_decode, up_to_end(data.data)), module)
     return Samples(pixels, head.precision, is_ybr=module.photometric.startswith("YBR_FULL"))
 
 
 def _jpeg2k(data: Bytes, module: PixelModule) -> Samples:
+    """High-Throughput, too: OpenJPEG refuses what is damaged, where OpenJPH's wrapper prints its errors and goes on."""
     stream = jpeg2k_codestream(data.data)
     head = jpeg2k_header(stream)
     _agree(head, module)
     return _bare(_checked(_call(_codecs().jpeg2k_decode, stream, planar=False), module), head, module)
-
-
-def _htj2k(data: Bytes, module: PixelModule) -> Samples:
-    stream = jpeg2k_codestream(data.data)
-    head = jpeg2k_header(stream)
-    _agree(head, module)
-    return _bare(_checked(_call(_codecs().htj2k_decode, stream, planar=False), module), head, module)
 
 
 def _bare(pixels: NDArray[Any], head: Codestream, module: PixelModule) -> Samples:
@@ -221,5 +215,4 @@ _DECODERS: dict[str, Callable[[Bytes, PixelModule], Samples]] = {
     "jpeg": _jpeg,
     "jpegls": _jpegls,
     "jpeg2k": _jpeg2k,
-    "htj2k": _htj2k,
 }

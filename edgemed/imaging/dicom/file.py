@@ -165,8 +165,8 @@ class DicomFile:
     def _stack(self, limit: int) -> Image:
         module, frames = self.module, self.frames
         every = [self._attributes(i) for i in range(frames)] if self._groups.differ else [self._first]
-        dtype = np.dtype(np.uint8)
-        if not self._is_color:
+        dtype = np.dtype(np.float32 if module.is_float else np.uint8)
+        if not (self._is_color or module.is_float):
             dtype = np.result_type(*{a.modality.dtype(module.stored_range) for a in every})
         shape = (frames, module.rows, module.columns) + ((3,) if self._is_color else ())
         size = frames * module.pixels * dtype.itemsize * (3 if self._is_color else 1)

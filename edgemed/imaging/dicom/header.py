@@ -20,6 +20,7 @@ from edgemed.imaging.dicom.source import (
     Source,
     identify,
     inflate,
+    open_regular,
     truncated,
 )
 from edgemed.imaging.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Syntax, find_syntax
@@ -71,7 +72,7 @@ def read_header(path: Path) -> Header:
         OSError: it cannot be opened.
     """
     require("pydicom", extra="imaging", purpose="read DICOM files")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         identity = identify(file)
         size = file.seek(0, 2)
         file.seek(0)
@@ -83,6 +84,8 @@ def read_header(path: Path) -> Header:
             return _parse(file, FileSource(path, size, identity))
         except (EdgemedError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno is None:  # pydicom's word for a sequence that breaks off
+                if isinstance(error.__context__, EdgemedError):  # it swallows ours there
+                    raise error.__context__ from None
                 raise InputError(f"its header is damaged: {error}.", "Fetch the file again.") from error
             raise
         except RecursionError as error:

@@ -29,16 +29,25 @@ def decode_whole(data: memoryview, head: Codestream, decode: Decode) -> NDArray[
     Raises:
         InputError: the frame is cut short, in the file or by its encoder.
     """
-    stream = bytes(data)
-    end = stream.rfind(_EOI)  # real files have padding behind it, and leavings of the writer's buffer
-    if end < 0:
-        raise damaged("is cut short")
-    pixels = decode(data)
+    stream = up_to_end(data)
+    pixels = decode(stream)
     size = 2 if head.lossless else _PATCH
     corner = pixels[-1:, -size:] if head.lossless else pixels[-size:, -size:]
-    if (corner == corner[:1, :1]).all() and not _same(pixels, decode, stream[:end] + _MORE + _EOI):
+    if (corner == corner[:1, :1]).all() and not _same(pixels, decode, bytes(stream[: -len(_EOI)]) + _MORE + _EOI):
         raise damaged("is cut short")
     return pixels
+
+
+def up_to_end(data: memoryview) -> memoryview:
+    """A codestream up to its end of image: what lies behind is padding, or leavings of the writer's buffer.
+
+    Raises:
+        InputError: it has none: libjpeg paints what is missing, and CharLS searches for seconds.
+    """
+    end = bytes(data).rfind(_EOI)
+    if end < 0:
+        raise damaged("is cut short")
+    return data[: end + len(_EOI)]
 
 
 def _same(pixels: NDArray[Any], decode: Decode, stream: bytes) -> bool:

@@ -10,7 +10,10 @@ MAX_HEADER_BYTES = 256 << 20
 """Of everything before the pixels; private elements of ultrasound files can be large."""
 
 MAX_ELEMENTS = 1_000_000
-"""Elements and items of the header; an enhanced object of 20,000 frames stays below. About 300 MB of Python objects."""
+"""Elements of the header, where an item counts as five: up to 400 MB of Python objects, and 5 seconds.
+
+An enhanced object of 10,000 frames, each with seven macros of four elements, has 630,000.
+"""
 
 MAX_DEPTH = 32
 """Of nested sequences; structured reports, the deepest real ones, reach about 15."""

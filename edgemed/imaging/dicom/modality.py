@@ -62,7 +62,7 @@ class Modality:
 
         float32 results are within two units in the last place of the larger of product and intercept.
         """
-        dtype = self.dtype(stored)
+        dtype = self.dtype(stored) if values.dtype.kind in "iu" else np.dtype(np.float32)
         if self.table is not None:
             index = values.astype(np.int64) - self.table.first
             return np.asarray(self.table.data[np.clip(index, 0, len(self.table.data) - 1)], dtype)
@@ -70,8 +70,9 @@ class Modality:
             if self.slope == 1 and self.intercept == 0:
                 return values.astype(dtype, copy=False)
             return _whole(values, int(self.slope), int(self.intercept), dtype)
-        scaled: NDArray[Any] = np.multiply(values, np.float32(self.slope), dtype=np.float32)
-        scaled += np.float32(self.intercept)
+        with np.errstate(over="ignore"):  # of double float pixels; seen as infinity
+            scaled: NDArray[Any] = np.multiply(values, np.float32(self.slope), dtype=np.float32)
+            scaled += np.float32(self.intercept)
         return scaled
 
 

@@ -90,9 +90,9 @@ def gray_pixels(
     """
     values, valid = _values(samples, module, padding)
     if module.is_float:
-        if not np.isfinite(values if valid is None else values[valid]).all():
-            raise InputError("its pixels hold NaN or infinity.", "Correct it, or leave the file out.")
         pixels = modality.apply(np.where(True if valid is None else valid, values, 0), (0, 0))
+        if not np.isfinite(pixels).all():
+            raise InputError("its pixels hold NaN, infinity, or more than float32 can.", "Correct it, or leave it out.")
     else:
         pixels = modality.apply(values, module.stored_range)
     if module.photometric == "MONOCHROME1":

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 from edgemed.base.errors import InputError, from_os_error
+from edgemed.imaging.dicom.source import open_regular
 
 PREAMBLE = 128
 MAGIC = b"DICM"
@@ -45,8 +46,10 @@ def is_dicom(path: Path) -> bool:
         ResourceError: the file cannot be opened.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_HEAD)
+    except InputError:
+        return False
     except OSError as error:
         raise from_os_error(error, path) from error
     return has_magic(head) or starts_with_element(head)

@@ -20,6 +20,8 @@ from edgemed.imaging.dicom.limits import MAX_ELEMENTS, MAX_HEADER_BYTES, MAX_INF
 
 _TRUNCATED = "Fetch the file again; it is cut short or damaged."
 _ELEMENT_HEADER = 8
+_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000) in both byte orders
+_ITEM_COST = 4  # more elements: each item becomes a data set of its own
 _PIECE = 1 << 15  # bytes read ahead: most headers of single slices are shorter
 _PYDICOM_CHUNK = 8192  # of pydicom's search for a delimiter: it expects a short read at the end
 
@@ -43,10 +45,10 @@ class FileSource:
             InputError: it was replaced or written to.
             OSError: it cannot be read.
         """
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path, buffering=0) as file:
             if identify(file) != self.identity:
                 raise InputError("it changed while it was read.", "Try again when it is complete.")
-            yield cast(BinaryIO, file)
+            yield file
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,24 @@ def read_spans(source: Source, spans: Iterable[Span]) -> NDArray[np.uint8]:
     return data
 
 
-def identify(file: BinaryIO) -> tuple[int, ...]:
-    """What tells an open regular file from another, or from its own later content.
+def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
+    """Open a file to read; what may never end, or never begin, is none.
 
     Raises:
-        InputError: a pipe, a device or a directory: it may never end.
+        InputError: a pipe or a device.
+        OSError: it cannot be opened.
     """
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
+    # without O_NONBLOCK, opening a pipe waits for somebody to write; regular files do not care
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
         raise InputError("it is not a regular file.", "Store the image in a file.")
+    return file
+
+
+def identify(file: BinaryIO) -> tuple[int, ...]:
+    """What tells an open file from another, or from its own later content."""
+    status = os.fstat(file.fileno())
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -151,6 +162,8 @@ class HeaderReader:
             start = 0
         found = self._piece[start : start + count]
         self._place += len(found)
+        if count == _ELEMENT_HEADER and found[:4] in _ITEM_TAGS:
+            self._budget.elements += _ITEM_COST
         return found
 
     def _count(self, count: int) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from edgemed.base.errors import InputError
 
-Codec = Literal["native", "rle", "jpeg", "jpegls", "jpeg2k", "htj2k", "deflated frames"]
+Codec = Literal["native", "rle", "jpeg", "jpegls", "jpeg2k", "deflated frames"]
 
 _ROOT = "1.2.840.10008.1.2"
 
@@ -56,9 +56,9 @@ _READ = (
     Syntax(f"{_ROOT}.4.81", "JPEG-LS Near-Lossless", "jpegls"),
     Syntax(f"{_ROOT}.4.90", "JPEG 2000 Lossless Only", "jpeg2k"),
     Syntax(f"{_ROOT}.4.91", "JPEG 2000", "jpeg2k"),
-    Syntax(f"{_ROOT}.4.201", "High-Throughput JPEG 2000 Lossless Only", "htj2k"),
-    Syntax(f"{_ROOT}.4.202", "High-Throughput JPEG 2000 with RPCL Lossless Only", "htj2k"),
-    Syntax(f"{_ROOT}.4.203", "High-Throughput JPEG 2000", "htj2k"),
+    Syntax(f"{_ROOT}.4.201", "High-Throughput JPEG 2000 Lossless Only", "jpeg2k"),
+    Syntax(f"{_ROOT}.4.202", "High-Throughput JPEG 2000 with RPCL Lossless Only", "jpeg2k"),
+    Syntax(f"{_ROOT}.4.203", "High-Throughput JPEG 2000", "jpeg2k"),
 )
 SYNTAXES = {syntax.uid: syntax for syntax in _READ}
 
