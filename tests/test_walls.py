@@ -29,8 +29,12 @@ OWNERS = {
     "tf2onnx": "convert",
     "tensorrt": "engine",
     "tensorrt_rtx": "engine",
+    "pydicom": "imaging",
+    "imagecodecs": "imaging",
+    "nibabel": "imaging",
+    "highdicom": "imaging",
 }
-HEAVY = (*OWNERS, "PIL", "h5py", "onnx", "onnx_ir", "onnxslim", "scipy", "skimage", "pydicom")
+HEAVY = (*OWNERS, "PIL", "h5py", "onnx", "onnx_ir", "onnxslim", "scipy", "skimage")
 
 
 def run_python(code: str, *arguments: str, cwd: Path = REPO) -> subprocess.CompletedProcess[str]:

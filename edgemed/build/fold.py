@@ -20,7 +20,7 @@ from edgemed.graph.prefix import Prefix
 from edgemed.recipe import steps
 from edgemed.recipe.apply import Preprocessor
 from edgemed.recipe.image import Image
-from edgemed.recipe.operations.resample import resample
+from edgemed.recipe.operations.resample import Method, resample
 from edgemed.recipe.schema import Layout, Recipe, Scaling
 
 if TYPE_CHECKING:
@@ -133,8 +133,10 @@ def _remaining(recipe: Recipe, spec: TensorSpec, layout: Layout, first: int, cha
         for step in given.steps[first:]
     ]
     if size is not None and not _ends_at(tail, size):
-        how = given.resize if given.resize != "none" else None
-        tail.append(steps.Resize(op="resize", size=size, filter=how or "nearest"))
+        how: Any = (
+            "pillow-nearest" if given.resize == "nearest" else "antialias"
+        )  # as `Preprocessor` reads the flat key
+        tail.append(steps.Resize.model_construct(op="resize", size=size, filter=how))
     if own.channels == 3 and channels == 1:
         tail.append(steps.Rgb(op="rgb"))
     if given.scaling != Scaling():
@@ -268,13 +270,13 @@ class _Writer:
         else:
             self._cut([(have - want) // 2 for have, want in zip(inner, target, strict=True)], target)
 
-    def _resample(self, target: list[int], how: steps.Filter) -> None:
+    def _resample(self, target: list[int], how: Method) -> None:
         for axis, (old, new) in enumerate(zip(list(self._sides), target, strict=True)):
             if old == new:
                 continue
-            if how == "nearest":
-                centres = ((2 * np.arange(new, dtype=np.int64) + 1) * old) // (2 * new)
-                self._prefix.add("Gather", centres, axis=axis + 2)
+            if how in ("nearest", "pillow-nearest"):
+                indices = resample(np.arange(old, dtype=np.float32)[None, :, None], (1, new, 1), how)
+                self._prefix.add("Gather", indices.reshape(-1).astype(np.int64), axis=axis + 2)
             else:
                 weights = _weights(old, new, how)
                 self._prefix.add("MatMul", weights if axis == 0 else weights.T, front=axis == 0)
@@ -324,7 +326,7 @@ class _Writer:
             self._flip(0)
 
 
-def _weights(old: int, new: int, how: steps.Filter) -> NDArray[np.float32]:
+def _weights(old: int, new: int, how: Method) -> NDArray[np.float32]:
     """`(new, old)`: what the recipe's own filter makes of each single pixel of a column."""
     made: NDArray[np.float32] = resample(np.eye(old, dtype=np.float32)[None], (1, new, old), how)[0]
     return np.ascontiguousarray(made, dtype=np.float32)

@@ -20,6 +20,7 @@ from edgemed.calibrate.dataset import (
     CalibrationSet,
     open_calibration_set,
 )
+from edgemed.imaging.privacy import exposure
 from edgemed.imaging.samples import Feeds, SampleReader
 from edgemed.imaging.sources import Sample, list_samples
 from edgemed.recipe.schema import Layout, Recipe, assumed_recipe, load_recipe
@@ -123,7 +124,7 @@ def prepare(
     held_out = not set(calibrating) & set(judging)  # copies were left out, so this holds by hash too
     manifest = calibration.manifest(calibrating, judging)
     judged = tuple(reader.read(sample) for sample in judging)
-    warnings = _warnings(recipe, calibration, held_out=held_out)
+    warnings = (*_warnings(recipe, calibration, held_out=held_out), *_exposed(judging))
     return Samples(
         reader, recipe, text, manifest, tuple(calibrating), tuple(judging), judged, judged, held_out, warnings
     )
@@ -194,6 +195,21 @@ def _warnings(recipe: Recipe, calibration: CalibrationSet, *, held_out: bool) ->
     if not held_out:
         warnings.append("Too few images to keep some apart: fidelity is measured on calibration images.")
     return tuple(warnings)
+
+
+def _exposed(judging: Sequence[Sample]) -> list[str]:
+    """What the bundle would show of patients: file names, and pixels as golden vectors."""
+    found = exposure(judging)
+    warnings = []
+    if found.named:
+        warnings.append(
+            f"{found.named} of {len(judging)} judged DICOM images do not say that the patient's identity was removed; "
+            "file names and golden vectors go into the bundle. `edgemed calibrate` makes a set that names nobody."
+        )
+    if found.burned_in is not None:
+        sample, reason = found.burned_in
+        warnings.append(f"Pixels of {sample.name} may show a name ({reason}), and golden vectors keep pixels.")
+    return warnings
 
 
 def _synthetic(inputs: Sequence[TensorSpec], largest: float, seed: int) -> Feeds:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgemed.quantize.placement import Placement
 
 _BATCHED = 3
+_FOLDING_LIMIT = 2e-5
 
 Outputs = list[dict[str, NDArray[Any]]]
 
@@ -145,6 +146,7 @@ def fold_preprocessing(graph: CleanGraph, samples: Samples, progress: Progress) 
 
     Raises:
         InputError: nothing can be folded; says why.
+        GateError: the graph does not prepare images as the recipe does.
     """
     from edgemed.build.fold import fold
     from edgemed.graph.costs import costs
@@ -156,8 +158,31 @@ def fold_preprocessing(graph: CleanGraph, samples: Samples, progress: Progress) 
         assert folded.folding is not None
         model, written = graph.write(fold(graph.model.clone(), folded.folding), "float")
         usual = replace(graph, model=model, graph=written, digest=digest(model))
-        stage.note(f"{folded.folding.described} in the graph, which takes {folded.folding.spec}")
+        error = _folding_error(model, spec.name, folded)
+        stage.note(f"{folded.folding.described} of {folded.folding.spec} in the graph, {error:.1e} of the range off")
         return replace(usual, costs=costs(usual.at(1))), folded
+
+
+def _folding_error(model: ir.Model, name: str, samples: Samples) -> float:
+    """max|Δ| / max|reference| of the prepared image, in the graph against in Python, on the judged samples.
+
+    Raises:
+        GateError: more than FP32 sums of some thousand products, each rounded at 6e-8, explain.
+    """
+    from edgemed.graph.prefix import prepared_only
+    from edgemed.graph.store import runnable
+
+    with runnable(prepared_only(model, name)) as source:
+        found = run_all(source, samples.judged, "fp32")
+    pairs = [(next(iter(one.values())), other[name]) for one, other in zip(found, samples.trained, strict=True)]
+    error = max(float(np.abs(one - other).max()) for one, other in pairs)
+    error /= max(1e-30, *(float(np.abs(other).max()) for _, other in pairs))
+    if error > _FOLDING_LIMIT:
+        raise GateError(
+            f"The folded graph prepares images {error:.1e} of their range off.",
+            "Build it without --fold-preprocessing.",
+        )
+    return error
 
 
 def check_parity(keras: KerasModel, graph: CleanGraph, samples: Samples, progress: Progress) -> Parity:

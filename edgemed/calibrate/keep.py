@@ -17,7 +17,7 @@ from edgemed.imaging.deid.deidentify import deidentify_file, silent_pydicom
 from edgemed.imaging.deid.options import Options
 from edgemed.imaging.deid.report import DeidReport
 from edgemed.imaging.dicom import is_dicom, open_dicom
-from edgemed.imaging.nifti import is_nifti
+from edgemed.imaging.nifti import is_nifti, without_words
 from edgemed.imaging.open import open_image
 from edgemed.imaging.read import read_arrays, read_image
 from edgemed.imaging.sources import Sample
@@ -149,13 +149,7 @@ def _arrays(sample: Sample, folder: Path) -> Kept:
 
 
 def _nifti(sample: Sample, folder: Path) -> Kept:
-    """Voxels and affine in a header of our own: names of people stand in descriptions and extensions."""
-    nibabel = require("nibabel", extra="imaging", purpose="write NIfTI")
-    source = nibabel.load(sample.path)
-    made = nibabel.Nifti1Image(np.asanyarray(source.dataobj), source.affine)
-    made.header.set_zooms(source.header.get_zooms())
-    made.header.set_xyzt_units(*source.header.get_xyzt_units())
-    return _write(made.to_bytes(), folder, ".nii")
+    return _write(without_words(sample.path), folder, ".nii")
 
 
 def _write(data: bytes, folder: Path, suffix: str) -> Kept:

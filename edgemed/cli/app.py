@@ -41,7 +41,7 @@ class _Command(typer.core.TyperCommand):
 for command in (build, calibrate, evaluate, run, inspect, verify, devices):
     app.command(cls=_Command)(command)
 
-recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.", no_args_is_help=True)
+recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.")
 recipe.callback()(lambda: None)  # a group, although it has one command
 recipe.command(cls=_Command)(check)
 app.add_typer(recipe)

@@ -114,10 +114,8 @@ def _on_source(value: NDArray[Any], tensor: OutputTensor, item: Item) -> NDArray
     """
     if tensor.geometry != "source" or item.prepared is None:
         return value
-    maps = value[0] if value.ndim == 5 else value  # the batch of 1 stands for the one slice of an image
     how: Literal["linear", "nearest"] = "linear" if value.dtype.kind == "f" else "nearest"
-    found = item.prepared.transform.map_to_source(maps, how=how)
-    return found[None] if value.ndim == 5 else found
+    return item.prepared.to_source(value, how=how)[None]
 
 
 def _head(outputs: tuple[OutputTensor, ...]) -> Head | None:

@@ -11,10 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgemed.graph.model import infer_shapes
-from edgemed.graph.values import PREFIX
+from edgemed.graph.values import PREFIX, is_preprocessing
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+def prepared_only(model: ir.Model, name: str) -> ir.Model:
+    """A copy that gives what the preprocessing of input `name` makes, and nothing of the model behind it."""
+    copy = model.clone()
+    graph = copy.graph
+    value = next(v for node in graph for v in node.outputs if v.name == f"{name}/prepared")
+    graph.outputs.clear()
+    graph.outputs.append(value)
+    behind = [node for node in graph if not is_preprocessing(node)]
+    graph.remove(behind, safe=False)
+    for key in [key for key, v in graph.initializers.items() if not v.uses()]:
+        del graph.initializers[key]
+    return copy
 
 
 class Prefix:

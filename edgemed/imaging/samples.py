@@ -16,7 +16,7 @@ from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
 from edgemed.imaging.open import ImageFile, open_image, volume_of
 from edgemed.imaging.read import read_arrays
-from edgemed.imaging.sources import Sample
+from edgemed.imaging.sources import Sample, table_samples
 from edgemed.recipe.apply import Prepared, Preprocessor
 from edgemed.recipe.image import Image
 from edgemed.recipe.schema import Layout, Recipe, TableInput
@@ -94,13 +94,17 @@ class SampleReader:
         return [{spec.name: feed} for feed in _evenly(feeds, most)]
 
     def items(self, path: Path) -> Iterator[Item]:
-        """Everything that a file makes, one after the other: frames, clips, or the one sample it is.
+        """Everything that a file makes, one after the other: frames, clips, rows of a table, or the one sample it is.
 
         Raises:
             InputError: as above.
         """
         if Sample.of(path).holds_arrays:
             yield Item((self._arrays(path),))
+            return
+        if path.suffix.lower() == ".csv":
+            for row in table_samples(path, self.recipe):
+                yield Item((self._row(row),))
             return
         spec = self._only_input(path)
         for make in self._images(self._preprocessor(spec), path):

@@ -76,13 +76,18 @@ def list_samples(folder: Path, recipe: Recipe | None = None) -> list[Sample]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a directory of images.", "Give a directory with images.")
     if (folder / TABLE_FILE).is_file():
-        return _table_samples(folder / TABLE_FILE, recipe or Recipe())
+        return table_samples(folder / TABLE_FILE, recipe or Recipe())
     volumes = recipe is not None and recipe.input.kind == "volume"
     found = {sample for path in folder.rglob("*") if (sample := _sample(path, folder, volumes=volumes)) is not None}
     return sorted(found)
 
 
-def _table_samples(path: Path, recipe: Recipe) -> list[Sample]:
+def table_samples(path: Path, recipe: Recipe) -> list[Sample]:
+    """The rows of a table, for the inputs that the recipe names.
+
+    Raises:
+        InputError: see `read_table`; or the table lacks a column, or names a file that is not there.
+    """
     columns, rows = read_table(path)
     tables = {name: given for name, given in recipe.inputs.items() if isinstance(given, TableInput)}
     numeric = {column for given in tables.values() for column in given.columns}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,29 @@ class Prepared:
             yield self.sample
         else:
             yield from self.tiling.cut(self.sample, self.first_axis)
+
+    def to_source(
+        self, answer: NDArray[Any], *, how: Literal["nearest", "linear"] = "linear", fill: float = 0
+    ) -> NDArray[Any]:
+        """A map that the model answered with, on the pixels of the image.
+
+        Args:
+            answer: with its batch of 1: rows and columns, slices before them for a volume, and classes where the sample
+                has its channels, or none. It may be coarser than the sample.
+            how: linear is for probabilities, nearest keeps labels whole.
+            fill: where the recipe cut the image off.
+
+        Returns:
+            `(rows, columns)` or `(slices, rows, columns)`, and classes behind them.
+        """
+        spatial = self.sample.ndim - 2
+        if answer.ndim not in (spatial + 1, spatial + 2) or len(answer) != 1:
+            raise InputError(f"An answer of the shape {answer.shape} is no map.", "Bring back maps of one sample.")
+        one = answer[0]
+        if self.first_axis == 2 and one.ndim == spatial + 1:
+            one = np.moveaxis(one, 0, -1)
+        back = self.transform.map_to_source(one if spatial == 3 else one[None], how=how, fill=fill)
+        return back if spatial == 3 else back[0]
 
 
 @dataclass(frozen=True)
@@ -257,6 +280,8 @@ class Preprocessor:
             )
         if self.recipe.input.axes is not None:
             image = oriented(image, self.recipe.input.axes)
+        if image.pixels.dtype.kind == "f" and not np.isfinite(image.pixels).all():
+            raise InputError("The image holds NaN or infinity.", "Replace or remove it.")
         if self.kind == "image" and image.stacked:
             if len(image.pixels) != 1:
                 raise InputError(

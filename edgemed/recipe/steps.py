@@ -87,7 +87,7 @@ class Range(Strict):
 class ZScore(Strict):
     """`(pixel - mean) / standard deviation` (of the population). An image of one value becomes 0.
 
-    The mean and deviation are those of the pixels in `over`, or the ones given.
+    The mean and deviation are those of the pixels in `over`, all channels together, or the ones given.
     """
 
     op: Literal["zscore"]

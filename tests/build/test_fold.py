@@ -95,6 +95,13 @@ def test_flat_keys_are_folded_and_bytes_stay_bytes():
     np.testing.assert_allclose(found, expected, rtol=0, atol=_CLOSE * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("how", ["antialias", "nearest"])
+@pytest.mark.parametrize("shape", [(53, 47), (13, 9), (48, 40), (24, 20)])
+def test_the_flat_size_is_folded_as_it_is_read(how: str, shape: tuple[int, int]):
+    _, expected, found = both_ways(recipe(color="gray", resize=how), GRAY, pixels(*shape))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=_CLOSE * 4096)
+
+
 def test_gray_images_for_a_colour_model_and_colour_for_a_gray_one():
     whole = recipe(scaling={"divisor": 255})
     for spec, shape in ((COLOR, (48, 40)), (GRAY, (48, 40, 3))):

@@ -100,3 +100,6 @@ def test_the_group_has_a_help_page():
     done = run("recipe", "--help")
     assert done.returncode == 0
     assert "check" in done.stdout
+    alone = run("recipe")
+    assert alone.returncode == 2
+    assert "Missing command" in alone.stderr

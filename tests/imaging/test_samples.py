@@ -11,7 +11,9 @@ from PIL import Image as Pil
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
 from edgemed.imaging.samples import SampleReader
+from edgemed.imaging.sources import list_samples
 from edgemed.recipe.schema import Recipe, assumed_recipe
+from tests.imaging.make_dicom import write, write_series
 
 IMAGE = TensorSpec("image", "float32", (1, 8, 8, 3))
 TABLE = TensorSpec("table", "float32", (1, 4))
@@ -88,3 +90,85 @@ def test_a_recipe_that_does_not_fit_is_refused_before_the_file_is_read(tmp_path:
     recipe = Recipe.model_validate({"input": {"size": (16_384, 16_384)}})
     with pytest.raises(InputError, match="recipe resizes images to 16384x16384"):
         reader(IMAGE, recipe=recipe).read(tmp_path / "none.png")
+
+
+FUSION = Recipe.model_validate(
+    {
+        "inputs": {
+            "image": {"color": "gray", "scaling": {"divisor": 255}},
+            "table": {"columns": ["age", "dose"], "offset": [50, 0], "divisor": [10, 2]},
+        }
+    }
+)
+
+
+def test_a_row_of_a_table_feeds_several_inputs_each_by_its_own_recipe(tmp_path: Path):
+    Pil.fromarray(np.full((8, 8, 3), 51, np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "samples.csv").write_text("image,dose,age\na.png,3,61\n")
+    (sample,) = list_samples(tmp_path, FUSION)
+    specs = (TensorSpec("table", "float32", (1, 2)), TensorSpec("image", "float32", (1, 4, 4, 1)))
+    feeds = reader(*specs, recipe=FUSION).read(sample)
+    np.testing.assert_allclose(feeds["table"], [[1.1, 1.5]], rtol=1e-6)
+    np.testing.assert_allclose(feeds["image"], np.full((1, 4, 4, 1), 0.2), rtol=1e-6)
+
+
+def test_an_input_that_no_column_feeds_is_refused(tmp_path: Path):
+    Pil.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "samples.csv").write_text("image,dose,age\na.png,3,61\n")
+    (sample,) = list_samples(tmp_path, FUSION)
+    specs = (TensorSpec("image", "float32", (1, 4, 4, 1)), TensorSpec("other", "float32", (1, 2)))
+    with pytest.raises(InputError, match="the model also takes other"):
+        reader(*specs, recipe=FUSION).read(sample)
+    wide = TensorSpec("table", "float32", (1, 3))
+    with pytest.raises(InputError, match="has the shape 1×2; the model takes table"):
+        reader(TensorSpec("image", "float32", (1, 4, 4, 1)), wide, recipe=FUSION).read(sample)
+
+
+def test_frames_of_a_file_are_samples_of_their_own(tmp_path: Path):
+    frames = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8)
+    path = write(tmp_path / "cine.dcm", frames)
+    gray = reader(TensorSpec("x", "float32", (1, 8, 8, 1)), recipe=Recipe())
+    assert gray.read(path)["x"].max() == 10  # the one in the middle
+    assert [feeds["x"].max() for feeds in gray.spread(path, 4)] == [2, 7, 12, 17]
+    assert [item.feeds[0]["x"].max() for item in gray.items(path)] == list(range(20))
+
+
+def test_clips_of_a_cine_feed_a_model_of_time(tmp_path: Path):
+    frames = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8)
+    path = write(tmp_path / "cine.dcm", frames)
+    recipe = Recipe.model_validate({"input": {"time": {"frames": 4, "stride": 3}}})
+    clips = reader(TensorSpec("x", "float32", (1, 4, 8, 8, 1)), recipe=recipe)
+    found = [item.feeds[0]["x"][0, :, 0, 0, 0].tolist() for item in clips.items(path)]
+    assert found == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+    assert clips.read(path)["x"][0, :, 0, 0, 0].tolist() == [3, 4, 5, 6]
+
+
+def test_a_series_feeds_a_model_of_volumes(tmp_path: Path):
+    volume = np.random.default_rng(0).integers(0, 3000, (6, 8, 8)).astype(np.int16)
+    write_series(tmp_path / "ct", volume)
+    recipe = Recipe.model_validate({"input": {"kind": "volume", "axes": "IPL"}})
+    feeds = reader(TensorSpec("x", "float32", (1, 6, 8, 8, 1)), recipe=recipe).read(tmp_path / "ct")
+    np.testing.assert_array_equal(feeds["x"][0, ..., 0], volume[::-1].astype(np.float32) - 1024)
+
+
+def test_an_image_is_no_volume_and_a_message_names_the_file(tmp_path: Path):
+    Pil.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png is one image, not a volume"):
+        reader(TensorSpec("x", "float32", (1, 6, 8, 8, 1)), recipe=Recipe()).read(tmp_path / "a.png")
+
+
+def test_tiles_of_a_large_image_are_blended_into_one_answer(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 21)).astype(np.uint8)
+    Pil.fromarray(pixels).save(tmp_path / "a.png")
+    recipe = Recipe.model_validate({"input": {"tiles": {"size": [8, 8], "overlap": 4}}})
+    (item,) = reader(TensorSpec("x", "float32", (1, 8, 8, 1)), recipe=recipe).items(tmp_path / "a.png")
+    assert len(item.feeds) > 20
+    answer = item.answer(item.feeds)  # a model that gives back what it gets
+    np.testing.assert_allclose(answer["x"][0, ..., 0], pixels, atol=1e-4)  # a weighted mean of equal values, in FP32
+
+
+def test_the_contract_refuses_before_any_pixel_is_prepared(tmp_path: Path):
+    path = write(tmp_path / "a.dcm", np.zeros((8, 8), np.int16))
+    recipe = Recipe.model_validate({"input": {"contract": {"modalities": ["MR"]}}})
+    with pytest.raises(InputError, match=r"a\.dcm.*Modality is 'CT'; the recipe's contract takes MR"):
+        reader(TensorSpec("x", "float32", (1, 8, 8, 1)), recipe=recipe).read(path)

@@ -95,7 +95,7 @@ def test_an_enhanced_multi_frame_file_is_a_volume_too():
 
 def test_frames_without_places_are_no_volume():
     path = get_testdata_file("emri_small.dcm", download=False)  # its functional groups were taken out
-    with pytest.raises(InputError, match="frame 1 of emri_small.dcm does not say its position"):
+    with pytest.raises(InputError, match=r"frame 1 of emri_small\.dcm does not say its position"):
         read_series([Path(str(path))])
 
 

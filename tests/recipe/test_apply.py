@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image as Pil
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
@@ -64,6 +65,15 @@ def test_reduction_is_antialiased():
     assert np.abs(sample - 127.5).max() < 3
     nearest = apply(recipe(resize="nearest"), board.astype(np.uint8))
     assert set(np.unique(nearest)) <= {0, 255}
+
+
+@pytest.mark.parametrize(("resize", "method"), [("antialias", "BILINEAR"), ("nearest", "NEAREST")])
+def test_the_flat_keys_resize_as_pillow_does(resize: str, method: str):
+    """Bundles hold such recipes: ties between two pixels, as from 2 to 14, stay as Pillow's rounding has them."""
+    for have in (2, 5, 31):
+        pixels = np.random.default_rng(have).random((have, have), dtype=np.float32)
+        expected = np.asarray(Pil.fromarray(pixels).resize((7, 14), Pil.Resampling[method]))
+        np.testing.assert_array_equal(apply(recipe(resize=resize), pixels, (1, 14, 7, 1))[0, ..., 0], expected)
 
 
 def test_sixteen_bits_are_resized_in_floating_point():

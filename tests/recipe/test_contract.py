@@ -116,6 +116,7 @@ def test_files_that_are_silent_about_burned_in_text_pass_unless_they_must_say_no
     silent = Facts(rows=1, columns=1)
     check_contract(Contract(burned_in="refuse"), silent)
     assert list(violations(Contract(burned_in="require-no"), silent))
+    check_contract(Contract(), replace(silent, burned_in=True))
 
 
 def test_what_a_file_says_cannot_steer_the_terminal():

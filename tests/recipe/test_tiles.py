@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import windows
 
 from edgemed.base.errors import InputError
 from edgemed.recipe.parts import Tiles
@@ -74,6 +75,17 @@ def test_the_blend_is_the_weighted_mean(tiling: Tiling, seed: int):
     # each of n answers is folded in with 4 FP32 roundings of values of at most 1
     slack = 4 * len(answers) * 2.0**-24 + 1e-6
     np.testing.assert_allclose(tiling.stitch(answers), (above / below)[inside], atol=slack)
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 32])
+def test_the_weights_are_the_windows_they_are_called(side: int):
+    def weight(blend: str) -> np.ndarray:
+        return plan_tiles((1, side), Tiles.model_validate({"size": (1, side), "blend": blend})).weight()[0]
+
+    # a Hann window taken between its points, so that it is nowhere 0; all are rounded to FP32
+    np.testing.assert_allclose(weight("hann"), windows.hann(2 * side + 1)[1::2], rtol=1e-6)
+    np.testing.assert_allclose(weight("gaussian"), windows.gaussian(side, side / 8), rtol=1e-6)
+    assert (weight("uniform") == 1).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 20)])

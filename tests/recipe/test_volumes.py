@@ -102,6 +102,32 @@ def test_a_mask_goes_back_through_the_whole_recipe():
     assert (np.delete(back, np.s_[8:40], axis=1) == -1).all()
 
 
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_answers_go_back_in_the_layout_of_the_sample(layout: Layout):
+    first = layout == "NCHW"
+    make = preprocessor(
+        (1, 1, 10, 12) if first else (1, 10, 12, 1), layout, steps=[{"op": "crop", "size": [20, 20]}, {"op": "resize"}]
+    )
+    prepared = make.prepare(CT.frame(0))
+    answer = RNG.random((1, 5, 6, 2), dtype=np.float32)  # coarser than the sample, two classes
+    back = prepared.to_source(np.moveaxis(answer, -1, 1) if first else answer, fill=-1)
+    assert back.shape == (20, 24, 2)
+    assert (back[:, :2] == -1).all()
+    assert (back[:, 2:22] >= 0).all()
+    labels = prepared.to_source(answer[..., 0], how="nearest", fill=-1)
+    assert labels.shape == (20, 24)
+    assert set(np.unique(labels)) == {-1, *answer[..., 0].ravel()}
+    for wrong in (answer[0, 0], np.concatenate([answer, answer])):
+        with pytest.raises(InputError, match="no map"):
+            prepared.to_source(wrong)
+
+
+def test_volumes_go_back_too():
+    prepared = preprocessor((1, 6, 10, 12, 1), steps=[{"op": "resize"}]).prepare(CT)
+    labels = RNG.integers(0, 3, (1, 6, 10, 12))
+    np.testing.assert_array_equal(prepared.to_source(labels, how="nearest"), labels[0].repeat(2, 1).repeat(2, 2))
+
+
 def test_tiles_of_a_recipe_are_what_the_model_is_fed():
     make = preprocessor((1, 8, 8, 1), tiles={"size": [8, 8], "overlap": 2}, steps=[WINDOW])
     prepared = make.prepare(CT.frame(0))

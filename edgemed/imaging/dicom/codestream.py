@@ -51,7 +51,7 @@ def jpeg_header(data: bytes | memoryview, *, ls: bool) -> Codestream:
     """
     at, adobe, jfif = 2, None, False
     if bytes(data[:2]) != b"\xff\xd8":
-        raise _damaged("has no start of image")
+        raise damaged("has no start of image")
     while True:
         marker, body, at = _segment(data, at)
         if marker == _APP14 and bytes(body[:5]) == b"Adobe" and len(body) >= 12:
@@ -61,12 +61,12 @@ def jpeg_header(data: bytes | memoryview, *, ls: bool) -> Codestream:
         elif marker == _SOF_LS if ls else marker in _SOF_HUFFMAN:
             break
         elif marker in _SOF_OTHER or marker in _SOF_HUFFMAN or marker in (_SOF_LS, _SOS):
-            raise _damaged(f"is of a process that its transfer syntax does not have (marker FF{marker:02X})")
+            raise damaged(f"is of a process that its transfer syntax does not have (marker FF{marker:02X})")
     if len(body) < 6:
-        raise _damaged("has a short frame header")
+        raise damaged("has a short frame header")
     precision, rows, columns, components = struct.unpack(">BHHB", body[:6])
     if len(body) < 6 + 3 * components:
-        raise _damaged("has a short frame header")
+        raise damaged("has a short frame header")
     ids = bytes(body[6 : 6 + 3 * components : 3])
     return Codestream(
         rows, columns, components, precision, lossless=marker == 0xC3, color=_jpeg_color(ids, adobe, jfif)
@@ -86,9 +86,9 @@ def _segment(data: bytes | memoryview, at: int) -> tuple[int, memoryview, int]:
     """The next marker with its parameters, and where the one after it begins."""
     while True:
         if at + 4 > len(data):
-            raise _damaged("ends before its frame header")
+            raise damaged("ends before its frame header")
         if data[at] != 0xFF:
-            raise _damaged("has bytes between its markers")
+            raise damaged("has bytes between its markers")
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
@@ -99,7 +99,7 @@ def _segment(data: bytes | memoryview, at: int) -> tuple[int, memoryview, int]:
     (length,) = struct.unpack(">H", data[at + 2 : at + 4])
     end = at + 2 + length
     if length < 2 or end > len(data):
-        raise _damaged("ends inside a marker segment")
+        raise damaged("ends inside a marker segment")
     return marker, memoryview(data)[at + 4 : end], end
 
 
@@ -124,7 +124,7 @@ def jpeg2k_codestream(data: bytes | memoryview) -> bytes | memoryview:
         if length != 0 and length < start:
             break
         at = end
-    raise _damaged("has JP2 boxes without a codestream")
+    raise damaged("has JP2 boxes without a codestream")
 
 
 def jpeg2k_header(data: bytes | memoryview) -> Codestream:
@@ -134,18 +134,42 @@ def jpeg2k_header(data: bytes | memoryview) -> Codestream:
         InputError: damaged, or with components of different size or precision.
     """
     if bytes(data[:4]) != b"\xff\x4f\xff\x51" or len(data) < 45:
-        raise _damaged("has no start of codestream")
+        raise damaged("has no start of codestream")
     right, bottom, left, top, tile_width, tile_height = struct.unpack(">6L", data[8:32])
     (components,) = struct.unpack(">H", data[40:42])
     if not (1 <= components <= 4) or len(data) < 42 + 3 * components:
-        raise _damaged(f"has {components} components")
+        raise damaged(f"has {components} components")
     parts = [bytes(data[42 + 3 * i : 45 + 3 * i]) for i in range(components)]
     if any(part != parts[0] for part in parts) or parts[0][1:] != b"\x01\x01":
-        raise _damaged("has components of different size or precision")
+        raise damaged("has components of different size or precision")
     if right <= left or bottom <= top or not tile_width or not tile_height:
-        raise _damaged("has no pixels")
+        raise damaged("has no pixels")
+    _walk_tiles(data)
     return Codestream(bottom - top, right - left, components, (parts[0][0] & 0x7F) + 1, signed=bool(parts[0][0] & 0x80))
 
 
-def _damaged(what: str) -> InputError:
+def _walk_tiles(data: bytes | memoryview) -> None:
+    """All tile-parts are there, up to the end of codestream: OpenJPH decodes what is left of a file that is cut."""
+    at = 2
+    while data[at : at + 2] != b"\xff\x90":  # the main header: marker segments up to the first SOT
+        if at + 4 > len(data) or data[at] != 0xFF:
+            raise damaged("has a damaged main header")
+        at += 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])
+    while data[at : at + 2] == b"\xff\x90":
+        if at + 12 > len(data):
+            raise damaged("is cut short")
+        (length,) = struct.unpack(">L", data[at + 6 : at + 10])
+        if length == 0:  # the last tile-part may leave its length open (T.800 A.4.2)
+            if not bytes(data[-64:]).rstrip(b"\0").endswith(b"\xff\xd9"):
+                raise damaged("is cut short")
+            return
+        if length < 14:
+            raise damaged("has an impossible tile-part")
+        at += length
+    if bytes(data[at : at + 2]) != b"\xff\xd9":
+        raise damaged("is cut short")
+
+
+def damaged(what: str) -> InputError:
+    """A refusal of a compressed frame."""
     return InputError(f"a compressed frame {what}.", _HINT)

@@ -16,6 +16,7 @@ from edgemed.base.errors import InputError
 from edgemed.base.lazy import require
 from edgemed.imaging.dicom.codestream import Codestream, jpeg2k_codestream, jpeg2k_header, jpeg_header
 from edgemed.imaging.dicom.color import spread_chroma
+from edgemed.imaging.dicom.jpeg import decode_whole
 from edgemed.imaging.dicom.module import PixelModule
 from edgemed.imaging.dicom.syntaxes import Syntax
 
@@ -130,17 +131,25 @@ def _rle(data: Bytes, module: PixelModule) -> Samples:
 def _jpeg(data: Bytes, module: PixelModule) -> Samples:
     head = jpeg_header(data.data, ls=False)
     _agree(head, module)
-    codec = _codecs()
     if not module.is_color:
-        return Samples(_checked(_call(codec.jpeg8_decode, data), module), head.precision)
+        return Samples(_jpeg_pixels(data, head, module), head.precision)
     says = "YBR" if module.photometric.startswith("YBR") else "RGB"
     # a lossless process transforms no colours: its components are what the header says (T.81 annex H)
     is_ybr = (says if head.lossless else head.color or says) == "YBR"
     if is_ybr and not head.lossless and head.precision == 8:
-        pixels = _call(codec.jpeg8_decode, data, colorspace="YCBCR", outcolorspace="RGB")
-        return Samples(_checked(pixels, module), head.precision)
-    pixels = _call(codec.jpeg8_decode, data, colorspace="RGB", outcolorspace="RGB")
-    return Samples(_checked(pixels, module), head.precision, is_ybr)
+        pixels = _jpeg_pixels(data, head, module, colorspace="YCBCR", outcolorspace="RGB")
+        return Samples(pixels, head.precision)
+    pixels = _jpeg_pixels(data, head, module, colorspace="RGB", outcolorspace="RGB")
+    return Samples(pixels, head.precision, is_ybr)
+
+
+def _jpeg_pixels(data: Bytes, head: Codestream, module: PixelModule, **options: str) -> NDArray[Any]:
+    codec = _codecs()
+
+    def decode(stream: bytes | memoryview) -> NDArray[Any]:
+        return _checked(_call(codec.jpeg8_decode, stream, **options), module)
+
+    return decode_whole(data.data, head, decode)
 
 
 def _jpegls(data: Bytes, module: PixelModule) -> Samples:

@@ -96,11 +96,12 @@ def _parse(file: BinaryIO, source: FileSource) -> Header:
     reader = HeaderReader(file, source.size, budget)
     meta, _ = _read_elements(reader, EXPLICIT_LITTLE, lambda tag: tag >> 16 != 0x0002)
     uid = text(meta, "TransferSyntaxUID")
-    syntax = find_syntax(uid) if uid else _guess(file)
+    syntax = find_syntax(uid) if uid else _guess(reader)
     if not syntax.deflated:
         dataset, pixels = _read_elements(reader, syntax, PIXEL_TAGS.__contains__)
         whole: Source = source
     else:
+        file.seek(reader.tell())
         whole = MemorySource(inflate(file.read()))
         reader = HeaderReader(io.BytesIO(whole.data), whole.size, budget)
         dataset, pixels = _read_elements(reader, syntax, PIXEL_TAGS.__contains__)
@@ -133,11 +134,11 @@ def _read_elements(reader: HeaderReader, syntax: Syntax, is_end: Any) -> tuple[D
     return dataset, found[-1] if found else None
 
 
-def _guess(file: BinaryIO) -> Syntax:
+def _guess(reader: HeaderReader) -> Syntax:
     """The transfer syntax of a file that does not name one, by its first element; compression cannot be seen there."""
-    start = file.tell()
-    head = file.read(6)
-    file.seek(start)
+    start = reader.tell()
+    head = reader.read(6)
+    reader.seek(start)
     if len(head) < 6:
         raise InputError("it ends after its meta header.", "Fetch the file again.")
     group, _, vr = struct.unpack("<HH2s", head)

@@ -20,6 +20,7 @@ from edgemed.imaging.dicom.limits import MAX_ELEMENTS, MAX_HEADER_BYTES, MAX_INF
 
 _TRUNCATED = "Fetch the file again; it is cut short or damaged."
 _ELEMENT_HEADER = 8
+_PIECE = 1 << 15  # bytes read ahead: most headers of single slices are shorter
 _PYDICOM_CHUNK = 8192  # of pydicom's search for a delimiter: it expects a short read at the end
 
 
@@ -116,29 +117,52 @@ class Budget:
 class HeaderReader:
     """What pydicom reads a header through: it counts bytes and elements, and knows where the file ends.
 
-    pydicom itself takes a value that is cut short as it is, and has no limits.
+    pydicom itself takes a value that is cut short as it is, and has no limits. It asks for a few bytes at a time and
+    for its place in between, which a file answers with a system call each; here a piece of the file is kept.
     """
 
     def __init__(self, file: BinaryIO, size: int, budget: Budget) -> None:
         self.size = size
         self._budget = budget
         self._file = file
-        self.seek, self.tell = file.seek, file.tell
+        self._place = file.tell()
+        self._first, self._piece = self._place, b""
+
+    def tell(self) -> int:
+        """Where the next byte comes from."""
+        return self._place
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Like a file's."""
+        self._place = max(0, offset + (0, self._place, self.size)[whence])
+        return self._place
 
     def read(self, count: int) -> bytes:
-        """Like a file's `read`, but a value must be whole."""
-        budget = self._budget
+        """Like a file's, but a value must be whole."""
         if count == _ELEMENT_HEADER:
-            budget.elements += 1
-            if budget.elements > MAX_ELEMENTS:
+            self._budget.elements += 1
+            if self._budget.elements > MAX_ELEMENTS:
                 raise InputError(f"its header has more than {MAX_ELEMENTS:,} elements.", "Check the file.")
         elif count > _ELEMENT_HEADER:
-            if count > self.size - self.tell() and count != _PYDICOM_CHUNK:
-                raise truncated()
-            budget.bytes += count
-            if budget.bytes > MAX_HEADER_BYTES:
-                raise InputError(f"its header exceeds {MAX_HEADER_BYTES >> 20} MiB.", "Check the file.")
-        return self._file.read(count)
+            self._count(count)
+        start = self._place - self._first
+        if start < 0 or start + count > len(self._piece):
+            self._fetch(count)
+            start = 0
+        found = self._piece[start : start + count]
+        self._place += len(found)
+        return found
+
+    def _count(self, count: int) -> None:
+        if count > self.size - self._place and count != _PYDICOM_CHUNK:
+            raise truncated()
+        self._budget.bytes += count
+        if self._budget.bytes > MAX_HEADER_BYTES:
+            raise InputError(f"its header exceeds {MAX_HEADER_BYTES >> 20} MiB.", "Check the file.")
+
+    def _fetch(self, count: int) -> None:
+        self._file.seek(self._place)
+        self._first, self._piece = self._place, self._file.read(max(count, _PIECE))
 
 
 def truncated() -> InputError:

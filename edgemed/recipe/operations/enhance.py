@@ -65,7 +65,7 @@ def nlmeans(step: steps.NlMeans, state: State) -> State:
     restoration = require("skimage.restoration", extra="imaging", purpose="denoise images")
     result = np.empty(state.pixels.shape, dtype=np.float32)
     for index, piece in enumerate(state.floats()):
-        result[index] = restoration.denoise_nl_means(
+        denoised = restoration.denoise_nl_means(
             piece,
             patch_size=step.patch,
             patch_distance=step.distance,
@@ -74,6 +74,7 @@ def nlmeans(step: steps.NlMeans, state: State) -> State:
             fast_mode=True,
             channel_axis=-1 if state.is_color else None,
         )
+        result[index] = denoised.reshape(piece.shape)  # it drops axes of length 1
     return state.with_pixels(result)
 
 

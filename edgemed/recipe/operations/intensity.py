@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from edgemed.base.errors import InputError
 from edgemed.recipe import image as source
 from edgemed.recipe import steps
-from edgemed.recipe.operations.state import Floats, Pixels, State, in_strips
+from edgemed.recipe.operations.state import STRIP, Floats, Pixels, State, in_strips
 
 _MOST_BINS = 1 << 20
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, what Pillow and Keras use for "grayscale"
@@ -105,11 +106,14 @@ def percentiles(values: Pixels, wanted: tuple[float, float]) -> tuple[float, flo
     """Two percentiles of all values, interpolated linearly between neighbours (NumPy's default)."""
     flat = values.reshape(-1)
     low = int(flat.min()) if flat.dtype.kind in "iu" else 0
-    if flat.dtype.kind not in "iu" or int(flat.max()) - low >= _MOST_BINS:
+    bins = int(flat.max()) - low + 1 if flat.dtype.kind in "iu" else _MOST_BINS + 1
+    if bins > _MOST_BINS:
         found = np.percentile(flat, wanted)
         return float(found[0]), float(found[1])
-    # counting is exact, and several times faster than sorting
-    below = np.cumsum(np.bincount((flat.astype(np.int64) - low) if low else flat))
+    counts = np.zeros(bins, dtype=np.int64)  # counting is exact, and several times faster than sorting
+    for part in _parts(flat, 16 * STRIP):
+        counts += np.bincount(part.astype(np.int64) - low, minlength=bins)
+    below = np.cumsum(counts)
     first, second = (_ranked(below, low, flat.size, percentile) for percentile in wanted)
     return first, second
 
@@ -196,12 +200,16 @@ def _moments(values: Pixels) -> tuple[float, float]:
     flat = values.reshape(-1)
     if not flat.size:
         return 0.0, 1.0
-    parts = [flat[start : start + (1 << 16)] for start in range(0, flat.size, 1 << 16)]
-    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / flat.size
-    squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts)
+    mean = sum(float(part.sum(dtype=np.float64)) for part in _parts(flat, STRIP)) / flat.size
+    squares = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in _parts(flat, STRIP))
     deviation = float(np.sqrt(squares / flat.size))
     constant = deviation <= abs(mean) * 1e-12  # rounding of the mean itself
     return (float(flat[0]), 1.0) if constant else (mean, deviation)
+
+
+def _parts(flat: Pixels, size: int) -> Iterator[Pixels]:
+    for start in range(0, flat.size, size):
+        yield flat[start : start + size]
 
 
 def clip(step: steps.Clip, state: State) -> State:

@@ -61,7 +61,7 @@ def spacing(step: steps.Spacing, state: State) -> State:
     for axis, (have, want) in enumerate(zip(state.spacing, target, strict=True)):
         if want is None:
             continue
-        if have is None or have <= 0:
+        if have is None or not 0 < have < math.inf:
             raise InputError(
                 f"The file does not say how far its {AXES[axis]} lie apart, and the recipe asks for {want:g} mm.",
                 "Give files with Pixel Spacing, or use resize in the recipe.",
@@ -86,9 +86,9 @@ def content(step: steps.Content, state: State) -> State:
     Raises:
         InputError: nothing is.
     """
-    above = state.pixels > step.above
-    seen = np.any(above, axis=(0, 3) if state.is_color else (0,))
-    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    planes = [state.pixels[..., channel] for channel in range(state.channels)] if state.is_color else [state.pixels]
+    above = np.any([np.any(plane > step.above, axis=0) for plane in planes], axis=0)
+    rows, columns = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
     if not rows.size:
         raise InputError(f"No pixel is above {step.above:g}: the image has no content.", "Look at the image.")
     start = tuple(max(0, int(found[0]) - step.margin) for found in (rows, columns))

@@ -96,6 +96,10 @@ def test_what_padding_adds_is_not_valid():
     state = run(PIXELS, "pad", size=[8, 10], fill=1000)
     assert state.valid is not None
     assert state.valid.sum() == PIXELS.size
+    padding = replace(plain(PIXELS), valid=PIXELS > 10)
+    padded = run(padding, "pad", size=[8, 10]).valid
+    assert padded is not None
+    np.testing.assert_array_equal(padded[0], np.pad(PIXELS > 10, ((1, 1), (0, 0))))
     ranged = run_step(step_of("range"), state)
     assert ranged.pixels[ranged.valid].max() == 1.0
 

@@ -1,0 +1,43 @@
+"""Whether images name somebody: what a bundle keeps of them, it keeps in plain view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgemed.imaging.sources import Sample
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What DICOM files say of themselves.
+
+    Attributes:
+        named: samples that do not say Patient Identity Removed.
+        burned_in: the first sample whose pixels may show a name, and why.
+    """
+
+    named: int
+    burned_in: tuple[Sample, str] | None
+
+
+def exposure(samples: Iterable[Sample]) -> Exposure:
+    """Look at the first DICOM file of each sample; other formats do not say.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    from edgemed.imaging.deid.regions import burned_in
+    from edgemed.imaging.dicom import is_dicom, open_dicom
+
+    named, burned = 0, None
+    for sample in samples:
+        found = next((path for path in sample.files if is_dicom(path)), None)
+        if found is None:
+            continue
+        dataset = open_dicom(found).dataset
+        named += str(dataset.get("PatientIdentityRemoved", "")).strip().upper() != "YES"
+        reason = burned_in(dataset)
+        if burned is None and reason is not None:
+            burned = (sample, reason)
+    return Exposure(named, burned)
