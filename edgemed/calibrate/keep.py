@@ -110,8 +110,11 @@ def _series(sample: Sample, folder: Path, options: Options) -> Kept:
 def _deidentified(path: Path, options: Options) -> tuple[bytes, DeidReport]:
     file, report = deidentify_file(path, options)
     buffer = io.BytesIO()
-    with silent_pydicom():
-        file.save_as(buffer, enforce_file_format=True)
+    try:
+        with silent_pydicom():
+            file.save_as(buffer, enforce_file_format=True)
+    except Exception as error:  # pydicom raises whatever the odd values of a header provoke
+        raise InputError(f"{path} cannot be written anew: {type(error).__name__}.", "Check the file.") from error
     return buffer.getvalue(), report
 
 

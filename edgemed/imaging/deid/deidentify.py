@@ -94,7 +94,7 @@ def _deidentify(dataset: Dataset, options: Options, opened: DicomFile | None) ->
     blanking = _blanking(dataset, options)
     identities, recorder = Identities(options.key), Recorder()
     identity = patient_identity(dataset)
-    sop_class = str(dataset.get("SOPClassUID", "") or "")
+    sop_class = _text(dataset, "SOPClassUID")
     cleaner = Cleaner(options, identities, sop_class, identities.days(identity), _echoes(dataset), recorder)
     cleaned = cleaner.dataset(dataset, Place())
     if options.pseudonym:
@@ -118,16 +118,24 @@ def _require_identity(dataset: Dataset) -> None:
     if "DirectoryRecordSequence" in dataset:
         raise InputError("It is a DICOMDIR, a list of patients and files.", "Give the files that it lists.")
     for keyword, name in (("SOPClassUID", "SOP Class UID"), ("SOPInstanceUID", "SOP Instance UID")):
-        if not str(dataset.get(keyword, "") or ""):
+        if not _text(dataset, keyword):
             raise InputError(f"It has no {name}.", "Check the file.")
 
 
 def patient_identity(dataset: Dataset) -> str:
     """What tells one patient from another: Patient ID and its issuer, else the study, else the file itself."""
-    patient = str(dataset.get("PatientID", "") or "").strip()
+    patient = _text(dataset, "PatientID")
     if patient:
-        return f"{patient}\0{str(dataset.get('IssuerOfPatientID', '') or '').strip()}"
-    return str(dataset.get("StudyInstanceUID", "") or dataset.get("SOPInstanceUID", "") or "")
+        return f"{patient}\0{_text(dataset, 'IssuerOfPatientID')}"
+    return _text(dataset, "StudyInstanceUID") or _text(dataset, "SOPInstanceUID")
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    """A value as text; empty where it is absent, or cannot be read."""
+    try:
+        return "\\".join(strings(dataset.get(keyword))).strip()
+    except Exception:  # pydicom raises whatever a hostile value provokes
+        return ""
 
 
 def _blanking(dataset: Dataset, options: Options) -> Blanking | None:
@@ -177,6 +185,8 @@ def _as_file(source: Dataset, cleaned: Dataset) -> FileDataset:
     meta.TransferSyntaxUID = _transfer_syntax(source)
     meta.MediaStorageSOPClassUID = cleaned.get("SOPClassUID", "")
     meta.MediaStorageSOPInstanceUID = cleaned.get("SOPInstanceUID", "")
+    if not (meta.MediaStorageSOPClassUID and meta.MediaStorageSOPInstanceUID):
+        raise InputError("Its SOP Class UID or SOP Instance UID is no UID.", "Check the file.")
     syntax = meta.TransferSyntaxUID
     file: FileDataset = pydicom.FileDataset(
         "",
@@ -253,8 +263,7 @@ def _mark(file: Dataset, options: Options, *, pixels_cleaned: bool) -> None:
 
 def _notes(dataset: Dataset, options: Options) -> list[str]:
     notes = []
-    modality = str(dataset.get("Modality", "") or "").strip().upper()
-    part = str(dataset.get("BodyPartExamined", "") or "").strip().upper()
+    modality, part = _text(dataset, "Modality").upper(), _text(dataset, "BodyPartExamined").upper()
     if modality in _FACES and (not part or any(word in part for word in ("HEAD", "BRAIN", "NECK", "FACE", "SKULL"))):
         notes.append("A face can be rendered from slices of a head; recognizable features were not removed.")
     if options.retain_uids:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edgemed.base.errors import InputError
 from edgemed.base.toml import read_toml
+from edgemed.imaging.deid.values import strings
 from edgemed.imaging.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -77,19 +78,18 @@ class RegionRule(BaseModel):
 
     def matches(self, dataset: Dataset) -> bool:
         """Whether the rule speaks of this image."""
-        words = (
+        texts = (
             (self.modality, "Modality"),
             (self.manufacturer, "Manufacturer"),
             (self.model, "ManufacturerModelName"),
         )
-        for pattern, keyword in words:
-            text = str(dataset.get(keyword, "") or "")
-            if pattern is not None and not fnmatchcase(text.strip().lower(), pattern.lower()):
+        for pattern, keyword in texts:
+            if pattern is not None and not fnmatchcase("\\".join(words(dataset, keyword)), pattern.upper()):
                 return False
         sides = ((self.rows, "Rows"), (self.columns, "Columns"))
-        if any(side is not None and dataset.get(keyword) != side for side, keyword in sides):
+        if any(side is not None and words(dataset, keyword) != [str(side)] for side, keyword in sides):
             return False
-        return not self.ultrasound_regions or bool(dataset.get("SequenceOfUltrasoundRegions"))
+        return not self.ultrasound_regions or bool(_regions(dataset))
 
 
 ULTRASOUND_REGIONS: Final = RegionRule(ultrasound_regions=True)
@@ -129,27 +129,34 @@ def burned_in(dataset: Dataset) -> str | None:
     """Why an image may hold identifying text in its pixels; `None` where nothing speaks for it."""
     if "Rows" not in dataset:
         return None
-    flag = str(dataset.get("BurnedInAnnotation", "") or "").strip().upper()
-    if flag == "YES":
+    flags = words(dataset, "BurnedInAnnotation")
+    if "YES" in flags:
         return "Burned In Annotation says YES"
-    if str(dataset.get("SpecimenLabelInImage", "") or "").strip().upper() == "YES":
+    if "YES" in words(dataset, "SpecimenLabelInImage"):
         return "Specimen Label In Image says YES"
-    if flag == "NO":
+    if flags == ["NO"]:
         return None
     kind = _usual(dataset)
     return f"{kind}, where names are often burned in, and Burned In Annotation does not say NO" if kind else None
 
 
+def words(dataset: Dataset, keyword: str) -> list[str]:
+    """The values of an attribute in upper case; none where it is absent, or cannot be read."""
+    try:
+        return [text.strip().upper() for text in strings(dataset.get(keyword))]
+    except Exception:  # pydicom raises whatever a hostile value provokes
+        return []
+
+
 def _usual(dataset: Dataset) -> str | None:
-    sop_class = str(dataset.get("SOPClassUID", "") or "")
+    sop_class = "".join(words(dataset, "SOPClassUID"))
     if sop_class == SECONDARY_CAPTURE or sop_class.startswith(f"{SECONDARY_CAPTURE}."):
         return "it is a secondary capture"
-    if dataset.get("ConversionType"):
+    if any(words(dataset, "ConversionType")):
         return "it was scanned or captured (Conversion Type)"
-    image_type = dataset.get("ImageType", None) or ()
-    if any(str(value).strip().upper() in _SCREENS for value in image_type):
+    if any(word in _SCREENS for word in words(dataset, "ImageType")):
         return "it is a screen (Image Type)"
-    modality = str(dataset.get("Modality", "") or "").strip().upper()
+    modality = "".join(words(dataset, "Modality"))
     if not modality:
         return "it has no Modality"
     return f"it is {USUAL_MODALITIES[modality]} ({modality})" if modality in USUAL_MODALITIES else None
@@ -161,9 +168,10 @@ def find_blanking(dataset: Dataset, rules: tuple[RegionRule, ...]) -> Blanking |
     Raises:
         InputError: a rectangle, or a region of the file, does not lie in the image.
     """
-    rows, columns = dataset.get("Rows"), dataset.get("Columns")
-    if not isinstance(rows, int) or not isinstance(columns, int):
+    sides = words(dataset, "Rows") + words(dataset, "Columns")
+    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
         return None
+    rows, columns = (int(side) for side in sides)
     rule = next((rule for rule in rules if rule.matches(dataset)), None)
     if rule is None:
         return None
@@ -174,14 +182,21 @@ def find_blanking(dataset: Dataset, rules: tuple[RegionRule, ...]) -> Blanking |
     return Blanking(~_inside(boxes, rows, columns), f"all outside {len(boxes)} {name} blanked")
 
 
+def _regions(dataset: Dataset) -> list[Dataset]:
+    try:
+        return list(dataset.get("SequenceOfUltrasoundRegions") or ())
+    except Exception:  # as in `words`
+        return []
+
+
 def _ultrasound_boxes(dataset: Dataset) -> tuple[tuple[int, int, int, int], ...]:
     """Regions as rectangles; the file's corners are inside them (PS3.3 C.8.5.5.1.1)."""
     boxes = []
-    for item in dataset.SequenceOfUltrasoundRegions:
-        corners = [item.get(f"RegionLocation{name}") for name in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
-        if not all(isinstance(corner, int) for corner in corners):
+    for item in _regions(dataset):
+        corners = [words(item, f"RegionLocation{name}") for name in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
+        if not all(len(corner) == 1 and corner[0].isdecimal() for corner in corners):
             raise InputError("An ultrasound region has no corners.", "Write a region rule with rectangles.")
-        top, left, bottom, right = corners
+        top, left, bottom, right = (int(corner[0]) for corner in corners)
         boxes.append((top, left, bottom + 1, right + 1))
     return tuple(boxes)
 

@@ -52,6 +52,14 @@ def test_the_flag_decides_then_the_modality(flag: str, modality: str, refused: b
             deidentify(dataset)
 
 
+def test_every_value_of_the_flags_is_heard() -> None:
+    dataset = pydicom.dcmread(real("CT_small.dcm"))
+    dataset.BurnedInAnnotation = ["NO", "YES"]
+    assert burned_in(dataset) is not None
+    dataset.BurnedInAnnotation, dataset.ImageType = "", "SCREEN SAVE"
+    assert burned_in(dataset) is not None
+
+
 def test_captures_and_screens_are_suspect() -> None:
     dataset = pydicom.dcmread(real("CT_small.dcm"))
     dataset.ImageType = ["DERIVED", "SECONDARY", "SCREEN SAVE"]
