@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_json
+from edgemed.base.text import PRINTABLE
+from edgemed.imaging.privacy import pseudonym
 from edgemed.imaging.sources import Sample, list_samples
 from edgemed.recipe.schema import Recipe
 
@@ -34,6 +36,9 @@ class SampleEntry(BaseModel):
         Literal["ranges", "judge", "both"],
         Field(description="ranges were taken from it, fidelity was judged on it, or both where there are few"),
     ]
+    patient: Annotated[
+        str | None, Field(max_length=64, pattern=PRINTABLE, description="pseudonym of a de-identified DICOM image")
+    ] = None
 
 
 class CalibrationManifest(BaseModel):
@@ -66,7 +71,7 @@ class CalibrationSet:
         """Say which samples were used for what."""
         roles = {sample: _role(sample in ranges, sample in judge) for sample in self.hashes}
         samples = tuple(
-            SampleEntry(file=sample.name, sha256=digest, role=role)
+            SampleEntry(file=sample.name, sha256=digest, role=role, patient=pseudonym(sample))
             for sample, digest in self.hashes.items()
             if (role := roles[sample]) is not None
         )

@@ -32,6 +32,7 @@ from edgemed.evaluate.metrics import (
     paired_differences,
 )
 from edgemed.evaluate.record import SCHEMA, ClassCount, Data, Evaluation, GateResult, Measured, PrecisionResult
+from edgemed.imaging.privacy import pseudonym
 from edgemed.imaging.sources import Sample
 from edgemed.recipe.schema import Recipe
 
@@ -67,8 +68,9 @@ def evaluate_bundle(
     for gate in gates:
         check_gate(gate, BINARY_METRICS if head.binary else MULTICLASS_METRICS, has_int8=has_int8)
     reader = reader_of(bundle)
-    seen = calibration_hashes(bundle)
-    dataset = open_labelled_set(folder, reader.recipe, classes=head.classes, named=head.named, seen=seen)
+    seen = seen_by(bundle)
+    dataset = open_labelled_set(folder, reader.recipe, classes=head.classes, named=head.named, seen=seen.hashes)
+    by_patient = refuse_patients([file.sample for file in dataset.files], seen)
     with ExitStack() as stack:
         runners: dict[str, Runner] = {name: stack.enter_context(runner_of(bundle, name)) for name in precisions(bundle)}
         answers = run_all(runners, dataset, reader.read, head, progress or SilentProgress())
@@ -87,7 +89,7 @@ def evaluate_bundle(
         differences=_measured(differences),
         disagreement=_disagreement(answers),
         gates=tuple(GateResult.of(decision) for decision in decisions),
-        warnings=_warnings(bundle, dataset, reader.recipe),
+        warnings=_warnings(bundle, dataset, reader.recipe, by_patient=by_patient),
     )
     return Comparison(evaluation, decisions)
 
@@ -124,20 +126,63 @@ def run_all(
     }
 
 
-def calibration_hashes(bundle: Bundle) -> frozenset[str]:
-    """SHA-256 of every sample that the bundle was calibrated on; empty for a bundle that never was.
+@dataclass(frozen=True)
+class Seen:
+    """What a bundle was calibrated on; empty for one that never was.
+
+    Attributes:
+        hashes: SHA-256 of every sample.
+        patients: pseudonyms of de-identified patients.
+        all_named: every sample has a pseudonym.
+    """
+
+    hashes: frozenset[str] = frozenset()
+    patients: frozenset[str] = frozenset()
+    all_named: bool = False
+
+
+def seen_by(bundle: Bundle) -> Seen:
+    """What the bundle was calibrated on.
 
     Raises:
         IntegrityError: the list is missing from a calibrated bundle, or is not one.
     """
     if bundle.manifest.calibration is None:
-        return frozenset()
+        return Seen()
     try:
         document = TypeAdapter(dict[str, Any]).validate_json(bundle.read(CALIBRATION_FILE))
-        samples = TypeAdapter(list[dict[str, str]]).validate_python(document["samples"])
-        return frozenset(sample["sha256"] for sample in samples)
+        samples = TypeAdapter(list[dict[str, str | None]]).validate_python(document["samples"])
+        patients = [sample.get("patient") for sample in samples]
+        hashes = frozenset(str(sample["sha256"]) for sample in samples)
+        return Seen(hashes, frozenset(filter(None, patients)), all(patients))
     except (ValidationError, KeyError) as error:
         raise IntegrityError(f"{CALIBRATION_FILE} does not list hashes.", "Build the bundle anew.") from error
+
+
+def calibration_hashes(bundle: Bundle) -> frozenset[str]:
+    """SHA-256 of every sample that the bundle was calibrated on; raises what `seen_by` does."""
+    return seen_by(bundle).hashes
+
+
+def refuse_patients(samples: Sequence[Sample], seen: Seen) -> bool:
+    """Whether samples and calibration are of different patients, as far as pseudonyms of de-identified files tell.
+
+    Returns:
+        True where every sample on both sides has a pseudonym.
+
+    Raises:
+        InputError: calibration has seen a patient of theirs.
+    """
+    if not seen.patients:
+        return False
+    patients = [pseudonym(sample) for sample in samples]
+    shared = [sample.name for sample, patient in zip(samples, patients, strict=True) if patient in seen.patients]
+    if shared:
+        raise InputError(
+            f"{len(shared)} of {len(samples)} images are of patients that calibration has seen, {shared[0]} first.",
+            "Evaluate on other patients.",
+        )
+    return seen.all_named and all(patients)
 
 
 def _result(runner: Runner, estimates: Mapping[str, Estimate]) -> PrecisionResult:
@@ -169,7 +214,7 @@ def _disagreement(answers: Mapping[str, Answers]) -> Measured | None:
     return Measured.of(disagreement(answers[FLOAT].decided, answers[INT8].decided))
 
 
-def _warnings(bundle: Bundle, dataset: LabelledSet, recipe: Recipe) -> tuple[str, ...]:
+def _warnings(bundle: Bundle, dataset: LabelledSet, recipe: Recipe, *, by_patient: bool) -> tuple[str, ...]:
     found = []
     if recipe.assumed:
         found.append(
@@ -179,6 +224,8 @@ def _warnings(bundle: Bundle, dataset: LabelledSet, recipe: Recipe) -> tuple[str
         found.append(f"{dataset.duplicates} images are byte-wise copies of others: the intervals are too narrow.")
     if bundle.manifest.calibration is not None:
         found.append(
-            "Disjoint from the calibration images by hash; whether patients are shared cannot be seen in them."
+            "Disjoint from the calibration images by hash and by patient (pseudonyms of de-identified files)."
+            if by_patient
+            else "Disjoint from the calibration images by hash; whether patients are shared cannot be seen in them."
         )
     return tuple(found)

@@ -41,3 +41,21 @@ def exposure(samples: Iterable[Sample]) -> Exposure:
         if burned is None and reason is not None:
             burned = (sample, reason)
     return Exposure(named, burned)
+
+
+def pseudonym(sample: Sample) -> str | None:
+    """Patient ID of a sample that was de-identified, which `edgemed calibrate` makes the patient's pseudonym.
+
+    `None` where nothing says that the identity was removed: a Patient ID is then no matter for a manifest.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    from edgemed.imaging.dicom import is_dicom, open_dicom
+
+    for path in sample.files:
+        if is_dicom(path):
+            dataset = open_dicom(path).dataset
+            removed = str(dataset.get("PatientIdentityRemoved", "")).strip().upper() == "YES"
+            return str(dataset.get("PatientID", "")).strip() or None if removed else None
+    return None
