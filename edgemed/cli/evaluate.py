@@ -10,7 +10,7 @@ import typer
 from edgemed.cli.console import ConsoleProgress, print_json, say, show
 
 if TYPE_CHECKING:
-    from edgemed.evaluate.record import Evaluation, Measured
+    from edgemed.evaluate.record import Evaluation, Masks, Measured
 
 
 def evaluate(
@@ -18,7 +18,9 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA", help="Directory with one folder of images per class, or a CSV file: file,label."
+            metavar="DATA",
+            help="Directory with one folder of images per class, or a CSV file: file,label. Of a segmentation: "
+            "images/ and masks/, or DICOM images with DICOM SEG.",
         ),
     ],
     *,
@@ -48,7 +50,10 @@ def evaluate(
 
 
 def _print(evaluation: Evaluation) -> None:
+    from rich.markup import escape
     from rich.table import Table
+
+    from edgemed.base.text import printable
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("metric\n[dim]95 % interval[/]")
@@ -61,7 +66,7 @@ def _print(evaluation: Evaluation) -> None:
         cells = [_cell(result.metrics[name]) for result in evaluation.results]
         if evaluation.differences:
             cells.append(_cell(evaluation.differences[name], signed=True))
-        table.add_row(name, str(first.n), *cells)
+        table.add_row(escape(printable(name)), str(first.n), *cells)
     show(table)
     for line in _notes(evaluation):
         say(line)
@@ -70,14 +75,28 @@ def _print(evaluation: Evaluation) -> None:
 def _notes(evaluation: Evaluation) -> list[str]:
     counts = ", ".join(f"{c.name} {c.samples}" for c in evaluation.data.classes)
     lines = [f"{evaluation.data.samples} images ({counts}; classes {evaluation.data.class_order})"]
-    if evaluation.threshold is not None:
+    if evaluation.threshold is not None and evaluation.masks is None:
         lines.append(f"positive: {evaluation.data.classes[-1].name}, from a probability of {evaluation.threshold:g}")
-    if evaluation.disagreement is not None:
+    if evaluation.masks is not None:
+        lines += _mask_notes(evaluation.masks, evaluation.disagreement)
+    elif evaluation.disagreement is not None:
         share = evaluation.disagreement
         count, bounds = round(share.value * share.n), f"{share.low:.1%} to {share.high:.1%}"
         lines.append(f"float and INT8 decide differently on {count} of {share.n} (95 % interval {bounds})")
     lines += [f"gate '{g.gate}': {g.verdict} (bounds {g.low:+.4f} to {g.high:+.4f})" for g in evaluation.gates]
     return lines + [f"note: {text}" for text in evaluation.warnings]
+
+
+def _mask_notes(masks: Masks, differing: Measured | None) -> list[str]:
+    missing = ", ".join(f"{name} {count}" for name, count in masks.not_drawn.items() if count)
+    lines = [f"images on which a class was not drawn, judged by false_alarms alone: {missing}"] if missing else []
+    if differing is not None:
+        bounds = f"{differing.low:.2%} to {differing.high:.2%}"
+        lines.append(f"float and INT8 decide differently on {differing.value:.2%} of pixels (95 % interval {bounds})")
+    if masks.agreement is not None:
+        alike = masks.agreement
+        lines.append(f"Dice of float's and INT8's masks: {alike.value:.4f} ({alike.low:.4f} to {alike.high:.4f})")
+    return lines
 
 
 def _cell(measured: Measured, *, signed: bool = False) -> str:

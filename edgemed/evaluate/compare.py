@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
-from edgemed.base.errors import InputError, IntegrityError
+from edgemed.base.errors import InputError
 from edgemed.base.progress import Progress, SilentProgress
 from edgemed.base.runner import Runner
 from edgemed.base.text import printable
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import precisions, reader_of, runner_of
 from edgemed.evaluate.dataset import LabelledSet, open_labelled_set
-from edgemed.evaluate.estimate import Estimate
-from edgemed.evaluate.gate import Decision, Gate, check_gate, decide
+from edgemed.evaluate.gate import Gate, check_gate, decide
 from edgemed.evaluate.head import Head, head_of
+from edgemed.evaluate.masks.compare import evaluate_masks
+from edgemed.evaluate.masks.head import is_segmentation
 from edgemed.evaluate.metrics import (
     BINARY_METRICS,
     MULTICLASS_METRICS,
@@ -31,21 +30,22 @@ from edgemed.evaluate.metrics import (
     metrics,
     paired_differences,
 )
-from edgemed.evaluate.record import SCHEMA, ClassCount, Data, Evaluation, GateResult, Measured, PrecisionResult
-from edgemed.imaging.privacy import pseudonym
+from edgemed.evaluate.record import (
+    SCHEMA,
+    ClassCount,
+    Comparison,
+    Data,
+    Evaluation,
+    GateResult,
+    Measured,
+    PrecisionResult,
+    measured,
+)
+from edgemed.evaluate.seen import refuse_patients, seen_by
 from edgemed.imaging.sources import Sample
 from edgemed.recipe.schema import Recipe
 
-CALIBRATION_FILE = "calibration.json"
 FLOAT, FP16, INT8 = "fp32", "fp16", "int8"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An evaluation, and the decisions on its gates."""
-
-    evaluation: Evaluation
-    decisions: tuple[Decision, ...]
 
 
 def evaluate_bundle(
@@ -55,14 +55,17 @@ def evaluate_bundle(
 
     Args:
         bundle: a verified bundle.
-        folder: one subfolder per class; disjoint from the calibration images.
+        folder: one subfolder per class; of a segmentation model, images with masks (see `open_mask_set`). Disjoint from
+            the calibration images.
         gates: what must hold; undecided and failed ones are returned, not raised.
         progress: where to report.
 
     Raises:
-        InputError: the model is no classifier, or the data do not fit it; see `open_labelled_set`.
+        InputError: the model neither classifies nor segments, or the data do not fit it; see `open_labelled_set`.
         UsageError: a gate names an unknown metric, or compares with float where there is no INT8.
     """
+    if is_segmentation(bundle.manifest.outputs):
+        return evaluate_masks(bundle, folder, gates, progress)
     head = head_of(bundle.manifest.outputs)
     has_int8 = INT8 in precisions(bundle)
     for gate in gates:
@@ -74,10 +77,10 @@ def evaluate_bundle(
     with ExitStack() as stack:
         runners: dict[str, Runner] = {name: stack.enter_context(runner_of(bundle, name)) for name in precisions(bundle)}
         answers = run_all(runners, dataset, reader.read, head, progress or SilentProgress())
-    measured = {name: metrics(answer, dataset.truth) for name, answer in answers.items()}
+    found = {name: metrics(answer, dataset.truth) for name, answer in answers.items()}
     differences = paired_differences(answers[FLOAT], answers[INT8], dataset.truth) if has_int8 else {}
-    deployed = next(name for name in (INT8, FP16, FLOAT) if name in measured)
-    decisions = tuple(decide(gate, (differences if gate.paired else measured[deployed])[gate.metric]) for gate in gates)
+    deployed = next(name for name in (INT8, FP16, FLOAT) if name in found)
+    decisions = tuple(decide(gate, (differences if gate.paired else found[deployed])[gate.metric]) for gate in gates)
     evaluation = Evaluation(
         schema_=SCHEMA,
         bundle=printable(bundle.path.name),
@@ -85,8 +88,8 @@ def evaluate_bundle(
         output=head.output,
         threshold=head.threshold if head.binary else None,
         data=_data(dataset),
-        results=tuple(_result(runners[name], measured[name]) for name in answers),
-        differences=_measured(differences),
+        results=tuple(PrecisionResult.of(runners[name].info, found[name]) for name in answers),
+        differences=measured(differences),
         disagreement=_disagreement(answers),
         gates=tuple(GateResult.of(decision) for decision in decisions),
         warnings=_warnings(bundle, dataset, reader.recipe, by_patient=by_patient),
@@ -126,72 +129,6 @@ def run_all(
     }
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a bundle was calibrated on; empty for one that never was.
-
-    Attributes:
-        hashes: SHA-256 of every sample.
-        patients: pseudonyms of de-identified patients.
-        all_named: every sample has a pseudonym.
-    """
-
-    hashes: frozenset[str] = frozenset()
-    patients: frozenset[str] = frozenset()
-    all_named: bool = False
-
-
-def seen_by(bundle: Bundle) -> Seen:
-    """What the bundle was calibrated on.
-
-    Raises:
-        IntegrityError: the list is missing from a calibrated bundle, or is not one.
-    """
-    if bundle.manifest.calibration is None:
-        return Seen()
-    try:
-        document = TypeAdapter(dict[str, Any]).validate_json(bundle.read(CALIBRATION_FILE))
-        samples = TypeAdapter(list[dict[str, str | None]]).validate_python(document["samples"])
-        patients = [sample.get("patient") for sample in samples]
-        hashes = frozenset(str(sample["sha256"]) for sample in samples)
-        return Seen(hashes, frozenset(filter(None, patients)), all(patients))
-    except (ValidationError, KeyError) as error:
-        raise IntegrityError(f"{CALIBRATION_FILE} does not list hashes.", "Build the bundle anew.") from error
-
-
-def calibration_hashes(bundle: Bundle) -> frozenset[str]:
-    """SHA-256 of every sample that the bundle was calibrated on; raises what `seen_by` does."""
-    return seen_by(bundle).hashes
-
-
-def refuse_patients(samples: Sequence[Sample], seen: Seen) -> bool:
-    """Whether samples and calibration are of different patients, as far as pseudonyms of de-identified files tell.
-
-    Returns:
-        True where every sample on both sides has a pseudonym.
-
-    Raises:
-        InputError: calibration has seen a patient of theirs.
-    """
-    if not seen.patients:
-        return False
-    patients = [pseudonym(sample) for sample in samples]
-    shared = [sample.name for sample, patient in zip(samples, patients, strict=True) if patient in seen.patients]
-    if shared:
-        raise InputError(
-            f"{len(shared)} of {len(samples)} images are of patients that calibration has seen, {shared[0]} first.",
-            "Evaluate on other patients.",
-        )
-    return seen.all_named and all(patients)
-
-
-def _result(runner: Runner, estimates: Mapping[str, Estimate]) -> PrecisionResult:
-    info = runner.info
-    return PrecisionResult(
-        precision=info.precision, backend=info.backend, device=info.device, metrics=_measured(estimates)
-    )
-
-
 def _data(dataset: LabelledSet) -> Data:
     counts = Counter(file.label for file in dataset.files)
     return Data(
@@ -202,10 +139,6 @@ def _data(dataset: LabelledSet) -> Data:
         class_order=dataset.named_by,
         duplicates=dataset.duplicates,
     )
-
-
-def _measured(estimates: Mapping[str, Estimate]) -> dict[str, Measured]:
-    return {name: Measured.of(estimate) for name, estimate in estimates.items()}
 
 
 def _disagreement(answers: Mapping[str, Answers]) -> Measured | None:

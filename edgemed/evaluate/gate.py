@@ -15,7 +15,7 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _GATE = re.compile(
-    rf"\s*(?P<metric>[A-Za-z_]+)\s*(?P<op>>=|<=|>|<)\s*"
+    rf"\s*(?P<metric>[A-Za-z_]+)(?P<part>:\S.*?)?\s*(?P<op>>=|<=|>|<)\s*"
     rf"(?:(?P<float>float)(?:\s*(?P<sign>[+-])\s*(?P<margin>{_NUMBER}))?|(?P<limit>{_NUMBER}))\s*"
 )
 _HINT = "Write it like 'auc >= float - 0.005' or 'accuracy >= 0.9'."
@@ -28,7 +28,7 @@ class Gate:
 
     Args:
         text: as it was written.
-        metric: name of the metric of the INT8 model.
+        metric: name of the metric of the INT8 model; of one class of a segmentation, `dice:NAME`.
         op: the relation that must hold.
         limit: for a paired gate the limit of the difference INT8 - float, otherwise of the metric itself.
         paired: whether `limit` is relative to the float model.
@@ -80,7 +80,7 @@ def parse_gate(text: str) -> Gate:
         raise UsageError(f"The gate '{text}' compares with {limit:g}; metrics lie between 0 and 1.", _HINT)
     if match["sign"] == "-":
         limit = -limit
-    return Gate(text.strip(), match["metric"].lower(), match["op"], limit, paired)  # type: ignore[arg-type]
+    return Gate(text.strip(), match["metric"].lower() + (match["part"] or ""), match["op"], limit, paired)  # type: ignore[arg-type]
 
 
 def decide(gate: Gate, estimate: Estimate) -> Decision:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgemed.base.runner import RunnerInfo
 from edgemed.evaluate.estimate import LEVEL, Estimate
 from edgemed.evaluate.gate import Decision
 
@@ -33,8 +36,13 @@ class Measured(_Strict):
         return cls(value=estimate.value, n=estimate.n, low=bounds.low, high=bounds.high)
 
 
+def measured(estimates: Mapping[str, Estimate]) -> dict[str, Measured]:
+    """The records of estimates, by metric."""
+    return {name: Measured.of(estimate) for name, estimate in estimates.items()}
+
+
 class ClassCount(_Strict):
-    """Samples of one class, in the order of the model's output."""
+    """Samples of one class, in the order of the model's output; of a segmentation, images on which it was drawn."""
 
     name: str
     samples: Annotated[int, Field(ge=1)]
@@ -58,6 +66,11 @@ class PrecisionResult(_Strict):
     backend: str
     device: str
     metrics: dict[str, Measured]
+
+    @classmethod
+    def of(cls, info: RunnerInfo, estimates: Mapping[str, Estimate]) -> PrecisionResult:
+        """The record of what a Runner's answers were worth."""
+        return cls(precision=info.precision, backend=info.backend, device=info.device, metrics=measured(estimates))
 
 
 class GateResult(_Strict):
@@ -85,6 +98,18 @@ class GateResult(_Strict):
         )
 
 
+class Masks(_Strict):
+    """What is said of segmentations alone."""
+
+    rule: Literal["threshold", "argmax"] = Field(description="how pixels are decided, on the source's grid")
+    units: Annotated[int, Field(ge=1)] = Field(description="patients where files name them, else different images")
+    left_out: Count = Field(description="images to which no segmentation refers")
+    not_drawn: dict[str, Count] = Field(
+        description="images on which a class was not drawn: only false_alarms judges them"
+    )
+    agreement: Measured | None = Field(description="Dice of float's and INT8's masks, where either marks something")
+
+
 class Evaluation(_Strict):
     """Float and INT8 on the same labelled images."""
 
@@ -96,6 +121,17 @@ class Evaluation(_Strict):
     data: Data
     results: tuple[PrecisionResult, ...]
     differences: dict[str, Measured] = Field(description="INT8 minus float, paired; empty without an INT8 graph")
-    disagreement: Measured | None = Field(description="share of samples on which the two decide differently")
+    disagreement: Measured | None = Field(
+        description="share of samples, of a segmentation of pixels, on which the two decide differently"
+    )
     gates: tuple[GateResult, ...] = ()
     warnings: tuple[str, ...] = ()
+    masks: Masks | None = Field(None, description="of a segmentation")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An evaluation, and the decisions on its gates."""
+
+    evaluation: Evaluation
+    decisions: tuple[Decision, ...]

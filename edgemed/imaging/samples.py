@@ -19,7 +19,7 @@ from edgemed.imaging.read import read_arrays
 from edgemed.imaging.sources import Sample, table_samples
 from edgemed.recipe.apply import Prepared, Preprocessor
 from edgemed.recipe.image import Image
-from edgemed.recipe.schema import Layout, Recipe, TableInput
+from edgemed.recipe.schema import Kind, Layout, Recipe, TableInput
 
 Feeds = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -93,8 +93,21 @@ class SampleReader:
         feeds = [feed for make in _evenly(images, most) for prepared in make() for feed in prepared.tiles()]
         return [{spec.name: feed} for feed in _evenly(feeds, most)]
 
-    def items(self, path: Path) -> Iterator[Item]:
+    @property
+    def kind(self) -> Kind:
+        """What one sample of a model with one input is made of.
+
+        Raises:
+            InputError: the input is no image.
+        """
+        return self._preprocessor(self.inputs[0]).kind
+
+    def items(self, path: Path, file: ImageFile | None = None) -> Iterator[Item]:
         """Everything that a file makes, one after the other: frames, clips, rows of a table, or the one sample it is.
+
+        Args:
+            path: of the file.
+            file: it, where it is open already.
 
         Raises:
             InputError: as above.
@@ -107,7 +120,7 @@ class SampleReader:
                 yield Item((self._row(row),))
             return
         spec = self._only_input(path)
-        for make in self._images(self._preprocessor(spec), path):
+        for make in self._images(self._preprocessor(spec), path, file):
             for prepared in make():
                 yield Item(tuple({spec.name: tile} for tile in prepared.tiles()), prepared)
 
@@ -144,10 +157,12 @@ class SampleReader:
     def _preprocessor(self, spec: TensorSpec) -> Preprocessor:
         return Preprocessor(self.recipe.of(spec.name), spec, self.layouts[spec.name])
 
-    def _images(self, preprocessor: Preprocessor, path: Path) -> list[Callable[[], list[Prepared]]]:
+    def _images(
+        self, preprocessor: Preprocessor, path: Path, opened: ImageFile | None = None
+    ) -> list[Callable[[], list[Prepared]]]:
         """What one file makes: calls that read and prepare, so that nothing is read that is not wanted."""
         with _named(path):
-            file = open_image(path)
+            file = open_image(path) if opened is None else opened
             if preprocessor.kind == "volume":
                 return [_call(path, lambda: [preprocessor.prepare(volume_of(file, path))])]
             if preprocessor.kind == "cine":
