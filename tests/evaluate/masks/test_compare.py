@@ -103,7 +103,7 @@ def test_judged_on_the_source(tmp_path: Path) -> None:
     image[:, 32:] = 255
     write_pair(tmp_path / "data", "a", image, image)
     evaluation = evaluate_bundle(open_bundle(bundle), tmp_path / "data").evaluation
-    # At the right half's two inner corners, rows and columns fall by 1/8 from 15/16 to 9/16 towards the edge; the product
+    # At the two inner corners rows and columns fall from 15/16 to 9/16 by eighths towards the edge; the product
     # of both is below 0.5 for six pixels of each corner.
     assert evaluation.results[0].metrics["dice"].value == pytest.approx(2 * 1012 / (1012 + 1024))
     write_pair(tmp_path / "other", "a", image, image[:16])
@@ -182,7 +182,7 @@ def test_copies_count_once(bundle: Path, data: Path) -> None:
 
 def test_nothing_drawn_is_refused(bundle: Path, tmp_path: Path) -> None:
     write_pair(tmp_path / "data", "a", np.zeros((8, 8)), np.zeros((8, 8)))
-    with pytest.raises(InputError, match="No mask in .* marks anything"):
+    with pytest.raises(InputError, match=r"No mask in .* marks anything"):
         evaluate_bundle(open_bundle(bundle), tmp_path / "data")
 
 
