@@ -19,6 +19,9 @@ from edgemed.evaluate.proportions import PairedDifference, Proportion
         ("auc >= float − 0.005", ("auc", ">=", -0.005, True)),  # the minus sign that word processors write
         ("accuracy >= 0.9", ("accuracy", ">=", 0.9, False)),
         ("specificity <= .5", ("specificity", "<=", 0.5, False)),
+        ("Dice:Left lung >= float - 0.01", ("dice:Left lung", ">=", -0.01, True)),
+        ("dice:a>=0.5", ("dice:a", ">=", 0.5, False)),
+        ("dice:a < b >= float", ("dice:a < b", ">=", 0.0, True)),
     ],
 )
 def test_parse(text: str, expected: tuple[str, str, float, bool]) -> None:
@@ -38,6 +41,8 @@ def test_parse(text: str, expected: tuple[str, str, float, bool]) -> None:
         "auc >= float - 2",
         "auc >= 0.9 or 1",
         "auc >= nan",
+        "dice: >= 0.5",
+        "dice:",
     ],
 )
 def test_parse_refuses(text: str) -> None:

@@ -39,7 +39,7 @@ def hounsfield(paths: list[Path]) -> np.ndarray:
 
 
 def write_seg(path: Path, sources: list[Path], masks: np.ndarray, labels: tuple[str, ...]) -> Path:
-    """BINARY, `(slices, rows, columns, segments)`; a label that is a key of `CODES` has its code, others the liver's."""
+    """BINARY, `(slices, rows, columns, segments)`; a label in `CODES` has its code, others the liver's."""
     segments = [
         hd.seg.SegmentDescription(
             segment_number=number + 1,

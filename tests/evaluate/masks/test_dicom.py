@@ -1,4 +1,4 @@
-"""DICOM images and volumes with DICOM Segmentations, and NIfTI with its masks, judged by a model that knows the answer."""
+"""DICOM images and volumes with DICOM Segmentations, and NIfTI, judged by a model that knows the answer."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def test_a_segment_that_is_no_class_is_refused(data: Path, tmp_path: Path) -> No
     paths = sorted(data.glob("c-*.dcm"))
     write_seg(data / "c.seg", paths, truths(paths), ("liver", "tumour"))
     bundle = open_bundle(bundle_of(tmp_path / "b.edgemed", (1, 128, 128, 1), WINDOW + CLASSES.replace("Liver", "X")))
-    with pytest.raises(InputError, match="The segment 'liver' of .* is none of the classes X, Milz"):
+    with pytest.raises(InputError, match=r"The segment 'liver' of .* is none of the classes X, Milz"):
         evaluate_bundle(bundle, data)
     unnamed = write_mask_bundle(tmp_path / "u.edgemed", shape=(1, 128, 128, 1), recipe=WINDOW)
-    with pytest.raises(InputError, match="names no classes, and .* has 2 segments"):
+    with pytest.raises(InputError, match=r"names no classes, and .* has 2 segments"):
         evaluate_bundle(open_bundle(unnamed), data)
 
 
