@@ -86,10 +86,10 @@ def open_mask_set(folder: Path, recipe: Recipe, head: MaskHead, kind: Kind, seen
     if drawings:
         images = {sample: file for sample, file in files.items() if sample not in drawings}
         truths, left_out = _drawn(images, [_drawing(s.path, head, recipe) for s in drawings], recipe, head, kind)
-        named_by = "segments by the recipe's names and codes"
+        named_by = "by names and codes of segments"
     else:
         truths, left_out = _paired(folder, recipe, head), 0
-        named_by = "values of masks in the order of the model's output"
+        named_by = "by values of masks, in the order of the model's output"
     found = tuple(_hashed(truth) for truth in truths)
     _refuse_seen(found, frozenset(seen))
     _refuse_two_truths(found)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgemed.evaluate.estimate import Estimate
 from edgemed.evaluate.mean import mean_of
+from edgemed.evaluate.proportions import PairedDifference, Proportion
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -101,12 +102,24 @@ def over_classes(values: Floats) -> Floats:
     return _among(count > 0, total, count)
 
 
-def estimate(values: Floats, units: Sequence[Hashable], *, least: float = 0.0) -> Estimate | None:
-    """The mean over images that have a value; `None` where none has."""
+def estimate(values: Floats, units: Sequence[Hashable], *, least: float = 0.0, events: bool = False) -> Estimate | None:
+    """The mean over images that have a value; `None` where none has.
+
+    Args:
+        values: `(images,)`, NaN for those that have none.
+        units: what each image belongs to.
+        least: -1 for differences.
+        events: values say whether something happened; where images are independent, their mean is a proportion, or
+            the paired difference of two, and has the interval of one.
+    """
     told = ~np.isnan(values)
     if not told.any():
         return None
-    return mean_of(values[told], [unit for unit, use in zip(units, told, strict=True) if use], least=least)
+    known, whose = values[told], [unit for unit, use in zip(units, told, strict=True) if use]
+    if events and np.isin(known, (-1, 0, 1)).all() and len(set(whose)) == len(whose):
+        gained, lost = int((known > 0).sum()), int((known < 0).sum())
+        return PairedDifference(gained, lost, len(known)) if least < 0 else Proportion(gained, len(known))
+    return mean_of(known, whose, least=least)
 
 
 def _estimates(
@@ -114,9 +127,10 @@ def _estimates(
 ) -> dict[str, Estimate]:
     found: dict[str, Estimate | None] = {}
     for metric, value in values.items():
-        found[metric] = estimate(over_classes(value), units, least=least)
+        events = metric == "false_alarms"
+        found[metric] = estimate(over_classes(value), units, least=least, events=events)
         for index, name in enumerate(classes if len(classes) > 1 else ()):
-            found[f"{metric}:{name}"] = estimate(value[:, index], units, least=least)
+            found[f"{metric}:{name}"] = estimate(value[:, index], units, least=least, events=events)
     return {name: known for name, known in found.items() if known is not None}
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_file, sha256_json
 from edgemed.bundle.read import open_bundle
 from edgemed.evaluate.compare import evaluate_bundle
+from edgemed.imaging.dicom import open_dicom
 from evaluate.masks.bundles import write_mask_bundle
 from evaluate.masks.dicom import hounsfield, write_seg, write_slices
 
@@ -117,3 +120,26 @@ def test_a_segmentation_of_other_images_is_refused(data: Path, tmp_path: Path) -
     bundle = open_bundle(bundle_of(tmp_path / "b.edgemed", (1, 128, 128, 1)))
     with pytest.raises(InputError, match="refer to none of the 1 images"):
         evaluate_bundle(bundle, data)
+
+
+def test_frames_of_one_file_are_one_unit(tmp_path: Path) -> None:
+    """An enhanced CT of several frames, with a segmentation of its frames."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    source = folder / "enhanced.dcm"
+    shutil.copy(str(get_testdata_file("eCT_Supplemental.dcm", download=False)), source)
+    opened = open_dicom(source)
+    masks = np.stack([opened.frame(i).pixels >= 0 for i in range(opened.frames)])[..., None]
+    write_seg(folder / "enhanced.seg", [source], masks, ("liver",))
+    shape = (1, opened.module.rows, opened.module.columns, 1)
+    bundle = write_mask_bundle(
+        tmp_path / "b.edgemed",
+        float_=BOUNDS[:1],
+        shape=shape,
+        recipe=WINDOW + '[output]\nclasses = ["Liver"]\n',
+        classes=("Liver",),
+    )
+    evaluation = evaluate_bundle(open_bundle(bundle), folder).evaluation
+    assert evaluation.masks is not None
+    assert (evaluation.data.samples, evaluation.masks.units) == (opened.frames, 1)
+    assert evaluation.results[0].metrics["dice"].value == 1.0

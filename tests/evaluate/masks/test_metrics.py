@@ -19,6 +19,8 @@ from edgemed.evaluate.masks.metrics import (
     over_classes,
     paired_differences,
 )
+from edgemed.evaluate.mean import Mean
+from edgemed.evaluate.proportions import PairedDifference, Proportion
 
 MASKS = arrays.arrays(np.bool_, st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(1, 3)))
 NAN = float("nan")
@@ -74,6 +76,19 @@ def test_images_that_cannot_tell_are_left_out_and_the_same_for_both() -> None:
     differences = paired_differences(float_, int8, ("a", "b"), range(2))
     assert list(differences) == list(found)
     assert (differences["dice"].value, differences["false_alarms:b"].value) == (0.0, 1.0)
+
+
+def test_false_alarms_of_different_patients_are_proportions() -> None:
+    """Nothing is drawn on 20 images; float marks something on two of them, INT8 on one of those and two others."""
+    empty = np.zeros((20, 1))
+    alarms = np.zeros((2, 20, 1))
+    alarms[0, [3, 4]], alarms[1, [4, 8, 9]] = 5, 7
+    float_, int8 = (Overlap(empty, empty, marked) for marked in alarms)
+    assert metrics(int8, ("a",), range(20)) == {"false_alarms": Proportion(3, 20)}
+    assert paired_differences(float_, int8, ("a",), range(20)) == {"false_alarms": PairedDifference(2, 1, 20)}
+    clustered = metrics(int8, ("a",), [i // 2 for i in range(20)])["false_alarms"]
+    assert isinstance(clustered, Mean)
+    assert (clustered.n, clustered.units) == (20, 10)
 
 
 def test_names() -> None:
