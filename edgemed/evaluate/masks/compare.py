@@ -217,7 +217,7 @@ def _warnings(
     if dataset.duplicates:
         found.append(f"{dataset.duplicates} images are byte-wise copies of others; copies count as one in intervals.")
     if dataset.left_out:
-        found.append(f"{dataset.left_out} images were left out: no segmentation refers to them.")
+        found.append(f"Left out, for no segmentation refers to them: {dataset.left_out} images or series.")
     marked = overlap.first.sum(axis=0).tolist()
     never = [name for name, pixels in zip(head.names, marked, strict=True) if not pixels]
     if never:
