@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
 from edgemed.graph.prefix import Prefix
-from edgemed.recipe import steps
+from edgemed.recipe import image, steps
 from edgemed.recipe.apply import Preprocessor
 from edgemed.recipe.image import Image
+from edgemed.recipe.operations.intensity import LUMA, limits_of
 from edgemed.recipe.operations.resample import Method, resample
+from edgemed.recipe.operations.spatial import centred, in_proportion
 from edgemed.recipe.schema import Layout, Recipe, Scaling
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)  # as in `recipe.operations.intensity`
 _LAST = np.iinfo(np.int64).max
 
 
@@ -204,16 +205,15 @@ class _Writer:
             return
         assert step.center is not None
         assert step.width is not None
-        center, width = step.center, step.width
-        if step.function == "SIGMOID":
-            self._scale(center, width / 4)
+        window = image.Window(step.center, step.width, step.function or "LINEAR")
+        low, high = limits_of(window)
+        if window.function == "SIGMOID":
+            self._scale(window.center, window.width / 4)
             self._prefix.add("Sigmoid")
-        elif step.function == "LINEAR_EXACT":
-            self._ramp(center - width / 2, center + width / 2)
-        elif width > 1:
-            self._ramp(center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2)
-        else:  # a step: 1 above
-            self._prefix.add("Greater", np.float32(center - 0.5))
+        elif low < high:
+            self._ramp(low, high)
+        else:  # 1 above, 0 elsewhere
+            self._prefix.add("Greater", np.float32(low))
             self._prefix.add("Cast", to=1)
 
     def _ramp(self, low: float, high: float) -> None:
@@ -245,7 +245,7 @@ class _Writer:
 
     def _gray(self, _: steps.Gray) -> None:
         if self._channels == 3:
-            self._prefix.add("Conv", _LUMA.reshape(1, 3, 1, 1))
+            self._prefix.add("Conv", LUMA.reshape(1, 3, 1, 1))
             self._channels = 1
 
     def _rgb(self, _: steps.Rgb) -> None:
@@ -261,14 +261,12 @@ class _Writer:
         if step.fit == "stretch":
             self._resample(target, step.filter)
             return
-        factors = [new / old for new, old in zip(target, self._sides, strict=True)]
-        factor, limit = (min(factors), min) if step.fit == "pad" else (max(factors), max)
-        inner = [limit(new, max(1, int(old * factor + 0.5))) for new, old in zip(target, self._sides, strict=True)]
+        inner = in_proportion(self._sides, target, step.fit)
         self._resample(inner, step.filter)
         if step.fit == "pad":
             self._surround(target, step.fill, centred=True)
         else:
-            self._cut([(have - want) // 2 for have, want in zip(inner, target, strict=True)], target)
+            self._cut(centred(inner, target), target)
 
     def _resample(self, target: list[int], how: Method) -> None:
         for axis, (old, new) in enumerate(zip(list(self._sides), target, strict=True)):
@@ -285,18 +283,18 @@ class _Writer:
     def _crop(self, step: steps.Crop) -> None:
         if step.box is not None:
             row, column, rows, columns = step.box
-            self._cut([row, column], [rows, columns])
+            self._cut((row, column), [rows, columns])
             return
         assert step.size is not None
         target = [int(side) for side in step.size]
-        self._cut([(have - want) // 2 for have, want in zip(self._sides, target, strict=True)], target)
+        self._cut(centred(self._sides, target), target)
 
-    def _cut(self, start: list[int], shape: list[int]) -> None:
+    def _cut(self, start: Sequence[int], shape: list[int]) -> None:
         ends = [first + count for first, count in zip(start, shape, strict=True)]
         if min(start) < 0 or any(end > have for end, have in zip(ends, self._sides, strict=True)):
             have = "×".join(map(str, self._sides))
             raise InputError(f"The recipe crops more than the {have} image has.", "Pad before cropping.")
-        self._slice([0, 1], start, ends, 1)
+        self._slice([0, 1], list(start), ends, 1)
         self._sides = list(shape)
 
     def _slice(self, sides: list[int], start: list[int], end: list[int], step: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,11 @@ def _plane(file: DicomFile, frame: int) -> Plane:
 
 
 def _frame_of_reference(file: DicomFile) -> str | None:
-    value = file.dataset.get("FrameOfReferenceUID")
+    return _word(file, "FrameOfReferenceUID")
+
+
+def _word(file: DicomFile, keyword: str) -> str | None:
+    value = file.dataset.get(keyword)
     return None if value is None else str(value)
 
 
@@ -94,17 +98,17 @@ def _require_alike(slices: Sequence[Slice]) -> None:
     first = slices[0].file
     for file in {id(item.file): item.file for item in slices}.values():
         for what, one, other in (
-            ("series", file.facts.series, first.facts.series),
+            ("series", _word(file, "SeriesInstanceUID"), _word(first, "SeriesInstanceUID")),
             ("frame of reference", _frame_of_reference(file), _frame_of_reference(first)),
-            ("SOP class", file.facts.sop_class, first.facts.sop_class),
-            ("size", (file.facts.rows, file.facts.columns), (first.facts.rows, first.facts.columns)),
-            ("photometric interpretation", file.facts.photometric, first.facts.photometric),
+            ("SOP class", _word(file, "SOPClassUID"), _word(first, "SOPClassUID")),
+            ("size", (file.module.rows, file.module.columns), (first.module.rows, first.module.columns)),
+            ("photometric interpretation", file.module.photometric, first.module.photometric),
         ):
             if one != other:
                 raise InputError(
                     f"{file.path.name} is of another {what} than {first.path.name}.", "Keep one series in a folder."
                 )
-    count = len(slices) * first.facts.rows * first.facts.columns
+    count = len(slices) * first.module.pixels
     if count * 4 > MAX_ARRAY_BYTES:
         raise InputError(
             f"The series makes {count / 1e9:.1f} billion voxels.", f"At most {MAX_ARRAY_BYTES >> 30} GiB are read."
@@ -117,31 +121,25 @@ def _filled(
     """Pixels, where they are valid, and the image of the middle slice, whose windows stand for all."""
     volume: NDArray[Any] | None = None
     valid: NDArray[np.bool_] | None = None
-    middle: Image | None = None
-    for index, image in enumerate(_images(slices)):
-        if image.is_color:
-            raise InputError(f"{slices[index].plane.label} is a colour image.", "Give slices of gray values.")
+    for index, item in enumerate(slices):
+        pixels, where = item.file.pixels(item.frame)
+        if pixels.ndim != 2:
+            raise InputError(f"{item.plane.label} is a colour image.", "Give slices of gray values.")
         if volume is None:
-            volume = np.empty((len(slices), *image.pixels.shape), image.pixels.dtype)
-        elif not np.can_cast(image.pixels.dtype, volume.dtype, "safe"):  # rescaling may differ from slice to slice
-            volume = volume.astype(_common(volume.dtype, image.pixels.dtype))
-        volume[index] = image.pixels
-        if image.valid is not None:
+            volume = np.empty((len(slices), *pixels.shape), pixels.dtype)
+        elif not np.can_cast(pixels.dtype, volume.dtype, "safe"):  # rescaling may differ from slice to slice
+            volume = volume.astype(_common(volume.dtype, pixels.dtype))
+        volume[index] = pixels
+        if where is not None:
             valid = np.ones(volume.shape, bool) if valid is None else valid
-            valid[index] = image.valid
-        if index == len(slices) // 2:
-            middle = image
+            valid[index] = where
         if done is not None:
             done()
     assert volume is not None
-    assert middle is not None
     if valid is not None:
         volume[~valid] = volume[valid].min() if valid.any() else 0
-    return volume, valid, middle
-
-
-def _images(slices: Sequence[Slice]) -> Iterable[Image]:
-    return (item.file.frame(item.frame) for item in slices)
+    middle = slices[len(slices) // 2]
+    return volume, valid, middle.file.frame(middle.frame)
 
 
 def _common(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:

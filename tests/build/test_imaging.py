@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,37 @@ def test_a_table_builds_a_model_of_an_image_and_numbers(tmp_path: Path, models: 
     assert report["calibration"]["images"] == 8
     found = bundle_json(tmp_path, "run", "fusion.edgemed", "calibration/samples.csv")
     assert len(found["results"]) == 8
+
+
+def patient_films(folder: Path, patients: list[str]) -> None:
+    for patient in patients:
+        for film in range(2):
+            name = f"{patient}-{film}.dcm"
+            write(folder / name, smooth(96, 80, top=4095), PatientID=patient, PatientName=f"Zyxwvut^{patient}")
+
+
+def test_a_set_that_names_nobody_is_held_apart_by_patient(tmp_path: Path, models: Path):
+    """Raw films, to a de-identified calibration set, to a bundle; evaluation on other patients, and on the same."""
+    (tmp_path / "recipe.toml").write_text(FILM + '[output]\nclasses = ["ill", "well"]\n')
+    patient_films(tmp_path / "raw", [f"P{i}" for i in range(8)])
+    for name, patients in {"ill": ["Q0", "Q1", "Q2"], "well": ["Q3", "Q4", "Q5"], "known": ["P3"]}.items():
+        patient_films(tmp_path / name, patients)
+    (tmp_path / "test").mkdir()
+    common = ["--recipe", "recipe.toml", "--key", "key"]
+    bundle_json(tmp_path, "calibrate", "raw", "--output", "calibration", *common)
+    for name in ("ill", "well", "known"):
+        bundle_json(tmp_path, "calibrate", name, "--output", f"test/{name}", *common)
+    report = bundle_json(tmp_path, "build", models / "film.keras")
+    assert not [text for text in report["calibration"]["warnings"] if "identity" in text]
+    bundle = open_bundle(tmp_path / "film.edgemed")
+    assert b"Zyxwvut" not in b"".join(bundle.read(name) for name in bundle.manifest.files)
+
+    known = sorted((tmp_path / "test" / "known").glob("*.dcm"))[0]
+    shutil.copytree(tmp_path / "test" / "known", tmp_path / "kept")
+    shutil.rmtree(tmp_path / "test" / "known")
+    evaluation = bundle_json(tmp_path, "evaluate", "film.edgemed", "test")
+    assert any("by hash and by patient" in text for text in evaluation["warnings"])
+    shutil.copy(tmp_path / "kept" / known.name, tmp_path / "test" / "ill" / "other.dcm")
+    done = edgemed("evaluate", "film.edgemed", "test", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "1 of 13 images are of patients that calibration has seen" in " ".join(done.stderr.split())

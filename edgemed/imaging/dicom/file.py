@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,23 +37,37 @@ class DicomFile:
     Attributes:
         path: of the file.
         dataset: its elements but the pixel data, sequences converted, `file_meta` attached.
-        facts: what it says of the image; spacing is that of the first frame.
         transfer_syntax: UID.
         module: how pixels are stored.
-        notes: what the file says and cannot mean, and was left out, in sentences.
     """
 
     path: Path
     dataset: Dataset = field(repr=False)
-    facts: Facts
     transfer_syntax: str
     module: PixelModule
-    notes: tuple[str, ...]
+    _notes: tuple[str, ...] = field(repr=False)
     _frames: Frames = field(repr=False)
     _groups: FrameGroups = field(repr=False)
     _first: FrameAttributes = field(repr=False)
     _padding: Padding | None = field(repr=False)
     _palette: Palette | None = field(repr=False)
+
+    @property
+    def facts(self) -> Facts:
+        """What it says of the image; spacing is that of the first frame."""
+        return self._described[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the file says and cannot mean, and was left out, in sentences."""
+        return (*self._notes, *self._described[1])
+
+    @cached_property
+    def _described(self) -> tuple[Facts, tuple[str, ...]]:
+        """Read when asked for: a series asks for those of one slice."""
+        notes: list[str] = []
+        with refusals(self.path), quiet():
+            return read_facts(self.dataset, self.module, self._first, notes), tuple(notes)
 
     @property
     def frames(self) -> int:
@@ -87,6 +102,12 @@ class DicomFile:
         self._check(index)
         with refusals(self.path):
             return self._frames.read(index)
+
+    def pixels(self, index: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Pixels of one frame and where they are valid, as in its `Image`; raises what `frame` raises."""
+        self._check(index)
+        with refusals(self.path):
+            return self._pixels(index, self._attributes(index))
 
     def iter_frames(self) -> Iterator[Image]:
         """Decode one frame after the other, as they are asked for; raises what `frame` raises."""
@@ -219,10 +240,9 @@ def _judge(path: Path, header: Header) -> DicomFile:
     return DicomFile(
         path=path,
         dataset=header.dataset,
-        facts=read_facts(header.dataset, module, first, notes),
         transfer_syntax=header.syntax.uid,
         module=module,
-        notes=tuple(notes),
+        _notes=tuple(notes),
         _frames=frames,
         _groups=groups,
         _first=first,

@@ -14,7 +14,7 @@ from edgemed.recipe import steps
 from edgemed.recipe.operations.state import STRIP, Floats, Pixels, State, in_strips
 
 _MOST_BINS = 1 << 20
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, what Pillow and Keras use for "grayscale"
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, what Pillow and Keras use for "grayscale"
 
 
 def window(step: steps.Window, state: State) -> State:
@@ -34,12 +34,17 @@ def window(step: steps.Window, state: State) -> State:
 
 def windowed(pixels: Pixels, chosen: source.Window) -> Floats:
     """The VOI function of a window, to 0-1 (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    center, width = chosen.center, chosen.width
     if chosen.function == "SIGMOID":
-        return _sigmoid(pixels, center, width)
+        return _sigmoid(pixels, chosen.center, chosen.width)
+    return ramp(pixels, *limits_of(chosen))
+
+
+def limits_of(chosen: source.Window) -> tuple[float, float]:
+    """The values that a linear window shows as black and as white; equal for a LINEAR one of width 1."""
+    center, width = chosen.center, chosen.width
     if chosen.function == "LINEAR_EXACT":
-        return ramp(pixels, center - width / 2, center + width / 2)
-    return ramp(pixels, center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2)
+        return center - width / 2, center + width / 2
+    return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
 
 
 def ramp(pixels: Pixels, low: float, high: float) -> Floats:
@@ -264,7 +269,7 @@ def rgb(state: State) -> State:
 def _luma(frame: Pixels) -> NDArray[Any]:
     if (frame[..., 0] == frame[..., 1]).all() and (frame[..., 0] == frame[..., 2]).all():
         return frame[..., 0]
-    luma: Floats = frame.astype(np.float32, copy=False) @ _LUMA
+    luma: Floats = frame.astype(np.float32, copy=False) @ LUMA
     return luma
 
 

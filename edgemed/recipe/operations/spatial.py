@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -22,17 +24,19 @@ def resize(step: steps.Resize, state: State) -> State:
     target = _three(step.size, state)
     if step.fit == "stretch":
         return resized(state, target, step.filter)
-    given = range(3 - len(step.size), 3)
-    factors = [target[axis] / state.shape[axis] for axis in given]
-    factor = min(factors) if step.fit == "pad" else max(factors)
-    limit = min if step.fit == "pad" else max
-    inner = list(state.shape)
-    for axis in given:
-        inner[axis] = limit(target[axis], max(1, math.floor(state.shape[axis] * factor + 0.5)))
+    first = 3 - len(step.size)
+    inner = (*state.shape[:first], *in_proportion(state.shape[first:], target[first:], step.fit))
     state = resized(state, (inner[0], inner[1], inner[2]), step.filter)
     if step.fit == "pad":
         return padded(state, target, step.fill, centred=True)
-    return cropped(state, _centred(state.shape, target), target)
+    return cropped(state, centred(state.shape, target), target)
+
+
+def in_proportion(shape: Sequence[int], target: Sequence[int], fit: Literal["pad", "crop"]) -> list[int]:
+    """`shape` in its proportions: the largest inside `target` for `pad`, the smallest around it for `crop`."""
+    factors = [new / old for new, old in zip(target, shape, strict=True)]
+    factor, limit = (min(factors), min) if fit == "pad" else (max(factors), max)
+    return [limit(new, max(1, math.floor(old * factor + 0.5))) for new, old in zip(target, shape, strict=True)]
 
 
 def resized(state: State, shape: Shape, how: Method) -> State:
@@ -77,7 +81,7 @@ def crop(step: steps.Crop, state: State) -> State:
         return cropped(state, (0, row, column), (state.shape[0], rows, columns))
     assert step.size is not None
     target = _three(step.size, state)
-    return cropped(state, _centred(state.shape, target), target)
+    return cropped(state, centred(state.shape, target), target)
 
 
 def content(step: steps.Content, state: State) -> State:
@@ -178,5 +182,6 @@ def _three(size: Size, state: State) -> Shape:
     return size
 
 
-def _centred(shape: Shape, target: Shape) -> tuple[int, ...]:
+def centred(shape: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
+    """Where the middle `target` of `shape` begins."""
     return tuple((have - want) // 2 for have, want in zip(shape, target, strict=True))
