@@ -78,7 +78,13 @@ def plan(recipe: Recipe, spec: TensorSpec, layout: Layout, images: Sequence[Imag
     first = next((i + 1 for i in reversed(range(len(given.steps))) if not _foldable(given.steps[i])), 0)
     # a graph makes colour gray without rounding; in Python it would come out as whole levels of a uint8 input
     colored = gray and first == 0 and any(image.is_color for image in images)
-    less: dict[str, Any] = {"steps": given.steps[:first], "size": None, "resize": "none", "scaling": Scaling()}
+    less: dict[str, Any] = {
+        "steps": given.steps[:first],
+        "size": None,
+        "resize": "none",
+        "scaling": Scaling(),
+        "folded": True,
+    }
     if colored:
         less["color"] = None
     rest = recipe.model_copy(update={"input": given.model_copy(update=less)})

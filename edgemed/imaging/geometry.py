@@ -19,6 +19,7 @@ Vector = tuple[float, float, float]
 _PARALLEL = 1e-3  # of a unit vector: what is left of directions after scanners round them to a few digits
 _SAME_PLACE_MM = 1e-2  # positions are written with two digits or more
 _UNEVEN = 0.1  # of the usual distance between slices: rounding and table jitter stay below, a missing slice does not
+_ASIDE = 0.5  # pixels that a slice may lie beside the line of the others: a place is known no better
 _TILT_MM = 1.0  # drift within the plane over the whole series that rounding does not explain: a tilted gantry
 
 
@@ -97,6 +98,7 @@ def stack(planes: Sequence[Plane]) -> Stack:
     first, last = planes[order[0]], planes[order[-1]]
     across = (np.array(last.position) - np.array(first.position)) / (len(planes) - 1)
     _require_upright(first, across * (len(planes) - 1))
+    _require_in_line([planes[i] for i in order], across)
     return Stack(tuple(int(i) for i in order), float(np.linalg.norm(across)), affine_of(first, across))
 
 
@@ -154,6 +156,18 @@ def _require_upright(first: Plane, whole: NDArray[np.float64]) -> None:
         raise InputError(
             f"The slices are sheared by {angle:.1f}°, as by a tilted gantry.", "Resample the series to an upright grid."
         )
+
+
+def _require_in_line(planes: Sequence[Plane], across: NDArray[np.float64]) -> None:
+    first = planes[0]
+    for index, plane in enumerate(planes):
+        aside = np.subtract(plane.position, first.position) - index * across
+        aside -= np.dot(aside, first.normal) * first.normal  # along the normal the distances were judged
+        rows, columns = np.dot(aside, first.column) / first.spacing[0], np.dot(aside, first.row) / first.spacing[1]
+        if max(abs(rows), abs(columns)) > _ASIDE:
+            raise InputError(
+                f"{plane.label} lies {np.linalg.norm(aside):.4g} mm beside the line of the other slices.", _REPAIR
+            )
 
 
 def _size(plane: Plane) -> str:

@@ -17,6 +17,7 @@ from edgemed.recipe.image import Facts, Geometry, Image
 
 SUFFIXES = (".nii", ".nii.gz")
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_UNITS = {"meter": 1000.0, "micron": 0.001}  # to mm, which unknown units are taken for
 _DAMAGED = (ValueError, EOFError, OverflowError, IndexError, zlib.error)  # nibabel's words for what it cannot read
 
 
@@ -103,7 +104,11 @@ def _image(path: Path, file: Any, pixels: NDArray[Any]) -> Image:
             valid = ~nan
             pixels[nan] = pixels[valid].min()
     geometry = _geometry(path, file)
-    zooms = [abs(float(z)) for z in file.header.get_zooms()[:3]]
+    mm = _UNITS.get(file.header.get_xyzt_units()[0], 1.0)
+    zooms = [abs(float(z)) * mm for z in file.header.get_zooms()[:3]]
+    if geometry is not None:  # pixdim may say something else; the affine is what places voxels
+        geometry.affine[:3] *= mm
+        zooms = [float(length) for length in np.linalg.norm(geometry.affine[:3, [2, 1, 0]], axis=0)]
     if not np.isfinite(zooms).all() or min(zooms) <= 0:
         raise InputError(f"{path} gives voxels of {zooms} mm.", "Correct the file's geometry.")
     slices, rows, columns = pixels.shape

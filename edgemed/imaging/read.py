@@ -24,6 +24,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_TIFF_PHOTOMETRIC = 0x0106
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -110,6 +111,11 @@ def _check_header(image: PilImage, path: Path) -> None:
 
 def _pixels(image: PilImage, path: Path) -> NDArray[Any]:
     mode = image.mode
+    if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and mode in ("LA", "RGBA"):
+        raise InputError(f"{path} has 16 bits and an alpha channel.", "Store it without the alpha channel.")
+    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == 0
+    if white_is_zero and (mode.startswith("I") or mode == "F"):  # Pillow turns over 8 bits only
+        raise InputError(f"{path} stores white as 0, in more than 8 bits.", "Store black as 0 (BlackIsZero).")
     if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _opaque(image, path)
     if mode in ("1", "L"):

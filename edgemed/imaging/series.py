@@ -96,9 +96,17 @@ def _word(file: DicomFile, keyword: str) -> str | None:
 def _require_alike(slices: Sequence[Slice]) -> None:
     """One series of one kind of image: what differs is named, with the first file that differs."""
     first = slices[0].file
+    several = any(item.file is not first for item in slices)
+    if several and not _word(first, "SeriesInstanceUID"):
+        raise InputError(
+            f"{first.path.name} does not say what series it is of: whether the files belong together is not known.",
+            "Give files with Series Instance UID.",
+        )
     for file in {id(item.file): item.file for item in slices}.values():
         for what, one, other in (
             ("series", _word(file, "SeriesInstanceUID"), _word(first, "SeriesInstanceUID")),
+            ("study", _word(file, "StudyInstanceUID"), _word(first, "StudyInstanceUID")),
+            ("patient", _word(file, "PatientID"), _word(first, "PatientID")),
             ("frame of reference", _frame_of_reference(file), _frame_of_reference(first)),
             ("SOP class", _word(file, "SOPClassUID"), _word(first, "SOPClassUID")),
             ("size", (file.module.rows, file.module.columns), (first.module.rows, first.module.columns)),
@@ -118,7 +126,10 @@ def _require_alike(slices: Sequence[Slice]) -> None:
 def _filled(
     slices: Sequence[Slice], done: Callable[[], None] | None
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, Image]:
-    """Pixels, where they are valid, and the image of the middle slice, whose windows stand for all."""
+    """Pixels, where they are valid, and the image of the middle slice, with what of it holds for all.
+
+    Windows and tables stand for the volume where every slice has the same ones; the range is that of all slices.
+    """
     volume: NDArray[Any] | None = None
     valid: NDArray[np.bool_] | None = None
     for index, item in enumerate(slices):
@@ -139,7 +150,19 @@ def _filled(
     if valid is not None:
         volume[~valid] = volume[valid].min() if valid.any() else 0
     middle = slices[len(slices) // 2]
-    return volume, valid, middle.file.frame(middle.frame)
+    image = middle.file.frame(middle.frame)
+    return volume, valid, replace(image, **_shared(slices, image))
+
+
+def _shared(slices: Sequence[Slice], middle: Image) -> dict[str, Any]:
+    found = [item.file.attributes(item.frame) for item in slices]
+    spans = [item.file.stored_range(item.frame) for item in slices]
+    known = [span for span in spans if span is not None]
+    return {
+        "windows": middle.windows if all(other.windows == found[0].windows for other in found) else (),
+        "tables": middle.tables if len(slices) == 1 or not any(other.tables for other in found) else (),
+        "stored_range": (min(low for low, _ in known), max(high for _, high in known)) if known else None,
+    }
 
 
 def _common(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:

@@ -20,7 +20,7 @@ from edgemed.recipe.operations import run_step
 from edgemed.recipe.operations.intensity import gray, rgb, scaled
 from edgemed.recipe.operations.spatial import resized
 from edgemed.recipe.operations.state import State
-from edgemed.recipe.orient import oriented
+from edgemed.recipe.orient import oriented, turn_to
 from edgemed.recipe.schema import Kind, Layout, Recipe
 from edgemed.recipe.steps import Resize, Step
 from edgemed.recipe.tiles import Tiling, plan_tiles
@@ -237,6 +237,10 @@ class Preprocessor:
     def _stages(self, given: Image | NDArray[Any]) -> Iterator[tuple[str, str, State]]:
         image = self._accepted(given if isinstance(given, Image) else plain(given))
         state = State.of(image)
+        if self.recipe.input.axes is not None:
+            turn = turn_to(image, self.recipe.input.axes)
+            back = state.transform.turned(turn.source, turn.flipped)
+            state = replace(State.of(oriented(image, self.recipe.input.axes)), transform=back)
         yield "image", str(image.pixels.dtype), state
         color = self.recipe.input.color
         if color == "rgb" and not state.is_color:
@@ -278,8 +282,6 @@ class Preprocessor:
                 f"The image has {image.pixels.dtype} pixels; without a recipe only 8-bit ones have a known range.",
                 "Write a recipe with the scaling, see docs/recipes.md.",
             )
-        if self.recipe.input.axes is not None:
-            image = oriented(image, self.recipe.input.axes)
         if image.pixels.dtype.kind == "f" and not np.isfinite(image.pixels).all():
             raise InputError("The image holds NaN or infinity.", "Replace or remove it.")
         if self.kind == "image" and image.stacked:
@@ -302,6 +304,12 @@ class Preprocessor:
         return resized(state, (state.shape[0], *size), "pillow-nearest" if how == "nearest" else how)
 
     def _prepared(self, state: State) -> Prepared:
+        wanted = np.dtype(self.spec.dtype)
+        if self.recipe.input.folded and wanted.kind != "f" and state.pixels.dtype != wanted:
+            raise InputError(
+                f"The image comes as {state.pixels.dtype}; the graph prepares images of {wanted} itself.",
+                "Give images like those that it was built with, or build it without --fold-preprocessing.",
+            )
         pixels = state.floats()
         pixels = pixels if state.is_color else pixels[..., None]
         tiles = self.recipe.input.tiles

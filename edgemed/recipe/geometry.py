@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Shape = tuple[int, int, int]
+T = TypeVar("T")
 AXES = ("slices", "rows", "columns")
 
 
@@ -50,6 +51,14 @@ class Transform:
         factor = tuple(-1.0 if a == axis else 1.0 for a in range(3))
         shift = tuple(float(self.shape[a] - 1) if a == axis else 0.0 for a in range(3))
         return self._then(self.shape, factor, shift)
+
+    def turned(self, source: tuple[int, int, int], flipped: tuple[bool, bool, bool]) -> Transform:
+        """After axis `a` became what was axis `source[a]`, reversed where `flipped[a]`."""
+        shape = _picked(self.shape, source)
+        scale = tuple(-s if flip else s for s, flip in zip(_picked(self.scale, source), flipped, strict=True))
+        moved = zip(_picked(self.offset, source), shape, flipped, strict=True)
+        offset = tuple(side - 1 - o if flip else o for o, side, flip in moved)
+        return Transform(self.source, shape, _picked(self.axes, source), _three(scale), _three(offset))
 
     def transposed(self) -> Transform:
         """After rows and columns changed places."""
@@ -142,6 +151,11 @@ def _sampled(values: NDArray[Any], axis: int, where: NDArray[Any], how: str, fil
     if not inside.all():
         result[(slice(None),) * axis + (~inside,)] = fill
     return result
+
+
+def _picked(values: tuple[T, T, T], source: tuple[int, int, int]) -> tuple[T, T, T]:
+    first, second, third = (values[axis] for axis in source)
+    return first, second, third
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:

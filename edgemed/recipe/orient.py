@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,19 +42,36 @@ def valid_codes(codes: str) -> bool:
     return len(codes) == 3 and {_AXES[c][0] for c in codes if c in _AXES} == {0, 1, 2}
 
 
-def oriented(image: Image, codes: str) -> Image:
-    """A view of a volume whose slices, rows and columns grow towards `codes`, e.g. `SPL`.
+@dataclass(frozen=True)
+class Turn:
+    """How axes change places: axis `a` becomes what was axis `source[a]`, reversed where `flipped[a]`."""
+
+    source: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+
+
+def turn_to(image: Image, codes: str) -> Turn:
+    """What makes slices, rows and columns of a volume grow towards `codes`, e.g. `SPL`.
 
     Raises:
         InputError: not a volume with geometry.
     """
     if image.geometry is None or not image.stacked:
         raise InputError("The image has no geometry to orient it by.", "Give a volume: a DICOM series or NIfTI.")
-    affine = image.geometry.affine
-    now = axis_codes(affine)
-    source = [next(i for i, code in enumerate(now) if _AXES[code][0] == _AXES[wanted][0]) for wanted in codes]
-    flipped = [now[i] != wanted for i, wanted in zip(source, codes, strict=True)]
-    turned = affine[:, [*source, 3]].copy()
+    now = axis_codes(image.geometry.affine)
+    first, second, third = (
+        next(i for i, code in enumerate(now) if _AXES[code][0] == _AXES[wanted][0]) for wanted in codes
+    )
+    source = (first, second, third)
+    return Turn(source, (now[first] != codes[0], now[second] != codes[1], now[third] != codes[2]))
+
+
+def oriented(image: Image, codes: str) -> Image:
+    """A view of a volume whose slices, rows and columns grow towards `codes`; raises what `turn_to` raises."""
+    turn = turn_to(image, codes)
+    assert image.geometry is not None, "`turn_to` has seen it"
+    source, flipped = turn.source, turn.flipped
+    turned = image.geometry.affine[:, [*source, 3]].copy()
     for axis, flip in enumerate(flipped):
         if flip:
             turned[:3, 3] += turned[:3, axis] * (image.pixels.shape[source[axis]] - 1)
@@ -78,6 +95,6 @@ def oriented(image: Image, codes: str) -> Image:
     )
 
 
-def _moved(array: NDArray[Any], source: list[int], flipped: list[bool]) -> NDArray[Any]:
+def _moved(array: NDArray[Any], source: tuple[int, ...], flipped: tuple[bool, ...]) -> NDArray[Any]:
     moved = np.transpose(array, [*source, *range(3, array.ndim)])
     return moved[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]

@@ -60,6 +60,9 @@ class InputRecipe(Strict):
         description="towards which side of the patient slices, rows and columns of a volume grow, e.g. 'SPL' (usual "
         "axial DICOM series) or 'SAR' (NIfTI's own order); None keeps the file's",
     )
+    folded: bool = Field(
+        False, description="written by --fold-preprocessing: pixels go into the graph in the very type that it takes"
+    )
     time: Time | None = None
     tiles: Tiles | None = None
     contract: Contract = Field(default_factory=Contract)

@@ -103,6 +103,10 @@ class DicomFile:
         with refusals(self.path):
             return self._frames.read(index)
 
+    def stored_range(self, index: int) -> tuple[float, float] | None:
+        """Smallest and largest value that the stored bits of a frame can make; raises what `attributes` raises."""
+        return self._stored_range(self.attributes(index))
+
     def pixels(self, index: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Pixels of one frame and where they are valid, as in its `Image`; raises what `frame` raises."""
         self._check(index)
