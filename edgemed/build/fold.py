@@ -101,6 +101,31 @@ def plan(recipe: Recipe, spec: TensorSpec, layout: Layout, images: Sequence[Imag
     return Folding(rest, fed, (steps.Gray(op="gray"), *tail) if colored else tail, layout)
 
 
+def require_way_back(folding: Folding, outputs: Sequence[ir.Value]) -> None:
+    """Maps must lie on the image that the folded graph is fed: nothing else remembers what the graph did to it.
+
+    A map is taken to cover the whole image, so stretching does no harm; turning, cutting off and adding do.
+
+    Raises:
+        InputError: an output is a map, and the graph would move it.
+    """
+    moving: list[str] = [step.op for step in folding.steps if _moves(step)]
+    if folding.layout != "NHWC":
+        moving.append(f"the layout {folding.layout}")
+    for output in outputs:
+        if moving and output.shape is not None and len(output.shape) >= len(folding.spec.shape):
+            raise InputError(
+                f"The output {output.name} is a map, and {', '.join(moving)} in the graph would move it.",
+                "Leave --fold-preprocessing out: outside the graph the way back to the image is known.",
+            )
+
+
+def _moves(step: steps.Step) -> bool:
+    if isinstance(step, steps.Resize):
+        return step.fit != "stretch"
+    return isinstance(step, steps.Crop | steps.Pad | steps.Flip | steps.Rotate90)
+
+
 def _require_image(recipe: Recipe, spec: TensorSpec) -> None:
     if recipe.raw or len(spec.shape) != 4 or np.dtype(spec.dtype).kind != "f":
         raise InputError(

@@ -148,7 +148,7 @@ def fold_preprocessing(graph: CleanGraph, samples: Samples, progress: Progress) 
         InputError: nothing can be folded; says why.
         GateError: the graph does not prepare images as the recipe does.
     """
-    from edgemed.build.fold import fold
+    from edgemed.build.fold import fold, require_way_back
     from edgemed.graph.costs import costs
     from edgemed.graph.model import digest
 
@@ -156,6 +156,7 @@ def fold_preprocessing(graph: CleanGraph, samples: Samples, progress: Progress) 
         (spec,) = samples.reader.inputs
         folded = samples.folded(samples.reader.layouts[spec.name])
         assert folded.folding is not None
+        require_way_back(folded.folding, graph.model.graph.outputs)
         model, written = graph.write(fold(graph.model.clone(), folded.folding), "float")
         usual = replace(graph, model=model, graph=written, digest=digest(model))
         error = _folding_error(model, spec.name, folded)

@@ -8,7 +8,7 @@ import pytest
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
-from edgemed.build.fold import Folding, fold, plan
+from edgemed.build.fold import Folding, fold, plan, require_way_back
 from edgemed.graph.model import to_bytes
 from edgemed.graph.values import PREFIX, is_preprocessing
 from edgemed.recipe.apply import Preprocessor
@@ -166,3 +166,36 @@ def test_a_crop_beyond_the_image_is_refused():
     folding = plan(whole, GRAY, "NHWC", [Image(pixels(24, 20), plain(pixels(24, 20)).facts)])
     with pytest.raises(InputError, match="crops more than the 24×20 image has"):
         fold(identity(GRAY), folding)
+
+
+@pytest.mark.parametrize(
+    ("step", "moves"),
+    [
+        ({"op": "flip", "axis": "rows"}, True),
+        ({"op": "rotate90", "turns": 2}, True),
+        ({"op": "pad", "size": [60, 60]}, True),
+        ({"op": "crop", "size": [30, 30]}, True),
+        ({"op": "resize", "fit": "pad"}, True),
+        ({"op": "resize", "fit": "crop"}, True),
+        ({"op": "resize", "filter": "area"}, False),
+        ({"op": "scale", "divisor": 2}, False),
+    ],
+)
+def test_maps_are_not_moved_by_a_graph(step: dict[str, object], moves: bool):
+    """`map_to_source` would lay them on the wrong pixels: it knows what Python did alone."""
+    folding = plan(recipe(step, color="gray"), GRAY, "NHWC", [plain(pixels(53, 47))])
+    score = ir.Value(name="score", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 2]))
+    require_way_back(folding, [score])
+    if moves:
+        with pytest.raises(InputError, match="The output out is a map"):
+            require_way_back(folding, identity(GRAY).graph.outputs)
+    else:
+        require_way_back(folding, identity(GRAY).graph.outputs)
+
+
+def test_maps_of_channels_first_models_are_not_folded():
+    """The folded graph takes channels last and still answers with channels first."""
+    first = TensorSpec("x", "float32", (1, 1, 24, 20))
+    folding = plan(recipe({"op": "scale", "divisor": 2}, color="gray"), first, "NCHW", [plain(pixels(53, 47))])
+    with pytest.raises(InputError, match="the layout NCHW"):
+        require_way_back(folding, identity(first).graph.outputs)

@@ -226,7 +226,7 @@ def _warnings(
     if given != made:
         found.append(
             f"Maps are {'x'.join(map(str, made))} for inputs of {'x'.join(map(str, given))}; they are taken to "
-            "cover the whole input, which is not so where a folded recipe crops or pads."
+            "cover the whole input."
         )
     found += _independence(dataset, images)
     if bundle.manifest.calibration is not None:
