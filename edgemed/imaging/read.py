@@ -103,6 +103,8 @@ def _check_header(image: PilImage, path: Path) -> None:
         raise InputError(f"{path} has no pixels ({width}x{height}).", "Replace or remove it.")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(f"{path} is {width}x{height}, more than allowed.", f"At most {MAX_SIDE} a side.")
+    if image.mode in ("LA", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile):
+        raise InputError(f"{path} has 16 bits and an alpha channel.", "Store it without the alpha channel.")
     if getattr(image, "n_frames", 1) > 1:
         raise InputError(f"{path} has several frames.", "Give one image per file.")
     if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
@@ -111,8 +113,6 @@ def _check_header(image: PilImage, path: Path) -> None:
 
 def _pixels(image: PilImage, path: Path) -> NDArray[Any]:
     mode = image.mode
-    if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and mode in ("LA", "RGBA"):
-        raise InputError(f"{path} has 16 bits and an alpha channel.", "Store it without the alpha channel.")
     white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == 0
     if white_is_zero and (mode.startswith("I") or mode == "F"):  # Pillow turns over 8 bits only
         raise InputError(f"{path} stores white as 0, in more than 8 bits.", "Store black as 0 (BlackIsZero).")

@@ -199,3 +199,18 @@ def test_maps_of_channels_first_models_are_not_folded():
     folding = plan(recipe({"op": "scale", "divisor": 2}, color="gray"), first, "NCHW", [plain(pixels(53, 47))])
     with pytest.raises(InputError, match="the layout NCHW"):
         require_way_back(folding, identity(first).graph.outputs)
+
+
+def test_a_graph_of_bytes_takes_no_deeper_images():
+    """They would be held to 255, in silence."""
+    whole = recipe({"op": "window", "low": 0, "high": 255}, color="gray")
+    folding = plan(whole, GRAY, "NHWC", [plain(pixels(48, 40, dtype=np.uint8, top=256))])
+    assert folding.spec.dtype == "uint8"
+    fed = Preprocessor(folding.rest, folding.spec)
+    for deeper in (pixels(48, 40), pixels(48, 40).astype(np.int16) - 1024, pixels(48, 40).astype(np.float32)):
+        with pytest.raises(InputError, match="the graph prepares images of uint8 itself"):
+            fed(deeper)
+    gray = np.repeat(pixels(48, 40, 1, dtype=np.uint8, top=256), 3, axis=2)
+    np.testing.assert_array_equal(fed(gray)[0, ..., 0], gray[..., 0])  # gray stored as colour is exact
+    with pytest.raises(InputError, match="comes as float32"):
+        fed(pixels(48, 40, 3, dtype=np.uint8, top=256))  # luma is not whole

@@ -105,3 +105,16 @@ def test_a_plane_is_valid_once_it_exists(change: dict[str, object], message: str
 def test_what_rounding_leaves_is_taken():
     stack(axial(0, 5.02, 9.97, 15.01, 20))
     stack([replace(p, row=(0.99999, 0.00004, 0.0)) for p in axial(0, 5)])
+
+
+@pytest.mark.parametrize(("moved", "fits"), [((0.3, 0.2), True), ((0.5, 0.0), False), ((0.0, -30.0), False)])
+def test_a_slice_beside_the_others_is_refused(moved: tuple[float, float], fits: bool):
+    """Pixels are 0.5 mm down a column and 0.7 mm along a row: half a pixel is 0.35 mm in x and 0.25 mm in y."""
+    planes = axial(0, 5, 10, 15, 20)
+    x, y, z = planes[2].position
+    planes[2] = replace(planes[2], position=(x + moved[0], y + moved[1], z))
+    if fits:
+        stack(planes)
+        return
+    with pytest.raises(InputError, match=r"slice 2 lies .* mm beside the line of the other slices"):
+        stack(planes)

@@ -110,3 +110,19 @@ def test_something_else_by_that_name_is_refused(tmp_path: Path):
     (tmp_path / "a.nii").write_bytes(b"PK\x03\x04" + bytes(1000))
     with pytest.raises(InputError, match=r"not a NIfTI file|damaged"):
         read_nifti(tmp_path / "a.nii")
+
+
+def test_spacing_is_that_of_the_affine_in_millimetres(tmp_path: Path):
+    """pixdim may say something else, and units need not be mm."""
+    image = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.int16), RAS)
+    image.header["pixdim"][1:4] = 1, 1, 1
+    nibabel.save(image, tmp_path / "a.nii")
+    read = read_nifti(tmp_path / "a.nii")
+    assert read.facts.spacing == pytest.approx((3, 2))
+    assert read.facts.slice_spacing == pytest.approx(4)
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "b.nii")
+    read = read_nifti(tmp_path / "b.nii")
+    assert read.facts.spacing == pytest.approx((0.003, 0.002))
+    assert read.geometry is not None
+    np.testing.assert_allclose(read.geometry.affine[:3, 3], [0.030, 0.040, -0.050], rtol=1e-6)

@@ -194,3 +194,23 @@ def test_samples_are_listed_in_order_without_hidden_files_links_and_other_kinds(
     assert [sample.name for sample in list_samples(tmp_path)] == ["a.PNG", "b.png", "sub/c.npy"]
     with pytest.raises(InputError, match="not a directory"):
         list_samples(tmp_path / "b.png")
+
+
+def test_a_deep_tiff_that_stores_white_as_zero_is_refused(tmp_path: Path):
+    """Pillow turns over 8 bits, and hands deeper ones on as they are: two files of one picture would differ."""
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "deep.tif", DEEP, photometric="miniswhite")
+    with pytest.raises(InputError, match="stores white as 0"):
+        read_image(tmp_path / "deep.tif")
+    tifffile.imwrite(tmp_path / "flat.tif", np.array([[0, 255]], np.uint8), photometric="miniswhite")
+    np.testing.assert_array_equal(read_image(tmp_path / "flat.tif").pixels, [[255, 0]])
+
+
+def test_sixteen_bits_with_an_alpha_channel_are_refused_not_reduced(tmp_path: Path):
+    import imagecodecs
+
+    pixels = np.stack([DEEP, np.full_like(DEEP, 65535)], axis=-1)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+    with pytest.raises(InputError, match="16 bits and an alpha channel"):
+        read_image(tmp_path / "a.png")

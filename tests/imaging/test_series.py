@@ -173,3 +173,32 @@ def test_a_copied_slice_is_refused_even_under_another_name(tmp_path: Path):
     shutil.copy(paths[0], tmp_path / "copy.dcm")
     with pytest.raises(InputError, match="lie at the same place; 1 slices repeat"):
         read_series(series_files(tmp_path))
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_files_that_do_not_say_their_series_are_not_joined(tmp_path: Path, value: str | None):
+    paths = write_series(tmp_path, random_volume(), SeriesInstanceUID=value)
+    with pytest.raises(InputError, match="does not say what series it is of"):
+        read_series(paths)
+
+
+@pytest.mark.parametrize(("keyword", "what"), [("PatientID", "patient"), ("StudyInstanceUID", "study")])
+def test_slices_of_two_patients_are_no_volume(tmp_path: Path, keyword: str, what: str):
+    paths = write_series(tmp_path, random_volume())
+    found = dcmread(paths[3])
+    setattr(found, keyword, "2.25.77")
+    found.save_as(paths[3])
+    with pytest.raises(InputError, match=f"of another {what} than"):
+        read_series(paths)
+
+
+def test_windows_that_differ_are_nobodys_and_the_range_is_that_of_all(tmp_path: Path):
+    paths = write_series(tmp_path, random_volume(3), WindowCenter="40", WindowWidth="400")
+    assert [(w.center, w.width) for w in read_series(paths).windows] == [(40, 400)]
+    for index, path in enumerate(paths):
+        found = dcmread(path)
+        found.WindowCenter, found.RescaleSlope, found.RescaleIntercept = str(40 + index), str(1 + index), "0"
+        found.save_as(path)
+    image = read_series(paths)
+    assert image.windows == ()
+    assert image.stored_range == (-32768 * 3, 32767 * 3)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from edgemed.base.errors import InputError
+from edgemed.base.runner import TensorSpec
+from edgemed.recipe.apply import Preprocessor
 from edgemed.recipe.image import Facts, Geometry, Image
 from edgemed.recipe.orient import axis_codes, oriented, valid_codes
+from edgemed.recipe.schema import Recipe
 
 CODES = [
     "".join(letters) for order in itertools.permutations(["LR", "PA", "SI"]) for letters in itertools.product(*order)
@@ -64,3 +67,20 @@ def test_codes_name_each_axis_once(codes: str):
 def test_all_forty_eight_orders_are_valid():
     assert len(set(CODES)) == 48
     assert all(map(valid_codes, CODES))
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_what_a_model_draws_comes_back_onto_the_voxels_of_the_file(codes: str):
+    """A model that marks what is bright, on a volume with no symmetry: the mark must lie on the bright voxels."""
+    image = volume()
+    recipe = Recipe.model_validate({"input": {"kind": "volume", "axes": codes}})
+    spec = TensorSpec("x", "float32", (1, None, None, None, 1))
+    prepared = Preprocessor(recipe, spec)(image), Preprocessor(recipe, spec).prepare(image)
+    np.testing.assert_array_equal(prepared[0], prepared[1].sample)
+    back = prepared[1].to_source(prepared[1].sample, how="nearest")
+    np.testing.assert_array_equal(back[..., 0], image.pixels)
+    points = np.array([[1, 2, 0], [0, 0, 1]])  # of the sample
+    source = prepared[1].transform.points_to_source(points)
+    for point, place in zip(points, np.rint(source).astype(int), strict=True):
+        if all(0 <= p < n for p, n in zip(point, prepared[1].sample.shape[1:4], strict=True)):
+            assert prepared[1].sample[(0, *point, 0)] == image.pixels[tuple(place)]

@@ -85,10 +85,10 @@ def open_mask_set(folder: Path, recipe: Recipe, head: MaskHead, kind: Kind, seen
     drawings = [sample for sample, file in files.items() if _sop_class(file) in _SEGMENTATIONS]
     if drawings:
         images = {sample: file for sample, file in files.items() if sample not in drawings}
-        truths, left_out = _drawn(images, [_drawing(s.path, head, recipe) for s in drawings], recipe, head, kind)
+        truths, left_out = _drawn(images, [_drawing(s.path, head, recipe) for s in drawings], head, kind)
         named_by = "by names and codes of segments"
     else:
-        truths, left_out = _paired(folder, recipe, head), 0
+        truths, left_out = _paired(folder, head), 0
         named_by = "by values of masks, in the order of the model's output"
     found = tuple(_hashed(truth) for truth in truths)
     _refuse_seen(found, frozenset(seen))
@@ -96,9 +96,9 @@ def open_mask_set(folder: Path, recipe: Recipe, head: MaskHead, kind: Kind, seen
     return MaskSet(folder, found, left_out, named_by)
 
 
-def _paired(folder: Path, recipe: Recipe, head: MaskHead) -> list[Truth]:
+def _paired(folder: Path, head: MaskHead) -> list[Truth]:
     return [
-        MaskFile(Sample(image.relative_to(folder).as_posix(), image), mask, len(head.names), recipe.input.axes)
+        MaskFile(Sample(image.relative_to(folder).as_posix(), image), mask, len(head.names))
         for image, mask in pair_masks(folder)
     ]
 
@@ -129,7 +129,7 @@ def _drawing(path: Path, head: MaskHead, recipe: Recipe) -> Drawing:
 
 
 def _drawn(
-    images: dict[Sample, DicomFile], drawings: Sequence[Drawing], recipe: Recipe, head: MaskHead, kind: Kind
+    images: dict[Sample, DicomFile], drawings: Sequence[Drawing], head: MaskHead, kind: Kind
 ) -> tuple[list[Truth], int]:
     """Images to which segmentations refer, and how many there are to which none does."""
     groups: dict[str, list[Sample]] = {}
@@ -145,7 +145,7 @@ def _drawn(
         first, count = samples[0], len(head.names)
         if kind == "volume":
             paths = tuple(sample.path for sample in samples)
-            found.append(DrawnVolume(first, paths, own, count, recipe.input.axes))
+            found.append(DrawnVolume(first, paths, own, count))
         else:
             found.append(DrawnImage(first, images[first].facts.sop_instance or "", own, count))
     if not found:

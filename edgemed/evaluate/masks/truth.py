@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,6 @@ from edgemed.imaging.nifti import is_nifti, read_nifti
 from edgemed.imaging.open import ImageFile, Series, open_image, volume_of
 from edgemed.imaging.sources import Sample
 from edgemed.recipe.image import Geometry
-from edgemed.recipe.orient import oriented
 
 Bools = NDArray[np.bool_]
 
@@ -64,14 +63,12 @@ class MaskFile:
     """A gray image whose values are classes, or a NIfTI volume of such.
 
     Attributes:
-        axes: towards which the recipe turns volumes.
         exclusive: the classes, so that a value below their number is one.
     """
 
     sample: Sample
     mask: Path
     classes: int
-    axes: str | None = None
 
     @property
     def image_files(self) -> tuple[Path, ...]:
@@ -103,7 +100,6 @@ class MaskFile:
         mask, source = read_nifti(self.mask), volume_of(file, self.sample.path)
         if mask.pixels.shape != source.pixels.shape or not _same_grid(mask.geometry, source.geometry):
             raise InputError(f"{self.mask} lies on another grid than {self.sample.path}.", "Give masks on its grid.")
-        mask = oriented(mask, self.axes) if self.axes is not None else mask
         wrong = [v for v in np.unique(mask.pixels).tolist() if v != int(v) or not 0 <= v <= self.classes]
         if wrong or mask.pixels.shape != shape:
             what = f"has the value {wrong[0]:g}" if wrong else "is of another size than its image"
@@ -172,7 +168,6 @@ class DrawnVolume:
     paths: tuple[Path, ...]
     drawings: tuple[Drawing, ...]
     classes: int
-    axes: str | None = None
 
     @property
     def image_files(self) -> tuple[Path, ...]:
@@ -198,8 +193,6 @@ class DrawnVolume:
         found = np.zeros((slices, rows, columns, self.classes), np.bool_)
         for drawing in self.drawings:
             found |= drawing.onto(drawing.file.on_volume(volume.geometry, (slices, rows, columns)), self.classes)
-        if self.axes is not None:
-            found = oriented(replace(volume, pixels=found, valid=None), self.axes).pixels
         return _fitting(found, shape, self.drawn_in[0])
 
 
