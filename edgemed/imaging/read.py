@@ -103,7 +103,7 @@ def _check_header(image: PilImage, path: Path) -> None:
         raise InputError(f"{path} has no pixels ({width}x{height}).", "Replace or remove it.")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(f"{path} is {width}x{height}, more than allowed.", f"At most {MAX_SIDE} a side.")
-    if image.mode in ("LA", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile):
+    if image.mode in ("LA", "RGBA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         raise InputError(f"{path} has 16 bits and an alpha channel.", "Store it without the alpha channel.")
     if getattr(image, "n_frames", 1) > 1:
         raise InputError(f"{path} has several frames.", "Give one image per file.")
