@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemed.base.arrays import write_npz
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_bytes, sha256_json
 from edgemed.base.lazy import require
@@ -140,12 +141,11 @@ def _plain(sample: Sample, folder: Path) -> Kept:
 
 def _arrays(sample: Sample, folder: Path) -> Kept:
     arrays: dict[str, NDArray[Any]] = read_arrays(sample.path)
-    buffer = io.BytesIO()
     if set(arrays) == {""}:
+        buffer = io.BytesIO()
         np.save(buffer, arrays[""], allow_pickle=False)
         return _write(buffer.getvalue(), folder, ".npy")
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return _write(buffer.getvalue(), folder, ".npz")
+    return _write(write_npz(arrays), folder, ".npz")
 
 
 def _nifti(sample: Sample, folder: Path) -> Kept:

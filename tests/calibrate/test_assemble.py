@@ -16,13 +16,14 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from edgemed.base.arrays import write_npz
 from edgemed.base.errors import InputError
 from edgemed.calibrate.assemble import Assembled, Order, assemble
 from edgemed.calibrate.dataset import open_calibration_set
 from edgemed.imaging.deid.options import Options
 from edgemed.imaging.deid.regions import RegionRule
 from edgemed.imaging.dicom import open_dicom
-from edgemed.imaging.read import read_image
+from edgemed.imaging.read import read_arrays, read_image
 from edgemed.recipe.schema import load_recipe
 
 NAME = "Kanarienvogel"
@@ -154,6 +155,16 @@ def test_other_formats_lose_what_is_no_pixel(tmp_path: Path) -> None:
     again = nibabel.load(stored[".nii"])
     assert np.array_equal(np.asarray(again.dataobj), np.asarray(volume.dataobj))
     assert np.array_equal(again.affine, volume.affine)
+
+
+def test_an_array_may_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    arrays = {"file": np.arange(4.0), "allow_pickle": np.ones((2, 2))}
+    (tmp_path / "in" / "a.npz").write_bytes(write_npz(arrays))
+    made = assemble(Order((tmp_path / "in",), tmp_path / "set"))
+    stored = read_arrays(tmp_path / "set" / made.manifest.images[0].file)
+    assert stored.keys() == arrays.keys()
+    assert np.array_equal(stored["file"], arrays["file"])
 
 
 def test_series_are_one_sample_for_volumes(tmp_path: Path) -> None:
