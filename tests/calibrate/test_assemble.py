@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edgemed.base.arrays import write_npz
 from edgemed.base.errors import InputError
 from edgemed.calibrate.assemble import Assembled, Order, assemble
 from edgemed.calibrate.dataset import open_calibration_set
+from edgemed.imaging.deid.deidentify import silent_pydicom
 from edgemed.imaging.deid.options import Options
 from edgemed.imaging.deid.regions import RegionRule
 from edgemed.imaging.dicom import open_dicom
@@ -187,6 +189,54 @@ def test_series_are_one_sample_for_volumes(tmp_path: Path) -> None:
     }
     first = tmp_path / "set" / made.manifest.images[0].file
     assert len({pydicom.dcmread(path).SeriesInstanceUID for path in first.iterdir()}) == 1
+
+
+def test_reasons_name_no_file(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for series in range(2):
+        for index in range(2):
+            path = folder / f"mixed_{NAME}" / f"{NAME}_{series}_{index}.dcm"
+            place = [0.0, 0.0, 5.0 * (2 * series + index)]
+            write_ct(path, "A1", 2 * series + index, SeriesInstanceUID=f"1.2.5.{series}", ImagePositionPatient=place)
+            write_ct(folder / "whole" / f"{index}.dcm", "B2", index, ImagePositionPatient=place)
+    for index in range(2):
+        path = write_ct(folder / "flat" / f"{NAME}{index}.dcm", "C3", index)
+        dataset = pydicom.dcmread(path)
+        del dataset.ImagePositionPatient
+        dataset.save_as(path)
+    (folder / "cut").mkdir()
+    (folder / "cut" / f"{NAME}.nii").write_bytes(b"nothing")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[input]\nkind = "volume"\n')
+    made = assemble(Order((folder,), tmp_path / "set", recipe=recipe))
+    reasons = sorted(refusal.reason for refusal in made.refusals)
+    assert "a file is of another series than another." in reasons
+    assert "a file does not say its position: it is no slice of a volume." in reasons
+    assert len(reasons) == 3
+    assert not any(NAME in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("patient", ["X" * 65, "AB\x1b[31m", "A\nB"])
+def test_what_is_no_pseudonym_is_not_told(tmp_path: Path, patient: str) -> None:
+    with silent_pydicom():  # that would warn of the value
+        write_ct(tmp_path / "in" / "a.dcm", patient, 1, PatientIdentityRemoved="YES", PatientName="X")
+        write_ct(tmp_path / "in" / "b.dcm", "P-1", 2, PatientIdentityRemoved="YES", PatientName="X")
+    opened = open_calibration_set(tmp_path / "in")
+    manifest = opened.manifest(opened.samples, opened.samples)
+    assert [sample.patient for sample in manifest.samples] == [None, "P-1"]
+
+
+def test_a_file_name_of_any_bytes_is_written_out(tmp_path: Path) -> None:
+    PIL.Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "in" / os.fsdecode(b"\xff.png"))
+    (tmp_path / "in" / os.fsdecode(b"\xfe.png")).write_bytes(b"no image")
+    opened = open_calibration_set(tmp_path / "in")
+    manifest = opened.manifest(opened.samples, opened.samples)
+    assert [s["file"] for s in json.loads(manifest.model_dump_json())["samples"]] == ["\\xfe.png", "\\xff.png"]
+    made = assemble(Order((tmp_path / "in",), tmp_path / "set"))
+    assert len(made.manifest.images) == 1
+    assert "xfe" not in json.dumps([refusal.reason for refusal in made.refusals])
 
 
 def test_labels_name_the_images(study: Path, tmp_path: Path) -> None:
