@@ -230,9 +230,10 @@ def _pixels(source: Dataset, file: FileDataset, blanking: Blanking | None, opene
         done.append(blanking.why)
     elif drop_high_bits(source, file):
         done.append("overlays in the high bits of pixels cleared")
-    count = strip_comments(file)
-    if count:
-        done.append(f"{count} comments taken out of compressed frames")
+    taken = strip_comments(file)
+    if taken:
+        what = ", ".join(f"{count} {name}" for name, count in sorted(taken.items()))
+        done.append(f"{what} taken out of compressed frames")
     return "; ".join(done) or "unchanged"
 
 
