@@ -95,7 +95,9 @@ def _deidentify(dataset: Dataset, options: Options, opened: DicomFile | None) ->
     identities, recorder = Identities(options.key), Recorder()
     identity = patient_identity(dataset)
     sop_class = _text(dataset, "SOPClassUID")
-    cleaner = Cleaner(options, identities, sop_class, identities.days(identity), _echoes(dataset), recorder)
+    palette = _text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR"
+    days, echoes = identities.days(identity), _echoes(dataset)
+    cleaner = Cleaner(options, identities, sop_class, days, echoes, recorder, palette)
     cleaned = cleaner.dataset(dataset, Place())
     if options.pseudonym:
         _name(cleaned, identities.patient(identity), recorder)
