@@ -19,13 +19,16 @@ from pydicom.data import get_testdata_file
 
 from edgemed.base.arrays import write_npz
 from edgemed.base.errors import InputError
+from edgemed.calibrate import keep
 from edgemed.calibrate.assemble import Assembled, Order, assemble
 from edgemed.calibrate.dataset import open_calibration_set
-from edgemed.imaging.deid.deidentify import silent_pydicom
+from edgemed.imaging.deid.deidentify import deidentify_file, silent_pydicom
 from edgemed.imaging.deid.options import Options
 from edgemed.imaging.deid.regions import RegionRule
+from edgemed.imaging.deid.report import DeidReport
 from edgemed.imaging.dicom import open_dicom
 from edgemed.imaging.read import read_arrays, read_image
+from edgemed.imaging.series import read_series, series_files
 from edgemed.recipe.schema import load_recipe
 
 NAME = "Kanarienvogel"
@@ -157,6 +160,51 @@ def test_other_formats_lose_what_is_no_pixel(tmp_path: Path) -> None:
     again = nibabel.load(stored[".nii"])
     assert np.array_equal(np.asarray(again.dataobj), np.asarray(volume.dataobj))
     assert np.array_equal(again.affine, volume.affine)
+
+
+VOLUME = '[input]\nkind = "volume"\n'
+
+
+@pytest.mark.parametrize("kind", ["volume", "image"])
+def test_what_the_stored_images_no_longer_say_the_contract_misses(tmp_path: Path, kind: str) -> None:
+    """The maker's name goes with the device: images come out of a build as the contract would refuse them there."""
+    for index in range(3):
+        place = [-158.0, -179.0, 5.0 * index]
+        write_ct(tmp_path / "in" / "s" / f"{index}.dcm", "A", index, Manufacturer="ACME", ImagePositionPatient=place)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'[input]\nkind = "{kind}"\n[input.contract]\nmanufacturers = ["ACME"]\n')
+    with pytest.raises(InputError, match=r"contract: After de-identification: .*anufacturer"):
+        assemble(Order((tmp_path / "in",), tmp_path / "set", recipe=recipe))
+
+
+def test_a_series_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    for name, flags in {"good": "NNN", "late": "NNY", "twin": "NNN"}.items():
+        for index, flag in enumerate(flags):
+            more = {"BurnedInAnnotation": {"N": "NO", "Y": "YES"}[flag], "SeriesInstanceUID": f"1.2.5.{len(name)}"}
+            place = [-158.0, -179.0, 5.0 * index]
+            write_ct(tmp_path / "in" / name / f"{index}.dcm", "A", index, ImagePositionPatient=place, **more)
+    (tmp_path / "recipe.toml").write_text(VOLUME)
+    made = assemble(Order((tmp_path / "in",), tmp_path / "set", recipe=tmp_path / "recipe.toml"))
+    assert made.manifest.refused == {"burned-in text": 1, "copy": 1}
+    (image,) = made.manifest.images
+    assert {path.name for path in (tmp_path / "set").iterdir() if path.is_dir()} == {image.file}
+    stored = read_series(series_files(tmp_path / "set" / image.file)).pixels
+    assert np.array_equal(stored, read_series(series_files(tmp_path / "in" / "good")).pixels)
+
+
+def test_a_series_whose_pixels_change_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(3):
+        write_ct(tmp_path / "in" / "s" / f"{index}.dcm", "A", index, ImagePositionPatient=[0.0, 0.0, 5.0 * index])
+    (tmp_path / "recipe.toml").write_text(VOLUME)
+
+    def spoiled(path: Path, options: Options) -> tuple[pydicom.FileDataset, DeidReport]:
+        file, report = deidentify_file(path, options)
+        file.PixelData = bytes(len(file.PixelData))
+        return file, report
+
+    monkeypatch.setattr(keep, "deidentify_file", spoiled)
+    with pytest.raises(InputError, match="After de-identification: its pixels changed"):
+        assemble(Order((tmp_path / "in",), tmp_path / "set", recipe=tmp_path / "recipe.toml"))
 
 
 def test_an_array_may_have_any_name(tmp_path: Path) -> None:
