@@ -101,7 +101,9 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     },
     "image-set": {
         "schema": "edgemed/image-set/1",
-        "images": [{"file": "a.dcm", "sha256": HASH, "patient": "P-0123456789abcdef", "labels": ["benign"]}],
+        "images": [
+            {"file": "a.dcm", "sha256": HASH, "patient": "P-0123456789abcdef-0123456789abcdef", "labels": ["benign"]}
+        ],
         "seed": 0,
         "offered": 3,
         "refused": {"contract": 2},

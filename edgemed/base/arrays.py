@@ -99,6 +99,21 @@ def read_npz(file: IO[bytes], *, limit: int, check: Check | None = None) -> dict
         return arrays
 
 
+def write_npz(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> bytes:
+    """An NPZ file of arrays of any names; `numpy.savez` takes some, such as `file`, for arguments of its own."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    how = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(buffer, "w", how) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # with a date of its own kind, so that bytes repeat
+            member.compress_type = how
+            with archive.open(member, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
 @contextmanager
 def _zip_errors() -> Iterator[None]:
     """What `zipfile` raises for damaged and encrypted archives; faults of the disk pass."""

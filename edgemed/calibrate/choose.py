@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgemed.base.errors import EdgemedError, InputError
+from edgemed.base.text import printable
 from edgemed.imaging.deid.deidentify import patient_identity
 from edgemed.imaging.dicom import is_dicom
 from edgemed.imaging.dicom.file import refusals
@@ -108,10 +110,23 @@ def _drawn(seed: int, text: str) -> bytes:
 
 
 def reason_of(error: EdgemedError, sample: Sample) -> str:
-    """Why a sample was left out, without the name of its file."""
+    """Why a sample was left out, without the names of its files, which may be names of people."""
     what = error.what
-    for path in sorted({str(p) for p in (sample.path, *sample.files)}, key=len, reverse=True):
-        what = what.replace(path, "it")
+    paths = {sample.path, *sample.files}
+    for path in _longest_first(str(path) for path in paths):
+        what = what.replace(path, "it").replace(printable(path), "it")
+    names = [re.escape(form) for form in _longest_first(form for p in paths for form in (p.name, printable(p.name)))]
+    told: list[str] = []
+
+    def stand_in(found: re.Match[str]) -> str:
+        told.append(found[0])
+        return "a file" if found[0] == told[0] else "another"
+
+    what = re.sub(rf"(?<![\w.])(?:{'|'.join(names)})(?!\w|\.\w)", stand_in, what)
     for opening in ("it is not de-identified: ", "it is not read: "):
         what = what.replace(opening, "")
     return what
+
+
+def _longest_first(texts: Iterable[str]) -> list[str]:
+    return sorted(set(texts), key=lambda text: (-len(text), text))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_json
-from edgemed.base.text import PRINTABLE
+from edgemed.base.text import PRINTABLE, printable
 from edgemed.imaging.privacy import pseudonym
 from edgemed.imaging.sources import Sample, list_samples
 from edgemed.recipe.schema import Recipe
@@ -71,7 +71,7 @@ class CalibrationSet:
         """Say which samples were used for what."""
         roles = {sample: _role(sample in ranges, sample in judge) for sample in self.hashes}
         samples = tuple(
-            SampleEntry(file=sample.name, sha256=digest, role=role, patient=pseudonym(sample))
+            SampleEntry(file=printable(sample.name), sha256=digest, role=role, patient=pseudonym(sample))
             for sample, digest in self.hashes.items()
             if (role := roles[sample]) is not None
         )

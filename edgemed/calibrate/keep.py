@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemed.base.arrays import write_npz
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_bytes, sha256_json
 from edgemed.base.lazy import require
@@ -25,6 +30,8 @@ from edgemed.recipe.contract import check_contract
 from edgemed.recipe.image import Facts
 from edgemed.recipe.schema import Recipe
 
+_BLANKED = "113101"  # Clean Pixel Data Option (PS3.16 CID 7050)
+_STAGED = ".series"
 _NAME_DIGITS = 20  # 80 bits: names of different images do not clash
 
 
@@ -61,11 +68,9 @@ def keep(sample: Sample, folder: Path, recipe: Recipe | None, options: Options) 
     """
     if sample.holds_arrays:
         return _arrays(sample, folder)
-    opened = open_image(sample.path)
-    _check(recipe, opened.facts)
+    _check(recipe, open_image(sample.path).facts)  # of a series, the whole volume is read, and forgotten
     if sample.path.is_dir():
-        opened.image()
-        return _series(sample, folder, options)
+        return _series(sample, folder, recipe, options)
     if is_dicom(sample.path):
         return _dicom(sample, folder, recipe, options)
     return _nifti(sample, folder) if is_nifti(sample.path) else _plain(sample, folder)
@@ -85,26 +90,48 @@ def _dicom(sample: Sample, folder: Path, recipe: Recipe | None, options: Options
     kept = _write(data, folder, ".dcm")
     target = folder / kept.file
     try:
-        _check(recipe, open_dicom(target).facts)
-        _compare(sample.path, target, blanked="113101" in report.codes)
-    except InputError as error:
+        with _after(target):
+            _check(recipe, open_dicom(target).facts)
+            _compare(sample.path, target, blanked=_BLANKED in report.codes)
+    except InputError:
         target.unlink()
-        raise type(error)(f"After de-identification: {error.what}", error.hint) from error
+        raise
     return Kept(kept.file, kept.sha256, ((kept.file, report),))
 
 
-def _series(sample: Sample, folder: Path, options: Options) -> Kept:
-    files = [_deidentified(path, options) for path in sample.files]
-    hashes = [sha256_bytes(data) for data, _ in files]
-    digest = sha256_json(sorted(hashes))
-    name = digest[:_NAME_DIGITS]
-    (folder / name).mkdir(exist_ok=True)
-    reports = []
-    for number, (data, report) in enumerate(files):
-        file = f"{name}/{number:05}.dcm"
-        (folder / file).write_bytes(data)
-        reports.append((file, report))
-    return Kept(name, digest, tuple(reports))
+def _series(sample: Sample, folder: Path, recipe: Recipe | None, options: Options) -> Kept:
+    """One file in memory after the other; then the volume that they make, read anew."""
+    staged = folder / _STAGED
+    staged.mkdir()
+    try:
+        hashes, reports = [], []
+        for number, path in enumerate(sample.files):
+            data, report = _deidentified(path, options)
+            (staged / f"{number:05}.dcm").write_bytes(data)
+            hashes.append(sha256_bytes(data))
+            reports.append(report)
+        with _after(staged):
+            _check(recipe, open_image(staged).facts)
+            middle = len(reports) // 2
+            stored = staged / f"{middle:05}.dcm"
+            _compare(sample.files[middle], stored, blanked=_BLANKED in reports[middle].codes)
+        digest = sha256_json(sorted(hashes))
+        name = digest[:_NAME_DIGITS]
+        if not (folder / name).exists():  # else its bytes are there already
+            staged.rename(folder / name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return Kept(name, digest, tuple((f"{name}/{number:05}.dcm", report) for number, report in enumerate(reports)))
+
+
+@contextmanager
+def _after(stored: Path) -> Iterator[None]:
+    """Refusals of what was stored: they say so, and not where it lay."""
+    try:
+        yield
+    except InputError as error:
+        what = re.sub(rf"{re.escape(str(stored))}(/\d+\.dcm)?", "it", error.what)
+        raise type(error)(f"After de-identification: {what}", error.hint) from error
 
 
 def _deidentified(path: Path, options: Options) -> tuple[bytes, DeidReport]:
@@ -140,12 +167,11 @@ def _plain(sample: Sample, folder: Path) -> Kept:
 
 def _arrays(sample: Sample, folder: Path) -> Kept:
     arrays: dict[str, NDArray[Any]] = read_arrays(sample.path)
-    buffer = io.BytesIO()
     if set(arrays) == {""}:
+        buffer = io.BytesIO()
         np.save(buffer, arrays[""], allow_pickle=False)
         return _write(buffer.getvalue(), folder, ".npy")
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return _write(buffer.getvalue(), folder, ".npz")
+    return _write(write_npz(arrays), folder, ".npz")
 
 
 def _nifti(sample: Sample, folder: Path) -> Kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemed.base.arrays import write_npz
 from edgemed.base.errors import InputError, os_errors_as_resource
 from edgemed.base.runner import Runner, RunnerInfo
 from edgemed.base.spans import SpanLog
@@ -151,9 +151,7 @@ def _targets(files: Sequence[Path], save: Path | None) -> dict[Path, Path]:
 def _save(path: Path, answers: Sequence[dict[str, NDArray[Any]]]) -> None:
     """Outputs by name; of a file that makes several answers, along a new first axis."""
     outputs = answers[0] if len(answers) == 1 else {n: np.stack([a[n] for a in answers]) for n in answers[0]}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **outputs)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, write_npz(outputs, compressed=True))
 
 
 def _short(value: NDArray[Any]) -> str:

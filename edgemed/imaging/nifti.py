@@ -18,6 +18,10 @@ from edgemed.recipe.image import Facts, Geometry, Image
 SUFFIXES = (".nii", ".nii.gz")
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNITS = {"meter": 1000.0, "micron": 0.001}  # to mm, which unknown units are taken for
+_FORMS = {
+    "qform_code": ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    "sform_code": ("srow_x", "srow_y", "srow_z"),
+}
 _DAMAGED = (ValueError, EOFError, OverflowError, IndexError, zlib.error)  # nibabel's words for what it cannot read
 
 
@@ -54,18 +58,39 @@ def read_nifti(path: Path) -> Image:
 
 
 def without_words(path: Path) -> bytes:
-    """Voxels and affine in a header of our own: names of people stand in descriptions and extensions.
+    """Voxels and geometry in a header of our own: names of people stand in descriptions and extensions.
+
+    Where the file gives no directions (both codes 0), none are made up. 64-bit integers become 32-bit ones.
 
     Raises:
-        InputError, ResourceError: as `read_nifti`.
+        InputError: as `read_nifti`; or integers need 64 bits, or NIfTI-1 cannot hold it.
+        ResourceError: as `read_nifti`.
     """
     read_nifti(path)  # refuses what is no volume, and what claims too much
     nibabel = require("nibabel", extra="imaging", purpose="write NIfTI")
     source = nibabel.load(path)
-    made = nibabel.Nifti1Image(np.asanyarray(source.dataobj), source.affine)
-    made.header.set_zooms(source.header.get_zooms())
-    made.header.set_xyzt_units(*source.header.get_xyzt_units())
-    return bytes(made.to_bytes())
+    voxels = _narrowed(path, np.asanyarray(source.dataobj))
+    try:
+        made = nibabel.Nifti1Image(voxels, None)
+        made.header.set_xyzt_units(*source.header.get_xyzt_units())
+        made.header["pixdim"][:4] = source.header["pixdim"][:4]
+        for code, fields in _FORMS.items():
+            if int(source.header[code]) > 0:
+                for name in (code, *fields):
+                    made.header[name] = source.header[name]
+        return bytes(made.to_bytes())
+    except (*_DAMAGED, KeyError, nibabel.spatialimages.HeaderDataError) as error:
+        raise InputError(f"{path} cannot be written anew: {type(error).__name__}.", "Check its header.") from error
+
+
+def _narrowed(path: Path, voxels: NDArray[Any]) -> NDArray[Any]:
+    """64-bit integers, which few readers of NIfTI-1 take, as int32."""
+    if voxels.dtype.kind not in "ui" or voxels.dtype.itemsize <= 4:
+        return voxels
+    bounds = np.iinfo(np.int32)
+    if voxels.min() < bounds.min or voxels.max() > bounds.max:
+        raise InputError(f"{path} holds integers that need 64 bits.", "Store them as int32, or as floats.")
+    return voxels.astype(np.int32)
 
 
 def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

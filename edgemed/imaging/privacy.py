@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgemed.imaging.sources import Sample
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_LONGEST_ID = 64  # characters
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ def exposure(samples: Iterable[Sample]) -> Exposure:
         if found is None:
             continue
         dataset = open_dicom(found).dataset
-        named += str(dataset.get("PatientIdentityRemoved", "")).strip().upper() != "YES"
+        named += not _identity_removed(dataset)
         reason = burned_in(dataset)
         if burned is None and reason is not None:
             burned = (sample, reason)
@@ -46,16 +52,24 @@ def exposure(samples: Iterable[Sample]) -> Exposure:
 def pseudonym(sample: Sample) -> str | None:
     """Patient ID of a sample that was de-identified, which `edgemed calibrate` makes the patient's pseudonym.
 
-    `None` where nothing says that the identity was removed: a Patient ID is then no matter for a manifest.
+    `None` where nothing says that the identity was removed: a Patient ID is then no matter for a manifest. Nor is one
+    that no pseudonym looks like: longer than LO allows (PS3.5 6.2), or with controls in it.
 
     Raises:
         InputError: a file cannot be read.
     """
+    from edgemed.imaging.deid.deidentify import silent_pydicom
     from edgemed.imaging.dicom import is_dicom, open_dicom
 
     for path in sample.files:
         if is_dicom(path):
             dataset = open_dicom(path).dataset
-            removed = str(dataset.get("PatientIdentityRemoved", "")).strip().upper() == "YES"
-            return str(dataset.get("PatientID", "")).strip() or None if removed else None
+            with silent_pydicom():
+                patient = str(dataset.get("PatientID", "") or "").strip()
+            plausible = 0 < len(patient) <= _LONGEST_ID and patient.isprintable()
+            return patient if plausible and _identity_removed(dataset) else None
     return None
+
+
+def _identity_removed(dataset: Dataset) -> bool:
+    return str(dataset.get("PatientIdentityRemoved", "")).strip().upper() == "YES"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgemed.base.arrays import ArrayFileError, read_npy, read_npz
+from edgemed.base.arrays import ArrayFileError, read_npy, read_npz, write_npz
 
 LIMIT = 1 << 20
 
@@ -131,3 +131,25 @@ def test_no_flipped_byte_escapes_the_error(data: st.DataObject) -> None:
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(ArrayFileError):
         load_npz(bytes(raw))
+
+
+NAMES = st.sampled_from(
+    ("file", "args", "kwds", "compress", "allow_pickle", "self", "a/b", "x.npy", "größe")
+) | st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=9)
+
+
+@given(
+    st.dictionaries(
+        NAMES,
+        hnp.arrays(np.float32, hnp.array_shapes(max_side=3), elements=st.floats(width=32, allow_nan=False)),
+        min_size=1,
+    ),
+    st.booleans(),
+)
+def test_arrays_of_any_name_come_back(arrays: dict[str, np.ndarray], compressed: bool) -> None:
+    data = write_npz(arrays, compressed=compressed)
+    assert write_npz(arrays, compressed=compressed) == data
+    read = read_npz(io.BytesIO(data), limit=LIMIT)
+    assert read.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,18 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from edgemed.base.arrays import write_npz
 from edgemed.base.errors import InputError
+from edgemed.calibrate import keep
 from edgemed.calibrate.assemble import Assembled, Order, assemble
 from edgemed.calibrate.dataset import open_calibration_set
+from edgemed.imaging.deid.deidentify import deidentify_file, silent_pydicom
 from edgemed.imaging.deid.options import Options
 from edgemed.imaging.deid.regions import RegionRule
+from edgemed.imaging.deid.report import DeidReport
 from edgemed.imaging.dicom import open_dicom
-from edgemed.imaging.read import read_image
+from edgemed.imaging.read import read_arrays, read_image
+from edgemed.imaging.series import read_series, series_files
 from edgemed.recipe.schema import load_recipe
 
 NAME = "Kanarienvogel"
@@ -156,6 +162,61 @@ def test_other_formats_lose_what_is_no_pixel(tmp_path: Path) -> None:
     assert np.array_equal(again.affine, volume.affine)
 
 
+VOLUME = '[input]\nkind = "volume"\n'
+
+
+@pytest.mark.parametrize("kind", ["volume", "image"])
+def test_what_the_stored_images_no_longer_say_the_contract_misses(tmp_path: Path, kind: str) -> None:
+    """The maker's name goes with the device: images come out of a build as the contract would refuse them there."""
+    for index in range(3):
+        place = [-158.0, -179.0, 5.0 * index]
+        write_ct(tmp_path / "in" / "s" / f"{index}.dcm", "A", index, Manufacturer="ACME", ImagePositionPatient=place)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'[input]\nkind = "{kind}"\n[input.contract]\nmanufacturers = ["ACME"]\n')
+    with pytest.raises(InputError, match=r"contract: After de-identification: .*anufacturer"):
+        assemble(Order((tmp_path / "in",), tmp_path / "set", recipe=recipe))
+
+
+def test_a_series_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    for name, flags in {"good": "NNN", "late": "NNY", "twin": "NNN"}.items():
+        for index, flag in enumerate(flags):
+            more = {"BurnedInAnnotation": {"N": "NO", "Y": "YES"}[flag], "SeriesInstanceUID": f"1.2.5.{len(name)}"}
+            place = [-158.0, -179.0, 5.0 * index]
+            write_ct(tmp_path / "in" / name / f"{index}.dcm", "A", index, ImagePositionPatient=place, **more)
+    (tmp_path / "recipe.toml").write_text(VOLUME)
+    made = assemble(Order((tmp_path / "in",), tmp_path / "set", recipe=tmp_path / "recipe.toml"))
+    assert made.manifest.refused == {"burned-in text": 1, "copy": 1}
+    (image,) = made.manifest.images
+    assert {path.name for path in (tmp_path / "set").iterdir() if path.is_dir()} == {image.file}
+    stored = read_series(series_files(tmp_path / "set" / image.file)).pixels
+    assert np.array_equal(stored, read_series(series_files(tmp_path / "in" / "good")).pixels)
+
+
+def test_a_series_whose_pixels_change_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(3):
+        write_ct(tmp_path / "in" / "s" / f"{index}.dcm", "A", index, ImagePositionPatient=[0.0, 0.0, 5.0 * index])
+    (tmp_path / "recipe.toml").write_text(VOLUME)
+
+    def spoiled(path: Path, options: Options) -> tuple[pydicom.FileDataset, DeidReport]:
+        file, report = deidentify_file(path, options)
+        file.PixelData = bytes(len(file.PixelData))
+        return file, report
+
+    monkeypatch.setattr(keep, "deidentify_file", spoiled)
+    with pytest.raises(InputError, match="After de-identification: its pixels changed"):
+        assemble(Order((tmp_path / "in",), tmp_path / "set", recipe=tmp_path / "recipe.toml"))
+
+
+def test_an_array_may_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    arrays = {"file": np.arange(4.0), "allow_pickle": np.ones((2, 2))}
+    (tmp_path / "in" / "a.npz").write_bytes(write_npz(arrays))
+    made = assemble(Order((tmp_path / "in",), tmp_path / "set"))
+    stored = read_arrays(tmp_path / "set" / made.manifest.images[0].file)
+    assert stored.keys() == arrays.keys()
+    assert np.array_equal(stored["file"], arrays["file"])
+
+
 def test_series_are_one_sample_for_volumes(tmp_path: Path) -> None:
     for series in range(2):
         for index in range(3):
@@ -176,6 +237,54 @@ def test_series_are_one_sample_for_volumes(tmp_path: Path) -> None:
     }
     first = tmp_path / "set" / made.manifest.images[0].file
     assert len({pydicom.dcmread(path).SeriesInstanceUID for path in first.iterdir()}) == 1
+
+
+def test_reasons_name_no_file(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for series in range(2):
+        for index in range(2):
+            path = folder / f"mixed_{NAME}" / f"{NAME}_{series}_{index}.dcm"
+            place = [0.0, 0.0, 5.0 * (2 * series + index)]
+            write_ct(path, "A1", 2 * series + index, SeriesInstanceUID=f"1.2.5.{series}", ImagePositionPatient=place)
+            write_ct(folder / "whole" / f"{index}.dcm", "B2", index, ImagePositionPatient=place)
+    for index in range(2):
+        path = write_ct(folder / "flat" / f"{NAME}{index}.dcm", "C3", index)
+        dataset = pydicom.dcmread(path)
+        del dataset.ImagePositionPatient
+        dataset.save_as(path)
+    (folder / "cut").mkdir()
+    (folder / "cut" / f"{NAME}.nii").write_bytes(b"nothing")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[input]\nkind = "volume"\n')
+    made = assemble(Order((folder,), tmp_path / "set", recipe=recipe))
+    reasons = sorted(refusal.reason for refusal in made.refusals)
+    assert "a file is of another series than another." in reasons
+    assert "a file does not say its position: it is no slice of a volume." in reasons
+    assert len(reasons) == 3
+    assert not any(NAME in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("patient", ["X" * 65, "AB\x1b[31m", "A\nB"])
+def test_what_is_no_pseudonym_is_not_told(tmp_path: Path, patient: str) -> None:
+    with silent_pydicom():  # that would warn of the value
+        write_ct(tmp_path / "in" / "a.dcm", patient, 1, PatientIdentityRemoved="YES", PatientName="X")
+        write_ct(tmp_path / "in" / "b.dcm", "P-1", 2, PatientIdentityRemoved="YES", PatientName="X")
+    opened = open_calibration_set(tmp_path / "in")
+    manifest = opened.manifest(opened.samples, opened.samples)
+    assert [sample.patient for sample in manifest.samples] == [None, "P-1"]
+
+
+def test_a_file_name_of_any_bytes_is_written_out(tmp_path: Path) -> None:
+    PIL.Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "in" / os.fsdecode(b"\xff.png"))
+    (tmp_path / "in" / os.fsdecode(b"\xfe.png")).write_bytes(b"no image")
+    opened = open_calibration_set(tmp_path / "in")
+    manifest = opened.manifest(opened.samples, opened.samples)
+    assert [s["file"] for s in json.loads(manifest.model_dump_json())["samples"]] == ["\\xfe.png", "\\xff.png"]
+    made = assemble(Order((tmp_path / "in",), tmp_path / "set"))
+    assert len(made.manifest.images) == 1
+    assert "xfe" not in json.dumps([refusal.reason for refusal in made.refusals])
 
 
 def test_labels_name_the_images(study: Path, tmp_path: Path) -> None:

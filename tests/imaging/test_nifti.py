@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgemed.base.errors import InputError
-from edgemed.imaging.nifti import read_nifti
+from edgemed.imaging.nifti import read_nifti, without_words
 from edgemed.recipe.orient import axis_codes
 
 RAS = np.array([[2.0, 0, 0, -30], [0, 3, 0, -40], [0, 0, 4, -50], [0, 0, 0, 1]])
@@ -126,3 +126,49 @@ def test_spacing_is_that_of_the_affine_in_millimetres(tmp_path: Path):
     assert read.facts.spacing == pytest.approx((0.003, 0.002))
     assert read.geometry is not None
     np.testing.assert_allclose(read.geometry.affine[:3, 3], [0.030, 0.040, -0.050], rtol=1e-6)
+
+
+def written_anew(path: Path) -> Path:
+    path.with_suffix(".anew.nii").write_bytes(without_words(path))
+    return path.with_suffix(".anew.nii")
+
+
+def test_written_anew_without_codes_no_direction_is_made_up(tmp_path: Path):
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), None)
+    image.header.set_zooms((1, 1.5, 2))
+    nibabel.save(image, tmp_path / "a.nii")
+    read = read_nifti(written_anew(tmp_path / "a.nii"))
+    assert read.geometry is None
+    assert (read.facts.spacing, read.facts.slice_spacing) == ((1.5, 1), 2)
+
+
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (2, 4)])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_written_anew_codes_and_affine_stay_and_words_go(tmp_path: Path, codes: tuple[int, int], kind: type):
+    image = kind(np.arange(24, dtype=np.int16).reshape(2, 3, 4), RAS)
+    image.set_sform(RAS, codes[0])
+    image.set_qform(RAS, codes[1])
+    image.header["descrip"] = b"Miller^Jane"
+    nibabel.save(image, tmp_path / "a.nii")
+    made = written_anew(tmp_path / "a.nii")
+    header = nibabel.load(made).header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == codes
+    was, now = read_nifti(tmp_path / "a.nii"), read_nifti(made)
+    assert was.geometry is not None
+    assert now.geometry is not None
+    np.testing.assert_allclose(now.geometry.affine, was.geometry.affine, atol=1e-5)  # float32 fields, at most 50
+    np.testing.assert_array_equal(now.pixels, was.pixels)
+    assert b"Miller" not in made.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_written_anew_wide_integers_become_int32_or_are_refused(tmp_path: Path, dtype: type):
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    nibabel.save(nibabel.Nifti1Image(array, RAS, dtype=dtype), tmp_path / "a.nii")
+    made = nibabel.load(written_anew(tmp_path / "a.nii"))
+    assert made.get_data_dtype() == np.int32
+    np.testing.assert_array_equal(np.asanyarray(made.dataobj), array)
+    array[0, 0, 0] = 2**31
+    nibabel.save(nibabel.Nifti1Image(array, RAS, dtype=dtype), tmp_path / "b.nii")
+    with pytest.raises(InputError, match="64 bits"):
+        without_words(tmp_path / "b.nii")

@@ -14,6 +14,7 @@ from edgemed.imaging.deid.options import Options
 from edgemed.imaging.deid.report import Done, Recorder
 from edgemed.imaging.deid.table import Action, Row, profile, type_of
 from edgemed.imaging.deid.values import (
+    BYTES,
     DATES,
     FREE_TEXT,
     NUMBERS,
@@ -33,6 +34,15 @@ MAX_DEPTH: Final = 24
 _CODE: Final = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 PSEUDONYMOUS: Final = ("PatientID", "PatientName")
 _PLACEHOLDER: Final = ("REMOVED", "99EDGEMED", "Removed")  # 99...: a private scheme (PS3.16 chapter 8)
+_PIXELS: Final = frozenset(
+    ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+)
+_PALETTES: Final = frozenset(
+    f"{segmented}{color}PaletteColorLookupTableData"
+    for segmented in ("", "Segmented")
+    for color in ("Red", "Green", "Blue", "Alpha")
+)
+_LUT_SEQUENCES: Final = ("ModalityLUTSequence", "VOILUTSequence")
 _UNLISTED: Final = Row("", "X/Z/D", {}, "")
 _DONE: Final[dict[Action, Done]] = {
     "X": "removed",
@@ -87,6 +97,7 @@ class Cleaner:
         days: that dates move.
         echoes: the person's names and numbers, upper case; text that repeats one goes, wherever it stands.
         recorder: takes the report.
+        palette: whether pixels are indices into a palette, which then stays.
     """
 
     options: Options
@@ -95,6 +106,7 @@ class Cleaner:
     days: int
     echoes: frozenset[str]
     recorder: Recorder
+    palette: bool = False
 
     def dataset(self, source: Dataset, place: Place) -> Dataset:
         """A cleaned copy; pixel data and other unchanged values are shared with the source, not copied."""
@@ -127,7 +139,7 @@ class Cleaner:
             return Verdict("X", "", noted=False)  # the pseudonym is put there at the end
         kind = type_of(keyword, parent=place.parent, sop_class=self.sop_class)
         if row is None:
-            return self._unlisted(tag, keyword, element, kind)
+            return self._unlisted(tag, keyword, element, kind, place)
         chosen = self.options.chosen(row)
         if chosen is None:
             return Verdict(row.resolve(kind), f"profile {row.action}")
@@ -136,7 +148,7 @@ class Cleaner:
             return Verdict(row.resolve(kind), f"option {option}, but the value is not what its VR says")
         return Verdict(action, f"option {option}")
 
-    def _unlisted(self, tag: int, keyword: str, element: DataElement, kind: int) -> Verdict:
+    def _unlisted(self, tag: int, keyword: str, element: DataElement, kind: int, place: Place) -> Verdict:
         """What the table does not name is kept by the profile; here only where it cannot hold words."""
         vr = str(element.VR)
         gone = _UNLISTED.resolve(kind)
@@ -146,6 +158,8 @@ class Cleaner:
             return Verdict("K", "", noted=False)
         if not self._sound(tag, element):
             return Verdict(gone, "the value is not what its VR says")
+        if not BYTES.isdisjoint(vr.split(" or ")) and not self._is_image(keyword, place):
+            return Verdict("X", "bytes that the image does not need")
         if vr == "UI":
             known = all(well_known_uid(uid) for uid in strings(element.value))
             kept = known or self.options.retain_uids
@@ -158,6 +172,12 @@ class Cleaner:
         if vr in FREE_TEXT and not self._may_stay(keyword, element):
             return Verdict(gone, "free text that the table does not name")
         return Verdict("K", "", noted=False)
+
+    def _is_image(self, keyword: str, place: Place) -> bool:
+        """Whether bytes are pixels, or tables that pixels go through; in others, anything may be written."""
+        if keyword == "LUTData":
+            return place.parent in _LUT_SEQUENCES
+        return place.parent is None and (keyword in _PIXELS or (self.palette and keyword in _PALETTES))
 
     def _may_stay(self, keyword: str, element: DataElement) -> bool:
         if keyword in _CODE and element.VR != "UN":  # `_coded` checks the whole triplet

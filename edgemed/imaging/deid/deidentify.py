@@ -95,7 +95,9 @@ def _deidentify(dataset: Dataset, options: Options, opened: DicomFile | None) ->
     identities, recorder = Identities(options.key), Recorder()
     identity = patient_identity(dataset)
     sop_class = _text(dataset, "SOPClassUID")
-    cleaner = Cleaner(options, identities, sop_class, identities.days(identity), _echoes(dataset), recorder)
+    palette = _text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR"
+    days, echoes = identities.days(identity), _echoes(dataset)
+    cleaner = Cleaner(options, identities, sop_class, days, echoes, recorder, palette)
     cleaned = cleaner.dataset(dataset, Place())
     if options.pseudonym:
         _name(cleaned, identities.patient(identity), recorder)
@@ -230,9 +232,10 @@ def _pixels(source: Dataset, file: FileDataset, blanking: Blanking | None, opene
         done.append(blanking.why)
     elif drop_high_bits(source, file):
         done.append("overlays in the high bits of pixels cleared")
-    count = strip_comments(file)
-    if count:
-        done.append(f"{count} comments taken out of compressed frames")
+    taken = strip_comments(file)
+    if taken:
+        what = ", ".join(f"{count} {name}" for name, count in sorted(taken.items()))
+        done.append(f"{what} taken out of compressed frames")
     return "; ".join(done) or "unchanged"
 
 

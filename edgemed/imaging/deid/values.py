@@ -11,7 +11,7 @@ from edgemed.base.lazy import require
 FREE_TEXT: Final = frozenset(("AE", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"))
 DATES: Final = frozenset(("DA", "DT", "TM"))
 NUMBERS: Final = frozenset(("AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
-_BYTES: Final = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
+BYTES: Final = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
 
 _FORMS: Final = {
     "AS": re.compile(r"\d{3}[DWMY]"),
@@ -94,7 +94,7 @@ def dummy(vr: str) -> Any:
     """A value of one element that says nothing and is legal for its VR; not for `SQ` and `UI`."""
     if vr in _DUMMIES:
         return _DUMMIES[vr]
-    if vr in _BYTES:
+    if vr in BYTES:
         return b"\0" * 8
     return 0 if vr in NUMBERS else "REMOVED"
 

@@ -124,6 +124,46 @@ def test_a_name_in_the_wrong_vr_is_found(vr: str) -> None:
     assert CANARY not in written(deidentify(file)[0]).upper()
 
 
+BINARY = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
+PIXELS = (0x7FE00001, 0x7FE00002, 0x7FE00008, 0x7FE00009, 0x7FE00010)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bytes_that_no_image_needs_go() -> None:
+    """ICC profiles, waveforms, documents, palettes of gray images: in bytes anybody may write anything."""
+    file, text = image(), CANARY.ljust(16)  # a whole number of every kind of word
+    item = Dataset()
+    for tag, (vr, *_) in DicomDictionary.items():
+        found = sorted(BINARY & set(vr.split(" or ")))
+        if not found or tag >> 16 < 8 or tag & 0xFFFF == 0:
+            continue
+        item[tag] = RawDataElement(Tag(tag), found[0], 16, text, 0, False, True, True)
+        if tag not in PIXELS:
+            file[tag] = item[tag]
+    assert len(item) > 70
+    file.SharedFunctionalGroupsSequence = [item]
+    cleaned, report = deidentify(file)
+    assert CANARY not in written(cleaned)
+    assert np.array_equal(cleaned.pixel_array, np.arange(64).reshape(8, 8))
+    told = {tag.path: (tag.action, tag.why) for tag in report.tags}
+    for keyword in ("ICCProfile", "RedPaletteColorLookupTableData", "SharedFunctionalGroupsSequence/PixelData"):
+        assert told[keyword] == ("removed", "bytes that the image does not need")
+
+
+def test_tables_that_pixels_go_through_stay() -> None:
+    file = image()
+    file.PhotometricInterpretation = "PALETTE COLOR"
+    file.RedPaletteColorLookupTableData = b"\1\2" * 256
+    file.ModalityLUTSequence, file.VOILUTSequence = [Dataset()], [Dataset()]
+    for sequence in (file.ModalityLUTSequence, file.VOILUTSequence):
+        sequence[0].LUTDescriptor = [256, 0, 16]
+        sequence[0].add_new(0x00283006, "OW", b"\3\4" * 256)
+    cleaned, _ = deidentify(file)
+    assert cleaned.RedPaletteColorLookupTableData == file.RedPaletteColorLookupTableData
+    for sequence in (cleaned.ModalityLUTSequence, cleaned.VOILUTSequence):
+        assert sequence[0].LUTData == b"\3\4" * 256
+
+
 def real_files() -> list[Path]:
     """All that pydicom brings."""
     return sorted(p for p in (Path(pydicom.__file__).parent / "data" / "test_files").rglob("*") if p.is_file())

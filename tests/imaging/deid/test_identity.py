@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
 from edgemed.imaging.deid.deidentify import deidentify
-from edgemed.imaging.deid.identity import Identities, shifted
+from edgemed.imaging.deid.identity import Identities, fingerprint_of, shifted
 from edgemed.imaging.deid.options import Options, SafePrivate
 from edgemed.imaging.deid.table import profile, type_of
 
@@ -106,3 +106,14 @@ def test_types_choose_among_combined_actions() -> None:
     assert row.resolve(type_of("AcquisitionDate", parent=None, sop_class=pet)) == "Z"
     assert type_of("AcquisitionDate", parent=None, sop_class="1.2.3") == 2, "of an unknown class the strictest counts"
     assert type_of("ReferencedSOPInstanceUID", parent="NoSuchSequence", sop_class=CT) == 3
+
+
+def test_pseudonyms_tell_their_key_and_fit_a_patient_id() -> None:
+    one, other = Identities(b"1" * 32), Identities(b"2" * 32)
+    made = one.patient("A\0")
+    assert fingerprint_of(made) == one.fingerprint != other.fingerprint
+    assert fingerprint_of(other.patient("A\0")) == other.fingerprint
+    assert one.patient("B\0") != made
+    assert len(made) <= 64
+    assert fingerprint_of(one.patient("1.2.3")) is None, "a study stands for its patient, who may have others"
+    assert fingerprint_of("P-0123456789abcdef") is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
 from hypothesis import given
@@ -13,7 +16,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless
 
 from edgemed.imaging.deid.deidentify import deidentify
-from edgemed.imaging.deid.stream import stripped
+from edgemed.imaging.deid.stream import COMMENTS, TAILS, WRAPPERS, stripped
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (16, 24), dtype=np.uint8)
 NAME = b"Miller^Jane"
@@ -27,19 +30,78 @@ def with_comment(data: bytes, marker: int, at: int = 2) -> bytes:
 def test_jpeg(marker: int) -> None:
     frame = imagecodecs.jpeg8_encode(IMAGE)
     clean, count = stripped(with_comment(frame, marker))
-    assert (clean, count) == (frame, 1)
+    assert (clean, count) == (frame, {COMMENTS: 1})
 
 
 def test_jpeg_ls_and_2000() -> None:
     frame = imagecodecs.jpegls_encode(IMAGE)
     clean, count = stripped(with_comment(frame, 0xFE))
-    assert (count, NAME in clean) == (3, False), "CharLS writes two SPIFF segments itself"
+    assert (count, NAME in clean) == ({COMMENTS: 3}, False), "CharLS writes two SPIFF segments itself"
     assert np.array_equal(imagecodecs.jpegls_decode(clean), IMAGE)
     frame = imagecodecs.jpeg2k_encode(IMAGE, level=0, codecformat="j2k", reversible=True)
     size = int.from_bytes(frame[4:6], "big")
     clean, count = stripped(with_comment(frame, 0x64, at=4 + size))  # SIZ comes first
-    assert count >= 1, "openjpeg writes one itself"
+    assert count[COMMENTS] >= 1, "openjpeg writes one itself"
     assert NAME not in clean
+    assert np.array_equal(imagecodecs.jpeg2k_decode(clean), IMAGE)
+
+
+CODECS = {
+    "jpeg": (imagecodecs.jpeg8_encode, imagecodecs.jpeg8_decode),
+    "progressive": (lambda image: progressive(image), imagecodecs.jpeg8_decode),
+    "jpeg-ls": (imagecodecs.jpegls_encode, imagecodecs.jpegls_decode),
+    "2000": (lambda image: imagecodecs.jpeg2k_encode(image, level=0, codecformat="j2k"), imagecodecs.jpeg2k_decode),
+}
+
+
+def progressive(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image).save(buffer, "JPEG", progressive=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("tail", [NAME, b"\0" + NAME + b"\xff\xd9", b"\xff\xd9" + NAME])
+@pytest.mark.parametrize("codec", CODECS)
+def test_nothing_is_left_behind_the_end(codec: str, tail: bytes) -> None:
+    encode, decode = CODECS[codec]
+    frame, _ = stripped(encode(IMAGE))
+    assert stripped(frame + b"\0") == (frame + b"\0", {}), "a pad is no text"
+    assert stripped(frame + tail) == (frame, {TAILS: 1})
+    assert np.array_equal(decode(frame), decode(encode(IMAGE)))
+
+
+def test_comments_between_the_scans_of_a_jpeg() -> None:
+    frame = progressive(IMAGE)
+    second = frame.index(b"\xff\xda", frame.index(b"\xff\xda") + 2)
+    clean, count = stripped(with_comment(frame, 0xFE, second))
+    assert (clean, count) == (stripped(frame)[0], {COMMENTS: 1})
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_comments_in_tile_parts(told: bool) -> None:
+    plain, _ = stripped(imagecodecs.jpeg2k_encode(IMAGE, level=0, codecformat="j2k", reversible=True))
+    tile = plain.index(b"\xff\x90")
+    length = int.from_bytes(plain[tile + 6 : tile + 10], "big")
+    assert length
+    dirty = with_comment(plain, 0x64, tile + 12)
+    grown = (length + len(dirty) - len(plain)).to_bytes(4, "big") if told else b"\0" * 4
+    dirty = dirty[: tile + 6] + grown + dirty[tile + 10 :]
+    lengths = b"\xff\x55\0\x08\0\x40" + grown  # TLM with tile-parts in order (T.800 A.7.1)
+    dirty = dirty[:tile] + lengths + dirty[tile:]
+    clean, count = stripped(dirty)
+    assert count == {COMMENTS: 1}
+    assert clean == (plain if told else plain[: tile + 6] + b"\0" * 4 + plain[tile + 10 :])
+    assert np.array_equal(imagecodecs.jpeg2k_decode(clean), IMAGE)
+
+
+def test_boxes_go() -> None:
+    boxed = imagecodecs.jpeg2k_encode(IMAGE, level=0, codecformat="jp2", reversible=True)
+    at = boxed.index(b"jp2c") - 4
+    box = (len(NAME) + 8).to_bytes(4, "big") + b"xml " + NAME
+    clean, count = stripped(boxed[:at] + box + boxed[at:] + box)
+    assert count[WRAPPERS] == 1
+    assert NAME not in clean
+    assert clean.startswith(b"\xff\x4f")
     assert np.array_equal(imagecodecs.jpeg2k_decode(clean), IMAGE)
 
 
@@ -52,7 +114,11 @@ def test_what_decides_colours_stays() -> None:
     assert np.array_equal(imagecodecs.jpeg8_decode(clean), imagecodecs.jpeg8_decode(data))
 
 
-@given(st.binary(max_size=200), st.sampled_from((b"\xff\xd8", b"\xff\x4f\xff\x51", b"")))
+JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+TILE = b"\xff\x4f\xff\x51\0\x02\xff\x90\0\x0a"
+
+
+@given(st.binary(max_size=200), st.sampled_from((b"\xff\xd8", b"\xff\x4f\xff\x51", JP2, TILE, b"")))
 def test_any_bytes_end_and_never_grow(data: bytes, start: bytes) -> None:
     clean, count = stripped(start + data)
     assert len(clean) <= len(start + data)
