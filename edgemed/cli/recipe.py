@@ -55,10 +55,13 @@ def check(
     """Check a recipe, do what it says to IMAGE, and show every step: a table, and a picture with histograms."""
     from edgemed.base.resources import find_resource
     from edgemed.base.store import write_atomic
+    from edgemed.bundle.outputs import require_no_input, require_outside_bundles
     from edgemed.recipe.schema import load_recipe
     from edgemed.report.sheet import contact_sheet
 
-    target = output or Path(f"{image.stem}.recipe.png")
+    target = output or Path(f"{image.name if image.is_dir() else image.stem}.recipe.png")
+    require_outside_bundles(target, "--output")
+    require_no_input([target], [image, Path(file)], "--output")
     if target.exists() and not force:
         raise UsageError(f"{target} exists.", "Replace it with --force, or name another file with --output.")
     recipe = load_recipe(find_resource("calibration", file))

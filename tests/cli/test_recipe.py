@@ -103,3 +103,21 @@ def test_the_group_has_a_help_page():
     alone = run("recipe")
     assert alone.returncode == 2
     assert "Missing command" in alone.stderr
+
+
+@pytest.mark.parametrize("output", ["film.png", "./link.png", "r.toml"])
+def test_the_picture_never_replaces_what_it_is_made_of(folder: Path, output: str):
+    (folder / "link.png").symlink_to("film.png")
+    before = {name: (folder / name).read_bytes() for name in ("film.png", "r.toml")}
+    done = run("recipe", "check", "r.toml", "film.png", "--output", output, "--force", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "would replace inputs" in done.stderr
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_the_picture_never_goes_into_a_bundle(folder: Path):
+    (folder / "b.edgemed").mkdir()
+    done = run("recipe", "check", "r.toml", "film.png", "--output", "b.edgemed/x.png", cwd=folder)
+    assert done.returncode == 2
+    assert "lies in the bundle b.edgemed" in done.stderr
+    assert list((folder / "b.edgemed").iterdir()) == []
