@@ -101,7 +101,7 @@ def run_bundle(
 def _answer(runner: Runner, item: Item, file: Path, head: Head | None, tensors: tuple[OutputTensor, ...]) -> Answer:
     log = SpanLog()
     try:
-        outputs = item.answer([runner.infer(feeds, frame=i, spans=log) for i, feeds in enumerate(item.feeds)])
+        outputs = item.answer(runner.infer(feeds, frame=i, spans=log) for i, feeds in enumerate(item.feeds))
     except InputError as error:
         raise InputError(f"{file}: {error.what}", error.hint) from error
     outputs = {tensor.name: _on_source(outputs[tensor.name], tensor, item) for tensor in tensors}
