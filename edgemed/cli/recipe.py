@@ -16,7 +16,7 @@ from edgemed.cli.console import print_json, say, show
 
 if TYPE_CHECKING:
     from edgemed.base.runner import TensorSpec
-    from edgemed.recipe.apply import Traced
+    from edgemed.recipe.apply import Preprocessor, Traced
     from edgemed.recipe.image import Image
     from edgemed.recipe.schema import Recipe
 
@@ -55,14 +55,17 @@ def check(
     """Check a recipe, do what it says to IMAGE, and show every step: a table, and a picture with histograms."""
     from edgemed.base.resources import find_resource
     from edgemed.base.store import write_atomic
+    from edgemed.bundle.outputs import require_no_input, require_outside_bundles
     from edgemed.recipe.schema import load_recipe
     from edgemed.report.sheet import contact_sheet
 
-    target = output or Path(f"{image.stem}.recipe.png")
+    target = output or Path(f"{image.name if image.is_dir() else image.stem}.recipe.png")
+    require_outside_bundles(target, "--output")
+    require_no_input([target], [image, Path(file)], "--output")
     if target.exists() and not force:
         raise UsageError(f"{target} exists.", "Replace it with --force, or name another file with --output.")
     recipe = load_recipe(find_resource("calibration", file))
-    given = _read(image, recipe)
+    given = _read(image, recipe, input_)
     spec = _spec(recipe, given, input_)
     traced = _traced(recipe, spec, given, image)
     rows = [_row(step) for step in traced]
@@ -77,26 +80,18 @@ def check(
     say(f"{target} shows every step.")
 
 
-def _read(path: Path, recipe: Recipe) -> Image:
+def _read(path: Path, recipe: Recipe, text: str | None) -> Image:
     """What the recipe makes a sample of: an image, a volume, a clip; the one in the middle of a file with several."""
-    from dataclasses import replace
+    from edgemed.imaging.open import open_image
+    from edgemed.imaging.pieces import Pieces
 
-    from edgemed.imaging.open import open_image, volume_of
-    from edgemed.recipe.clips import clip_frames
-
-    file = open_image(path)
     given = recipe.input
-    if given.kind == "volume":
-        return volume_of(file, path)
-    if given.time is None and given.kind != "cine":
-        return file.frame(file.frames // 2)
-    image = file.image()
-    if given.time is None or not image.stacked:
-        return image
-    clips = clip_frames(len(image.pixels), given.time)
-    chosen = list(clips[len(clips) // 2])
-    valid = None if image.valid is None else image.valid[chosen]
-    return replace(image, pixels=image.pixels[chosen], valid=valid)
+    if text is not None:  # its dimensions tell the kind where the recipe does not
+        kind = _preprocessor(recipe, _given(text)).kind
+    else:
+        kind = given.kind or ("image" if given.time is None else "cine")
+    pieces = Pieces(open_image(path), path, kind, given.time)
+    return pieces.image(len(pieces) // 2)
 
 
 def _spec(recipe: Recipe, image: Image, text: str | None) -> TensorSpec:
@@ -104,7 +99,7 @@ def _spec(recipe: Recipe, image: Image, text: str | None) -> TensorSpec:
     from edgemed.base.runner import TensorSpec
 
     if text is not None:
-        return TensorSpec("input", "float32", _parsed(text))
+        return _given(text)
     given = recipe.input
     rows, columns = given.size or (None, None)
     lead: tuple[int | None, ...] = (1,)
@@ -125,6 +120,18 @@ def _channels(recipe: Recipe, image: Image) -> int:
     return 3 if color else 1
 
 
+def _given(text: str) -> TensorSpec:
+    from edgemed.base.runner import TensorSpec
+
+    return TensorSpec("input", "float32", _parsed(text))
+
+
+def _preprocessor(recipe: Recipe, spec: TensorSpec) -> Preprocessor:
+    from edgemed.recipe.apply import Preprocessor
+
+    return Preprocessor(recipe, spec, recipe.input.layout or "NHWC")
+
+
 def _parsed(text: str) -> tuple[int | None, ...]:
     parts = text.rpartition("=")[2].split("x")
     if not all(re.fullmatch(r"\?|[1-9][0-9]{0,4}", part) for part in parts):
@@ -134,9 +141,8 @@ def _parsed(text: str) -> tuple[int | None, ...]:
 
 def _traced(recipe: Recipe, spec: TensorSpec, image: Image, path: Path) -> list[Traced]:
     from edgemed.base.errors import InputError
-    from edgemed.recipe.apply import Preprocessor
 
-    preprocessor = Preprocessor(recipe, spec, recipe.input.layout or "NHWC")
+    preprocessor = _preprocessor(recipe, spec)
     try:
         preprocessor.trace(image)  # the first time pays for imports, which are no part of a step's time
         return preprocessor.trace(image)

@@ -17,7 +17,8 @@ from edgemed.base.spans import SpanLog
 from edgemed.base.store import write_atomic
 from edgemed.base.text import printable
 from edgemed.bundle.manifest import OutputTensor
-from edgemed.bundle.read import Bundle, enclosing_bundle
+from edgemed.bundle.outputs import require_no_input, require_outside_bundles
+from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import RunPrecision, reader_of, runner_of
 from edgemed.evaluate.head import Head, head_of
 from edgemed.imaging.samples import Item
@@ -100,7 +101,7 @@ def run_bundle(
 def _answer(runner: Runner, item: Item, file: Path, head: Head | None, tensors: tuple[OutputTensor, ...]) -> Answer:
     log = SpanLog()
     try:
-        outputs = item.answer([runner.infer(feeds, frame=i, spans=log) for i, feeds in enumerate(item.feeds)])
+        outputs = item.answer(runner.infer(feeds, frame=i, spans=log) for i, feeds in enumerate(item.feeds))
     except InputError as error:
         raise InputError(f"{file}: {error.what}", error.hint) from error
     outputs = {tensor.name: _on_source(outputs[tensor.name], tensor, item) for tensor in tensors}
@@ -136,13 +137,12 @@ def _reading(head: Head | None, outputs: dict[str, NDArray[Any]]) -> dict[str, A
 def _targets(files: Sequence[Path], save: Path | None) -> dict[Path, Path]:
     if save is None:
         return {}
-    if (bundle := enclosing_bundle(save)) is not None:
-        raise InputError(f"{save} lies in the bundle {bundle.name}, which is never changed.", "Choose another --save.")
-    targets = {file: save / f"{file.stem}.npz" for file in files}
+    require_outside_bundles(save, "--save")
+    # the dots in the name of a folder, often a UID, start no suffix
+    targets = {file: save / f"{file.name if file.is_dir() else file.stem}.npz" for file in files}
     if len(set(targets.values())) < len(set(files)):
         raise InputError("Two inputs have the same file name.", "Save them in separate runs.")
-    if {target.resolve() for target in targets.values()} & {file.resolve() for file in files}:
-        raise InputError("Outputs would replace inputs.", "Choose another --save.")
+    require_no_input(targets.values(), files, "--save")
     with os_errors_as_resource(save):
         save.mkdir(parents=True, exist_ok=True)
     return targets

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
-from edgemed.imaging.open import ImageFile, open_image, volume_of
+from edgemed.imaging.open import ImageFile, open_image
+from edgemed.imaging.pieces import Pieces
 from edgemed.imaging.read import read_arrays
 from edgemed.imaging.sources import Sample, table_samples
 from edgemed.recipe.apply import Prepared, Preprocessor
+from edgemed.recipe.contract import check_contract
 from edgemed.recipe.image import Image
 from edgemed.recipe.schema import Kind, Layout, Recipe, TableInput
+from edgemed.recipe.tiles import Stitcher
 
 Feeds = dict[str, NDArray[Any]]
-T = TypeVar("T")
 
 MOST_PER_SAMPLE = 8
 """Frames, clips or tiles of one file that calibration looks at, evenly spread: neighbours are much alike."""
@@ -33,23 +34,45 @@ class Item:
     """One thing that a file makes: a frame, a clip, a volume, an array.
 
     Attributes:
-        feeds: of each tile, or the one that is not tiled.
+        feeds: of each tile, or the one that is not tiled; tiles are cut as they are asked for, each time anew.
         prepared: the way back to the source; `None` for arrays.
     """
 
-    feeds: tuple[Feeds, ...]
+    feeds: Collection[Feeds]
     prepared: Prepared | None = None
 
-    def answer(self, outputs: Sequence[Feeds]) -> Feeds:
-        """The outputs for all feeds, in order, as one: maps of tiles are blended.
+    def answer(self, outputs: Iterable[Feeds]) -> Feeds:
+        """The outputs for all feeds, in order, as one: maps of tiles are blended as they come.
 
         Raises:
             InputError: a tiled model does not answer with a map of the size of its input.
         """
         if self.prepared is None or self.prepared.tiling is None:
-            return outputs[0]
-        tiling, axis = self.prepared.tiling, self.prepared.first_axis
-        return {name: tiling.stitch((output[name] for output in outputs), axis) for name in outputs[0]}
+            return next(iter(outputs))
+        maps: dict[str, Stitcher] = {}
+        for output in outputs:
+            for name, value in output.items():
+                if name not in maps:
+                    maps[name] = Stitcher(self.prepared.tiling, self.prepared.first_axis)
+                maps[name].add(value)
+        return {name: stitcher.finish() for name, stitcher in maps.items()}
+
+
+@dataclass(frozen=True)
+class _TileFeeds(Collection[Feeds]):
+    """The feeds of what was prepared, one at a time."""
+
+    name: str
+    prepared: Prepared
+
+    def __len__(self) -> int:
+        return len(self.prepared)
+
+    def __iter__(self) -> Iterator[Feeds]:
+        return ({self.name: tile} for tile in self.prepared.tiles())
+
+    def __contains__(self, feeds: object) -> bool:
+        return any(feeds is each for each in self)
 
 
 @dataclass(frozen=True)
@@ -89,9 +112,17 @@ class SampleReader:
         if sample.is_row:
             return [self._row(sample)]
         spec = self._only_input(sample.path)
-        images = self._images(self._preprocessor(spec), sample.path)
-        feeds = [feed for make in _evenly(images, most) for prepared in make() for feed in prepared.tiles()]
-        return [{spec.name: feed} for feed in _evenly(feeds, most)]
+        found = []
+        with _named(sample.path):
+            preprocessor = self._preprocessor(spec)
+            pieces = _pieces(preprocessor, sample.path)
+            chosen = _evenly(len(pieces), most)
+            for position, index in enumerate(chosen):
+                prepared = preprocessor.prepare(pieces.image(index))
+                tiles, before = len(prepared), position * len(prepared)
+                wanted = (i - before for i in _evenly(tiles * len(chosen), most) if before <= i < before + tiles)
+                found += [{spec.name: tile} for tile in prepared.tiles(wanted)]
+        return found
 
     @property
     def kind(self) -> Kind:
@@ -120,9 +151,14 @@ class SampleReader:
                 yield Item((self._row(row),))
             return
         spec = self._only_input(path)
-        for make in self._images(self._preprocessor(spec), path, file):
-            for prepared in make():
-                yield Item(tuple({spec.name: tile} for tile in prepared.tiles()), prepared)
+        preprocessor = self._preprocessor(spec)
+        with _named(path):
+            pieces = _pieces(preprocessor, path, file)
+            count = len(pieces)
+        for index in range(count):
+            with _named(path):
+                prepared = preprocessor.prepare(pieces.image(index))
+            yield Item(_TileFeeds(spec.name, prepared), prepared)
 
     def stream(self, samples: Sequence[Sample], done: Callable[[], None] | None = None) -> Iterator[Feeds]:
         """Feeds of each sample in turn, a few of those that make many; `done` is called after each sample was used."""
@@ -156,18 +192,6 @@ class SampleReader:
 
     def _preprocessor(self, spec: TensorSpec) -> Preprocessor:
         return Preprocessor(self.recipe.of(spec.name), spec, self.layouts[spec.name])
-
-    def _images(
-        self, preprocessor: Preprocessor, path: Path, opened: ImageFile | None = None
-    ) -> list[Callable[[], list[Prepared]]]:
-        """What one file makes: calls that read and prepare, so that nothing is read that is not wanted."""
-        with _named(path):
-            file = open_image(path) if opened is None else opened
-            if preprocessor.kind == "volume":
-                return [_call(path, lambda: [preprocessor.prepare(volume_of(file, path))])]
-            if preprocessor.kind == "cine":
-                return [_call(path, lambda: list(preprocessor.clips(file.image())))]
-            return [_call(path, partial(_frame, preprocessor, file, i)) for i in range(file.frames)]
 
     # --- arrays and tables
 
@@ -203,16 +227,13 @@ class SampleReader:
         return {spec.name: _fit(arrays[spec.name], spec, path) for spec in self.inputs}
 
 
-def _frame(preprocessor: Preprocessor, file: ImageFile, index: int) -> list[Prepared]:
-    return [preprocessor.prepare(file.frame(index))]
-
-
-def _call(path: Path, make: Callable[[], list[Prepared]]) -> Callable[[], list[Prepared]]:
-    def named() -> list[Prepared]:
-        with _named(path):
-            return make()
-
-    return named
+def _pieces(preprocessor: Preprocessor, path: Path, opened: ImageFile | None = None) -> Pieces:
+    """What one file makes, unread; the contract judges a cine before its frames are counted."""
+    file = open_image(path) if opened is None else opened
+    given, kind = preprocessor.recipe.input, preprocessor.kind
+    if kind == "cine":
+        check_contract(given.contract, file.facts)
+    return Pieces(file, path, kind, given.time)
 
 
 @contextmanager
@@ -226,10 +247,10 @@ def _named(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {error.what}", error.hint) from error
 
 
-def _evenly(items: Sequence[T], most: int) -> list[T]:
-    """At most `most` of the items, the middle of each of as many equal parts."""
-    count = min(len(items), most)
-    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+def _evenly(items: int, most: int) -> list[int]:
+    """At most `most` numbers below `items`, the middle of each of as many equal parts."""
+    count = min(items, most)
+    return [(2 * i + 1) * items // (2 * count) for i in range(count)]
 
 
 def _numbers(given: TableInput, values: dict[str, float], spec: TensorSpec, sample: Sample) -> NDArray[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
-from edgemed.recipe.clips import clip_frames
+from edgemed.recipe.clips import clip_frames, clip_of
 from edgemed.recipe.contract import check_contract
 from edgemed.recipe.geometry import Transform
 from edgemed.recipe.image import Image, plain
@@ -45,12 +45,20 @@ class Prepared:
     tiling: Tiling | None = None
     first_axis: int = 1
 
-    def tiles(self) -> Iterator[NDArray[Any]]:
-        """What the model is fed: each tile, or the one sample."""
+    def __len__(self) -> int:
+        """Feeds that it makes: tiles, or 1."""
+        return 1 if self.tiling is None else len(self.tiling)
+
+    def tiles(self, wanted: Iterable[int] | None = None) -> Iterator[NDArray[Any]]:
+        """What the model is fed, one after the other: each tile, or the one sample.
+
+        Args:
+            wanted: numbers of the tiles, from 0; default all.
+        """
         if self.tiling is None:
             yield self.sample
         else:
-            yield from self.tiling.cut(self.sample, self.first_axis)
+            yield from self.tiling.cut(self.sample, self.first_axis, wanted)
 
     def to_source(
         self, answer: NDArray[Any], *, how: Literal["nearest", "linear"] = "linear", fill: float = 0
@@ -205,23 +213,15 @@ class Preprocessor:
         Raises:
             InputError: as above, or a cine that is too short.
         """
-        for clip in self._clip_images(image):
-            yield self.prepare(clip)
-
-    def _clip_images(self, image: Image) -> Iterator[Image]:
         if self.recipe.input.time is None:
-            yield image
+            yield self.prepare(image)
             return
         check_contract(self.recipe.input.contract, image.facts)
-        image = image if image.stacked else replace(image, pixels=image.pixels[None], stacked=True)
-        for indices in clip_frames(len(image.pixels), self.recipe.input.time):
-            chosen = list(indices)
-            valid = None if image.valid is None else image.valid[chosen]
-            yield replace(image, pixels=image.pixels[chosen], valid=valid)
+        for clip in clip_frames(len(image.pixels) if image.stacked else 1, self.recipe.input.time):
+            yield self.prepare(clip_of(image, clip))
 
     def trace(self, image: Image | NDArray[Any]) -> list[Traced]:
-        """Everything that the recipe makes of an image, or of the first clip of a cine; the last is the sample."""
-        image = next(self._clip_images(image if isinstance(image, Image) else plain(image)))
+        """Everything that the recipe makes of what `prepare` takes; the last is the sample."""
         traced = []
         before = time.perf_counter_ns()
         for name, note, state in self._stages(image):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -50,11 +49,19 @@ class Tiling:
 
     def slices(self) -> Iterator[tuple[slice, ...]]:
         """Where each tile lies in the padded image, the last axis fastest."""
-        for corner in itertools.product(*self.starts):
-            yield tuple(slice(start, start + side) for start, side in zip(corner, self.tiles.size, strict=True))
+        for index in range(len(self)):
+            yield self.place(index)
 
-    def cut(self, array: NDArray[Any], first_axis: int = 0) -> Iterator[NDArray[Any]]:
-        """Each tile of an array whose axes from `first_axis` on are those of `shape`."""
+    def place(self, index: int) -> tuple[slice, ...]:
+        """Where one tile lies in the padded image."""
+        numbers = np.unravel_index(index, [len(starts) for starts in self.starts])
+        corner = (starts[number] for starts, number in zip(self.starts, numbers, strict=True))
+        return tuple(slice(start, start + side) for start, side in zip(corner, self.tiles.size, strict=True))
+
+    def cut(
+        self, array: NDArray[Any], first_axis: int = 0, wanted: Iterable[int] | None = None
+    ) -> Iterator[NDArray[Any]]:
+        """Tiles of an array whose axes from `first_axis` on are those of `shape`: all, or those `wanted`."""
         for axis, (have, new, before) in enumerate(zip(self.shape, self.padded, self.before, strict=True)):
             if array.shape[first_axis + axis] != have:
                 raise InputError(
@@ -63,8 +70,8 @@ class Tiling:
                 )
             if new != have:
                 array = array.take(_reflected(have, new, before), first_axis + axis)
-        for place in self.slices():
-            yield np.ascontiguousarray(array[(slice(None),) * first_axis + place])
+        for index in range(len(self)) if wanted is None else wanted:
+            yield np.ascontiguousarray(array[(slice(None),) * first_axis + self.place(index)])
 
     def stitch(self, outputs: Iterable[NDArray[Any]], first_axis: int = 0) -> NDArray[np.float32]:
         """The answers to all tiles, in order, as one map over the image; float32.
@@ -74,30 +81,10 @@ class Tiling:
         Raises:
             InputError: too few answers, too many, or of another size than the tile.
         """
-        weight = self.weight()
-        mean: NDArray[np.float32] | None = None
-        total = np.zeros(self.padded, dtype=np.float32)
-        places = self.slices()
-        lead = (slice(None),) * first_axis
+        stitcher = Stitcher(self, first_axis)
         for answer in outputs:
-            place = next(places, None)
-            if place is None or answer.shape[first_axis : first_axis + weight.ndim] != weight.shape:
-                raise InputError(
-                    f"An answer of the shape {answer.shape} does not belong to tiles of {self.tiles.size}.",
-                    "Tile models that answer with one map of the size of their input.",
-                )
-            if mean is None:
-                rest = answer.shape[first_axis + weight.ndim :]
-                mean = np.zeros((*answer.shape[:first_axis], *self.padded, *rest), dtype=np.float32)
-            total[place] += weight
-            trailing = answer.ndim - first_axis - weight.ndim
-            share = (weight / total[place]).reshape(weight.shape + (1,) * trailing)
-            part = mean[lead + place]
-            part += share * (answer.astype(np.float32, copy=False) - part)
-        if mean is None or next(places, None) is not None:
-            raise InputError(f"There are fewer answers than the {len(self)} tiles.", "Run the model on every tile.")
-        inside = tuple(slice(first, first + have) for first, have in zip(self.before, self.shape, strict=True))
-        return mean[lead + inside]
+            stitcher.add(answer)
+        return stitcher.finish()
 
     def weight(self) -> NDArray[np.float32]:
         """How much each pixel of a tile weighs, in its shape; above 0 everywhere, greatest in the middle."""
@@ -105,6 +92,56 @@ class Tiling:
         for side in self.tiles.size:
             result = result[..., None] * _profile(side, self.tiles.blend)
         return result
+
+
+class Stitcher:
+    """Puts answers together as they come: only the map is in memory, see `Tiling.stitch`.
+
+    Args:
+        tiling: of the image.
+        first_axis: of the answers that is not batch or channels.
+    """
+
+    def __init__(self, tiling: Tiling, first_axis: int = 0) -> None:
+        self._tiling, self._weight = tiling, tiling.weight()
+        self._lead = (slice(None),) * first_axis
+        self._mean: NDArray[np.float32] | None = None
+        self._total = np.zeros(tiling.padded, dtype=np.float32)
+        self._places = tiling.slices()
+
+    def add(self, answer: NDArray[Any]) -> None:
+        """Blend in the answer to the next tile.
+
+        Raises:
+            InputError: there was one for every tile, or it is of another size than the tile.
+        """
+        weight, lead, padded = self._weight, self._lead, self._tiling.padded
+        end = len(lead) + weight.ndim
+        place = next(self._places, None)
+        if place is None or answer.shape[len(lead) : end] != weight.shape:
+            raise InputError(
+                f"An answer of the shape {answer.shape} does not belong to tiles of {self._tiling.tiles.size}.",
+                "Tile models that answer with one map of the size of their input.",
+            )
+        if self._mean is None:
+            self._mean = np.zeros((*answer.shape[: len(lead)], *padded, *answer.shape[end:]), dtype=np.float32)
+        self._total[place] += weight
+        share = (weight / self._total[place]).reshape(weight.shape + (1,) * (answer.ndim - end))
+        part = self._mean[lead + place]
+        part += share * (answer.astype(np.float32, copy=False) - part)
+
+    def finish(self) -> NDArray[np.float32]:
+        """The map.
+
+        Raises:
+            InputError: tiles were not answered.
+        """
+        if self._mean is None or next(self._places, None) is not None:
+            raise InputError(
+                f"There are fewer answers than the {len(self._tiling)} tiles.", "Run the model on every tile."
+            )
+        sides = zip(self._tiling.before, self._tiling.shape, strict=True)
+        return self._mean[self._lead + tuple(slice(first, first + have) for first, have in sides)]
 
 
 def plan_tiles(shape: tuple[int, ...], tiles: Tiles) -> Tiling:

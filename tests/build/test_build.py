@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from pydicom.data import get_testdata_file
 
 from edgemed.build.fidelity import PARITY_LIMIT
 from edgemed.bundle.read import Bundle, open_bundle
@@ -221,6 +222,17 @@ def documented_commands() -> list[str]:
     return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ edgemed ")]
 
 
+def shown_below(command: str) -> str:
+    """What the README shows below a command."""
+    return (REPO / "README.md").read_text(encoding="utf-8").split(f"$ {command}\n")[1].split("```")[0]
+
+
+def untimed(table: str) -> list[list[str]]:
+    """The words of a table without its last column, `ms`, which no two runs share; of its last line, all."""
+    *rows, last = (line.split() for line in table.splitlines())
+    return [*(row[:-1] for row in rows), last]
+
+
 def test_the_readme_shows_commands_that_run(built, folder, tmp_path):
     commands = documented_commands()
     assert commands[0] == "edgemed build model.h5 --int8"  # what the fixture has typed
@@ -229,10 +241,13 @@ def test_the_readme_shows_commands_that_run(built, folder, tmp_path):
     write_images(tmp_path / "test" / "different", 6, seed=1)
     write_images(tmp_path / "test" / "similar", 6, seed=2)
     (tmp_path / "test" / "similar" / "image000.png").rename(tmp_path / "test" / "similar" / "0000.png")
+    shutil.copy(get_testdata_file("CT_small.dcm", download=False), tmp_path)
     for command in commands[1:]:
         done = edgemed(*command.split()[1:], cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
         assert done.stdout
+        if command.startswith("edgemed recipe check"):
+            assert untimed(done.stdout) == untimed(shown_below(command))
     for command in ("inspect model.edgemed", "verify model.edgemed", "devices"):
         assert edgemed(*command.split(), cwd=tmp_path).returncode == 0, command
     shown = set(re.findall(r"^\| `edgemed (\w+)", (REPO / "README.md").read_text(encoding="utf-8"), re.MULTILINE))

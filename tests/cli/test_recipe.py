@@ -10,6 +10,8 @@ import pytest
 from cli.test_main import run
 from PIL import Image
 
+from tests.imaging.make_dicom import write, write_series
+
 TEXT = """
 [input]
 size = [24, 32]
@@ -103,3 +105,41 @@ def test_the_group_has_a_help_page():
     alone = run("recipe")
     assert alone.returncode == 2
     assert "Missing command" in alone.stderr
+
+
+@pytest.mark.parametrize("output", ["film.png", "./link.png", "r.toml"])
+def test_the_picture_never_replaces_what_it_is_made_of(folder: Path, output: str):
+    (folder / "link.png").symlink_to("film.png")
+    before = {name: (folder / name).read_bytes() for name in ("film.png", "r.toml")}
+    done = run("recipe", "check", "r.toml", "film.png", "--output", output, "--force", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "would replace inputs" in done.stderr
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_the_picture_never_goes_into_a_bundle(folder: Path):
+    (folder / "b.edgemed").mkdir()
+    done = run("recipe", "check", "r.toml", "film.png", "--output", "b.edgemed/x.png", cwd=folder)
+    assert done.returncode == 2
+    assert "lies in the bundle b.edgemed" in done.stderr
+    assert list((folder / "b.edgemed").iterdir()) == []
+
+
+def test_a_clip_with_steps_is_cut_once(folder: Path):
+    frames = np.arange(12, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8)
+    write(folder / "cine.dcm", frames)
+    (folder / "t.toml").write_text("[input.time]\nframes = 3\nstep = 2\nstride = 4\n")
+    done = run("recipe", "check", "t.toml", "cine.dcm", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)["steps"][0]
+    # clips are (0 2 4), (4 6 8) and, shifted to the end, (7 9 11)
+    assert (first["shape"], first["min"], first["max"]) == ([3, 8, 8], 4, 8)
+
+
+def test_five_dimensions_without_a_kind_take_the_whole_series(folder: Path):
+    volume = np.random.default_rng(0).integers(0, 3000, (6, 8, 8)).astype(np.int16)
+    write_series(folder / "ct", volume)
+    (folder / "v.toml").write_text("[input]\n")
+    done = run("recipe", "check", "v.toml", "ct", "--input", "1x6x8x8x1", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"][0]["shape"] == [6, 8, 8]

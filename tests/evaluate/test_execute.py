@@ -10,7 +10,7 @@ import pytest
 
 from edgemed.base.errors import InputError, ResourceError
 from edgemed.bundle.read import Bundle, open_bundle
-from edgemed.evaluate.execute import run_bundle
+from edgemed.evaluate.execute import _targets, run_bundle
 from evaluate.bundles import write_bundle, write_images
 
 
@@ -58,3 +58,11 @@ def test_names_cannot_steer_the_terminal(bundle: Bundle, image: Path, tmp_path: 
     assert r"x\x1b[2J\x0ay\xff.png" in answer.line()
     assert answer.line().isprintable()
     assert json.loads(json.dumps(answer.to_json()))["file"] == str(evil)
+
+
+def test_folders_of_series_keep_their_whole_name(tmp_path: Path) -> None:
+    series = [tmp_path / "1.2.840.1", tmp_path / "1.2.840.2"]
+    for folder in series:
+        folder.mkdir()
+    named = _targets(series, tmp_path / "out")
+    assert [target.name for target in named.values()] == ["1.2.840.1.npz", "1.2.840.2.npz"]

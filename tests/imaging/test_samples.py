@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +132,7 @@ def test_frames_of_a_file_are_samples_of_their_own(tmp_path: Path):
     gray = reader(TensorSpec("x", "float32", (1, 8, 8, 1)), recipe=Recipe())
     assert gray.read(path)["x"].max() == 10  # the one in the middle
     assert [feeds["x"].max() for feeds in gray.spread(path, 4)] == [2, 7, 12, 17]
-    assert [item.feeds[0]["x"].max() for item in gray.items(path)] == list(range(20))
+    assert [next(iter(item.feeds))["x"].max() for item in gray.items(path)] == list(range(20))
 
 
 def test_clips_of_a_cine_feed_a_model_of_time(tmp_path: Path):
@@ -138,7 +140,7 @@ def test_clips_of_a_cine_feed_a_model_of_time(tmp_path: Path):
     path = write(tmp_path / "cine.dcm", frames)
     recipe = Recipe.model_validate({"input": {"time": {"frames": 4, "stride": 3}}})
     clips = reader(TensorSpec("x", "float32", (1, 4, 8, 8, 1)), recipe=recipe)
-    found = [item.feeds[0]["x"][0, :, 0, 0, 0].tolist() for item in clips.items(path)]
+    found = [next(iter(item.feeds))["x"][0, :, 0, 0, 0].tolist() for item in clips.items(path)]
     assert found == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
     assert clips.read(path)["x"][0, :, 0, 0, 0].tolist() == [3, 4, 5, 6]
 
@@ -172,3 +174,52 @@ def test_the_contract_refuses_before_any_pixel_is_prepared(tmp_path: Path):
     recipe = Recipe.model_validate({"input": {"contract": {"modalities": ["MR"]}}})
     with pytest.raises(InputError, match=r"a\.dcm.*Modality is 'CT'; the recipe's contract takes MR"):
         reader(TensorSpec("x", "float32", (1, 8, 8, 1)), recipe=recipe).read(path)
+
+
+def peak(make: Callable[[], object]) -> int:
+    """Most bytes that were allocated at once, of those allocated meanwhile."""
+    tracemalloc.start()
+    try:
+        make()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_only_wanted_tiles_are_cut(tmp_path: Path):
+    side, tile = 512, 64
+    Pil.fromarray(np.random.default_rng(0).integers(0, 256, (side, side)).astype(np.uint8)).save(tmp_path / "a.png")
+    recipe = Recipe.model_validate({"input": {"color": "gray", "tiles": {"size": [tile, tile], "overlap": 56}}})
+    tiled = reader(TensorSpec("x", "float32", (1, tile, tile, 1)), recipe=recipe)
+    (item,) = tiled.items(tmp_path / "a.png")
+    everything = len(item.feeds) * tile * tile * 4
+    floats = side * side * 4
+    # the image as bytes, as float and as the sample, and what checks and arithmetic take beside them: 6 floats a pixel
+    assert 6 * floats < everything / 4
+    assert peak(lambda: tiled.spread(tmp_path / "a.png", 8)) < 6 * floats
+    # beside them the running mean and its weights, and the map cut out of them
+    assert peak(lambda: [item.answer(iter(item.feeds)) for item in tiled.items(tmp_path / "a.png")]) < 9 * floats
+    every = [feeds["x"] for feeds in item.feeds]
+    wanted = [feeds["x"] for feeds in tiled.spread(tmp_path / "a.png", 3)]
+    np.testing.assert_array_equal(wanted, [every[(2 * i + 1) * len(every) // 6] for i in range(3)])
+
+
+def test_only_wanted_clips_are_prepared(tmp_path: Path):
+    frames = np.random.default_rng(0).integers(0, 256, (60, 64, 64)).astype(np.uint8)
+    path = write(tmp_path / "cine.dcm", frames)
+    recipe = Recipe.model_validate({"input": {"time": {"frames": 8, "stride": 1}}})
+    clips = reader(TensorSpec("x", "float32", (1, 8, 64, 64, 1)), recipe=recipe)
+    clip = 8 * 64 * 64 * 4
+    clips.read(path)  # what is imported is no part of it
+    # all frames as they are stored and as decoded, and one clip: as bytes, float and sample, as above
+    bound = 2 * frames.nbytes + 6 * clip
+    assert bound < 53 * clip / 4
+    assert peak(lambda: clips.read(path)) < bound
+
+
+def test_a_million_frames_cost_no_more_than_their_bytes(tmp_path: Path):
+    path = write(tmp_path / "many.dcm", np.ones((1_000_000, 1, 1), np.uint8))
+    one = reader(TensorSpec("x", "float32", (1, 8, 8, 1)), recipe=Recipe())
+    one.read(path)  # what is imported is no part of it
+    # the pixels may be read whole; a Python object for each frame would take 16 bytes and more of each
+    assert peak(lambda: one.spread(path, 8)) < 4_000_000

@@ -12,7 +12,7 @@ from edgemed.recipe.parts import Time
 
 
 def clips(count: int, **time: object) -> list[tuple[int, ...]]:
-    return clip_frames(count, Time.model_validate(time))
+    return list(clip_frames(count, Time.model_validate(time)))
 
 
 def test_clips_as_one_would_draw_them():

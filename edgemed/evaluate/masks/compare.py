@@ -160,7 +160,7 @@ def _count(counted: Counted, image: Drawn, runners: Mapping[str, Runner], reader
 
 def _mask(runner: Runner, item: Item, head: MaskHead, where: str) -> Bools:
     try:
-        answer = item.answer([runner.infer(feeds) for feeds in item.feeds])
+        answer = item.answer(runner.infer(feeds) for feeds in item.feeds)
         return head.masks(item, answer[head.output])
     except InputError as error:
         raise InputError(f"{where}: {error.what}", error.hint) from error
