@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from edgemed import __version__
-from edgemed.base.text import printable
 from edgemed.build.fidelity import PARITY_LIMIT
 from edgemed.build.options import BuildOptions
 from edgemed.build.samples import Samples
@@ -119,7 +118,7 @@ def _calibration(samples: Samples, quantized: Quantized | None) -> data.Calibrat
         percentile=quantized.table.percentile,
         images=quantized.table.images,
         digest=samples.calibration.digest,
-        files=tuple(printable(sample.name) for sample in samples.calibrating[:_FILES_SHOWN]),
+        files=tuple(s.file for s in samples.calibration.samples if s.role != "judge")[:_FILES_SHOWN],
         warnings=tuple(w for w in warnings if not w.startswith("No recipe")),  # the report says that by itself
     )
 

@@ -198,17 +198,18 @@ def _warnings(recipe: Recipe, calibration: CalibrationSet, *, held_out: bool) ->
 
 
 def _exposed(judging: Sequence[Sample]) -> list[str]:
-    """What the bundle would show of patients: file names, and pixels as golden vectors."""
+    """What the bundle would show of patients: pixels, as golden vectors."""
     found = exposure(judging)
     warnings = []
     if found.named:
         warnings.append(
             f"{found.named} of {len(judging)} judged DICOM images do not say that the patient's identity was removed; "
-            "file names and golden vectors go into the bundle. `edgemed calibrate` makes a set that names nobody."
+            "pixels of some go into the bundle. `edgemed calibrate` makes a set that names nobody."
         )
-    if found.burned_in is not None:
-        sample, reason = found.burned_in
-        warnings.append(f"Pixels of {sample.name} may show a name ({reason}), and golden vectors keep pixels.")
+    if found.burned_in:
+        warnings.append(
+            f"The pixels of {found.burned_in} judged images may show a name ({found.why}), and golden vectors keep them."
+        )
     return warnings
 
 

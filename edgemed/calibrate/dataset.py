@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_json
-from edgemed.base.text import PRINTABLE, printable
+from edgemed.base.text import PRINTABLE
 from edgemed.imaging.privacy import pseudonym
+from edgemed.imaging.read import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from edgemed.imaging.sources import Sample, list_samples
 from edgemed.recipe.schema import Recipe
 
@@ -21,12 +22,13 @@ SCHEMA: Final = "edgemed/calibration-set/1"
 RECIPE_FILE = "recipe.toml"
 ENOUGH_IMAGES = 100  # fewer give unstable ranges; NVIDIA's and Ultralytics' guides ask for about 500
 MAX_IMAGES = 512
+_NAME_DIGITS = 16
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SampleEntry(BaseModel):
-    """One sample of the set, its path relative to the set's folder, and what it was used for."""
+    """One sample of the set, named by its hash (never by its file: that may name a patient), and its use."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,12 +73,19 @@ class CalibrationSet:
         """Say which samples were used for what."""
         roles = {sample: _role(sample in ranges, sample in judge) for sample in self.hashes}
         samples = tuple(
-            SampleEntry(file=printable(sample.name), sha256=digest, role=role, patient=pseudonym(sample))
+            SampleEntry(file=_nameless(sample, digest), sha256=digest, role=role, patient=pseudonym(sample))
             for sample, digest in self.hashes.items()
             if (role := roles[sample]) is not None
         )
         digest = sha256_json(sorted(self.hashes[sample] for sample in ranges))
         return CalibrationManifest(schema=SCHEMA, samples=samples, found=self.found, digest=digest)
+
+
+def _nameless(sample: Sample, digest: str) -> str:
+    """What a bundle calls a sample: file names may be those of patients."""
+    suffix = sample.path.suffix.lower()
+    known = suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES | {".csv", ".dcm", ".gz", ".nii"}
+    return digest[:_NAME_DIGITS] + (suffix if known else "")
 
 
 def _role(ranges: bool, judge: bool) -> Literal["ranges", "judge", "both"] | None:

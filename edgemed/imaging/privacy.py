@@ -20,11 +20,13 @@ class Exposure:
 
     Attributes:
         named: samples that do not say Patient Identity Removed.
-        burned_in: the first sample whose pixels may show a name, and why.
+        burned_in: samples whose pixels may show a name.
+        why: of the first of them.
     """
 
     named: int
-    burned_in: tuple[Sample, str] | None
+    burned_in: int
+    why: str | None
 
 
 def exposure(samples: Iterable[Sample]) -> Exposure:
@@ -36,7 +38,7 @@ def exposure(samples: Iterable[Sample]) -> Exposure:
     from edgemed.imaging.deid.regions import burned_in
     from edgemed.imaging.dicom import is_dicom, open_dicom
 
-    named, burned = 0, None
+    named, reasons = 0, []
     for sample in samples:
         found = next((path for path in sample.files if is_dicom(path)), None)
         if found is None:
@@ -44,9 +46,9 @@ def exposure(samples: Iterable[Sample]) -> Exposure:
         dataset = open_dicom(found).dataset
         named += not _identity_removed(dataset)
         reason = burned_in(dataset)
-        if burned is None and reason is not None:
-            burned = (sample, reason)
-    return Exposure(named, burned)
+        if reason is not None:
+            reasons.append(reason)
+    return Exposure(named, len(reasons), reasons[0] if reasons else None)
 
 
 def pseudonym(sample: Sample) -> str | None:
