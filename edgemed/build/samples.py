@@ -208,7 +208,7 @@ def _exposed(judging: Sequence[Sample]) -> list[str]:
         )
     if found.burned_in:
         warnings.append(
-            f"The pixels of {found.burned_in} judged images may show a name ({found.why}), and golden vectors keep them."
+            f"The pixels of {found.burned_in} judged images may show a name ({found.why}); golden vectors keep them."
         )
     return warnings
 
