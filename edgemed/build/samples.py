@@ -20,6 +20,7 @@ from edgemed.calibrate.dataset import (
     CalibrationSet,
     open_calibration_set,
 )
+from edgemed.calibrate.image_set import lists_all
 from edgemed.imaging.privacy import exposure
 from edgemed.imaging.samples import Feeds, SampleReader
 from edgemed.imaging.sources import Sample, list_samples
@@ -124,7 +125,7 @@ def prepare(
     held_out = not set(calibrating) & set(judging)  # copies were left out, so this holds by hash too
     manifest = calibration.manifest(calibrating, judging)
     judged = tuple(reader.read(sample) for sample in judging)
-    warnings = (*_warnings(recipe, calibration, held_out=held_out), *_exposed(judging))
+    warnings = (*_warnings(recipe, calibration, held_out=held_out), *_exposed(calibration))
     return Samples(
         reader, recipe, text, manifest, tuple(calibrating), tuple(judging), judged, judged, held_out, warnings
     )
@@ -197,20 +198,21 @@ def _warnings(recipe: Recipe, calibration: CalibrationSet, *, held_out: bool) ->
     return tuple(warnings)
 
 
-def _exposed(judging: Sequence[Sample]) -> list[str]:
-    """What the bundle would show of patients: pixels, as golden vectors."""
-    found = exposure(judging)
-    warnings = []
+def _exposed(calibration: CalibrationSet) -> list[str]:
+    """What the bundle would show of patients; nothing of a set that `edgemed calibrate` made, as its list says."""
+    if lists_all(calibration.folder, {sample.name: digest for sample, digest in calibration.hashes.items()}):
+        return []
+    found, said = exposure(calibration.samples), []
     if found.named:
-        warnings.append(
-            f"{found.named} of {len(judging)} judged DICOM images do not say that the patient's identity was removed; "
-            "pixels of some go into the bundle. `edgemed calibrate` makes a set that names nobody."
-        )
+        said.append(f"{found.named} of {found.dicom} DICOM images do not say that the patient's identity was removed")
     if found.burned_in:
-        warnings.append(
-            f"The pixels of {found.burned_in} judged images may show a name ({found.why}); golden vectors keep them."
-        )
-    return warnings
+        said.append(f"Pixels of {found.burned_in} may show a name ({found.reason})")
+    if not said:
+        return []
+    return [
+        f"{'; '.join(said)}. Golden vectors are pixels, and go into the bundle; "
+        "`edgemed calibrate` makes a set that names nobody."
+    ]
 
 
 def _synthetic(inputs: Sequence[TensorSpec], largest: float, seed: int) -> Feeds:

@@ -16,39 +16,45 @@ _LONGEST_ID = 64  # characters
 
 @dataclass(frozen=True)
 class Exposure:
-    """What DICOM files say of themselves.
+    """What DICOM samples say of themselves.
 
     Attributes:
-        named: samples that do not say Patient Identity Removed.
-        burned_in: samples whose pixels may show a name.
-        why: of the first of them.
+        dicom: how many samples are of DICOM files.
+        named: how many of them do not say Patient Identity Removed.
+        burned_in: how many of them may show a name in their pixels.
+        reason: why the first of those may.
     """
 
+    dicom: int
     named: int
     burned_in: int
-    why: str | None
+    reason: str | None
 
 
 def exposure(samples: Iterable[Sample]) -> Exposure:
-    """Look at the first DICOM file of each sample; other formats do not say.
+    """Look at the header of the first DICOM file of each sample; other formats do not say.
 
     Raises:
         InputError: a file cannot be read.
     """
+    from edgemed.imaging.deid.deidentify import silent_pydicom
     from edgemed.imaging.deid.regions import burned_in
-    from edgemed.imaging.dicom import is_dicom, open_dicom
+    from edgemed.imaging.dicom import is_dicom
+    from edgemed.imaging.dicom.file import refusals
+    from edgemed.imaging.dicom.header import read_header
 
-    named, reasons = 0, []
+    dicom, named, reasons = 0, 0, []
     for sample in samples:
         found = next((path for path in sample.files if is_dicom(path)), None)
         if found is None:
             continue
-        dataset = open_dicom(found).dataset
-        named += not _identity_removed(dataset)
-        reason = burned_in(dataset)
-        if reason is not None:
-            reasons.append(reason)
-    return Exposure(named, len(reasons), reasons[0] if reasons else None)
+        with refusals(found), silent_pydicom():
+            dataset = read_header(found).dataset
+            dicom += 1
+            named += not _identity_removed(dataset)
+            if (reason := burned_in(dataset)) is not None:
+                reasons.append(reason)
+    return Exposure(dicom, named, len(reasons), reasons[0] if reasons else None)
 
 
 def pseudonym(sample: Sample) -> str | None:
