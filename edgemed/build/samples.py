@@ -20,7 +20,6 @@ from edgemed.calibrate.dataset import (
     CalibrationSet,
     open_calibration_set,
 )
-from edgemed.calibrate.image_set import lists_all
 from edgemed.imaging.privacy import exposure
 from edgemed.imaging.samples import Feeds, SampleReader
 from edgemed.imaging.sources import Sample, list_samples
@@ -199,9 +198,7 @@ def _warnings(recipe: Recipe, calibration: CalibrationSet, *, held_out: bool) ->
 
 
 def _exposed(calibration: CalibrationSet) -> list[str]:
-    """What the bundle would show of patients; nothing of a set that `edgemed calibrate` made, as its list says."""
-    if lists_all(calibration.folder, {sample.name: digest for sample, digest in calibration.hashes.items()}):
-        return []
+    """What the bundle would show of patients: pixels, as golden vectors. Files are named by hash alone."""
     found, said = exposure(calibration.samples), []
     if found.named:
         said.append(f"{found.named} of {found.dicom} DICOM images do not say that the patient's identity was removed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -84,17 +83,3 @@ def is_image_set(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("schema") == SCHEMA
-
-
-def lists_all(folder: Path, hashes: Mapping[str, str]) -> bool:
-    """Whether `edgemed calibrate` made this folder, and every one of these images.
-
-    Args:
-        folder: whose `calibration.json` is asked.
-        hashes: SHA-256 by name within the folder.
-    """
-    try:
-        made = ImageSet.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return hashes.items() <= {image.file: image.sha256 for image in made.images}.items()

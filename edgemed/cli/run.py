@@ -25,11 +25,12 @@ def run(
 ) -> None:
     """Run BUNDLE on INPUTS and print how its outputs read."""
     from edgemed.bundle.read import open_bundle
-    from edgemed.evaluate.execute import run_bundle
+    from edgemed.evaluate.execute import iter_answers
 
-    results = run_bundle(open_bundle(bundle), inputs, precision=precision, save=save)
+    answers = iter_answers(open_bundle(bundle), inputs, precision=precision, save=save)
+    # of each answer only what is printed is kept, and nothing is printed before all are there
     if json:
-        print_json({"bundle": str(bundle), "results": [result.to_json() for result in results]})
+        print_json({"bundle": str(bundle), "results": [answer.to_json() for answer in answers]})
         return
-    for result in results:
-        say(result.line())
+    for line in [answer.line() for answer in answers]:
+        say(line)

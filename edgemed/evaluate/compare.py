@@ -74,9 +74,17 @@ def evaluate_bundle(
     seen = seen_by(bundle)
     dataset = open_labelled_set(folder, reader.recipe, classes=head.classes, named=head.named, seen=seen.hashes)
     by_patient = refuse_patients([file.sample for file in dataset.files], seen)
+    several: list[Sample] = []
+
+    def read(sample: Sample) -> dict[str, NDArray[Any]]:
+        feeds, made = reader.middle(sample)
+        if made > 1:
+            several.append(sample)
+        return feeds
+
     with ExitStack() as stack:
         runners: dict[str, Runner] = {name: stack.enter_context(runner_of(bundle, name)) for name in precisions(bundle)}
-        answers = run_all(runners, dataset, reader.read, head, progress or SilentProgress())
+        answers = run_all(runners, dataset, read, head, progress or SilentProgress())
     found = {name: metrics(answer, dataset.truth) for name, answer in answers.items()}
     differences = paired_differences(answers[FLOAT], answers[INT8], dataset.truth) if has_int8 else {}
     deployed = next(name for name in (INT8, FP16, FLOAT) if name in found)
@@ -92,7 +100,7 @@ def evaluate_bundle(
         differences=measured(differences),
         disagreement=_disagreement(answers),
         gates=tuple(GateResult.of(decision) for decision in decisions),
-        warnings=_warnings(bundle, dataset, reader.recipe, by_patient=by_patient),
+        warnings=_warnings(bundle, dataset, reader.recipe, len(several), by_patient=by_patient),
     )
     return Comparison(evaluation, decisions)
 
@@ -147,7 +155,9 @@ def _disagreement(answers: Mapping[str, Answers]) -> Measured | None:
     return Measured.of(disagreement(answers[FLOAT].decided, answers[INT8].decided))
 
 
-def _warnings(bundle: Bundle, dataset: LabelledSet, recipe: Recipe, *, by_patient: bool) -> tuple[str, ...]:
+def _warnings(
+    bundle: Bundle, dataset: LabelledSet, recipe: Recipe, several: int, *, by_patient: bool
+) -> tuple[str, ...]:
     found = []
     if recipe.assumed:
         found.append(
@@ -155,6 +165,9 @@ def _warnings(bundle: Bundle, dataset: LabelledSet, recipe: Recipe, *, by_patien
         )
     if dataset.duplicates:
         found.append(f"{dataset.duplicates} images are byte-wise copies of others: the intervals are too narrow.")
+    if several:
+        files = "1 file makes" if several == 1 else f"{several} files make"
+        found.append(f"{files} several inputs (frames, clips, tiles): only the middle one of each was judged.")
     if bundle.manifest.calibration is not None:
         found.append(
             "Disjoint from the calibration images by hash and by patient (pseudonyms of de-identified files)."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -85,17 +85,23 @@ def run_bundle(
             or into a bundle.
         ResourceError: outputs cannot be written.
     """
+    return list(iter_answers(bundle, files, precision=precision, save=save))
+
+
+def iter_answers(
+    bundle: Bundle, files: Sequence[Path], *, precision: RunPrecision | None = None, save: Path | None = None
+) -> Iterator[Answer]:
+    """As `run_bundle`, with the outputs of one file in memory at a time."""
     reader = reader_of(bundle)
     head = _head(bundle.manifest.outputs)
     targets = _targets(files, save)
-    answers: list[Answer] = []
     with runner_of(bundle, precision) as runner:
         for file in files:
             made = [_answer(runner, item, file, head, bundle.manifest.outputs) for item in reader.items(file)]
-            answers += made if len(made) == 1 else [replace(answer, index=i) for i, answer in enumerate(made)]
             if file in targets:
                 _save(targets[file], [answer.outputs for answer in made])
-    return answers
+            yield from made if len(made) == 1 else (replace(answer, index=i) for i, answer in enumerate(made))
+            del made
 
 
 def _answer(runner: Runner, item: Item, file: Path, head: Head | None, tensors: tuple[OutputTensor, ...]) -> Answer:

@@ -13,6 +13,11 @@ from edgemed.imaging.nifti import is_nifti, read_nifti
 from edgemed.imaging.read import read_image, require_file
 from edgemed.recipe.image import Facts, Image
 
+_VOLUME_HINT = (
+    "Give a DICOM series, a multi-frame file, or NIfTI. For the files of a folder to be slices of one volume, write "
+    'kind = "volume" in the recipe.'
+)
+
 
 class ImageFile(Protocol):
     """An opened image file: nothing but its header needs to be in memory."""
@@ -116,10 +121,10 @@ def volume_of(file: ImageFile, path: Path) -> Image:
     if isinstance(file, WholeFile | Series):
         whole = file.image()
         if not whole.stacked:
-            raise InputError(
-                f"{path} is one image, not a volume.", "Give a DICOM series, a multi-frame file, or NIfTI."
-            )
+            raise InputError(f"{path} is one image, not a volume.", _VOLUME_HINT)
         return whole
+    if file.frames == 1:
+        raise InputError(f"{path} is one slice, not a volume.", _VOLUME_HINT)
     from edgemed.imaging.series import read_series
 
     return read_series([path])

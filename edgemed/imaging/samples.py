@@ -98,7 +98,12 @@ class SampleReader:
         Raises:
             InputError: unreadable, refused by the contract, or of a shape the model does not take; names the file.
         """
-        return self.spread(sample, 1)[0]
+        return self.middle(sample)[0]
+
+    def middle(self, sample: Sample | Path) -> tuple[Feeds, int]:
+        """What `read` gives, and how many feeds the sample makes; of a row of a table, the most of its files."""
+        (feeds,), made = self._chosen(sample, 1)
+        return feeds, made
 
     def spread(self, sample: Sample | Path, most: int) -> list[Feeds]:
         """At most `most` of the feeds that a sample makes, evenly spread over them.
@@ -106,13 +111,19 @@ class SampleReader:
         Raises:
             InputError: as above.
         """
+        return self._chosen(sample, most)[0]
+
+    def _chosen(self, sample: Sample | Path, most: int) -> tuple[list[Feeds], int]:
+        """Some feeds of a sample, and how many it makes."""
         sample = sample if isinstance(sample, Sample) else Sample.of(sample)
         if sample.holds_arrays:
-            return [self._arrays(sample.path)]
+            return [self._arrays(sample.path)], 1
         if sample.is_row:
-            return [self._row(sample)]
+            feeds, made = self._row(sample)
+            return [feeds], made
         spec = self._only_input(sample.path)
-        found = []
+        found: list[Feeds] = []
+        made = 0
         with _named(sample.path):
             preprocessor = self._preprocessor(spec)
             pieces = _pieces(preprocessor, sample.path)
@@ -122,7 +133,8 @@ class SampleReader:
                 tiles, before = len(prepared), position * len(prepared)
                 wanted = (i - before for i in _evenly(tiles * len(chosen), most) if before <= i < before + tiles)
                 found += [{spec.name: tile} for tile in prepared.tiles(wanted)]
-        return found
+                made = tiles * len(pieces)
+        return found, made
 
     @property
     def kind(self) -> Kind:
@@ -148,7 +160,7 @@ class SampleReader:
             return
         if path.suffix.lower() == ".csv":
             for row in table_samples(path, self.recipe):
-                yield Item((self._row(row),))
+                yield Item((self._row(row)[0],))
             return
         spec = self._only_input(path)
         preprocessor = self._preprocessor(spec)
@@ -195,23 +207,25 @@ class SampleReader:
 
     # --- arrays and tables
 
-    def _row(self, sample: Sample) -> Feeds:
-        """Feeds of one row of a table: a file for each image input, numbers for the others."""
+    def _row(self, sample: Sample) -> tuple[Feeds, int]:
+        """Feeds of one row of a table: a file for each image input, numbers for the others; see `middle`."""
         parts, values = dict(sample.parts), dict(sample.values)
         feeds: Feeds = {}
+        most = 1
         for spec in self.inputs:
             given = self.recipe.inputs.get(spec.name)
             if isinstance(given, TableInput):
                 feeds[spec.name] = _numbers(given, values, spec, sample)
             elif spec.name in parts:
                 alone = replace(self, inputs=[spec], recipe=self.recipe.of(spec.name))
-                feeds |= alone.read(parts[spec.name])
+                part, made = alone.middle(parts[spec.name])
+                feeds, most = feeds | part, max(most, made)
             else:
                 raise InputError(
                     f"{sample.name} feeds {', '.join(parts) or 'no input'}; the model also takes {spec.name}.",
                     "Name every input of the model in the recipe: [inputs.NAME].",
                 )
-        return feeds
+        return feeds, most
 
     def _arrays(self, path: Path) -> Feeds:
         arrays = read_arrays(path)

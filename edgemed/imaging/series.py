@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edgemed.imaging.dicom import DicomFile
 
 MAX_SLICES = 16_384
+MAX_HELD_BYTES = 1 << 30
+"""Of inflated data sets, which stay in memory while their series is open."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ def series_files(folder: Path) -> list[Path]:
 
 
 def read_series(paths: Sequence[Path], done: Callable[[], None] | None = None) -> Image:
-    """The volume that the files of one series make, one slice in memory beside it.
+    """The volume that the files of one series make.
+
+    In memory beside it: the headers, one slice, and the data sets of deflated files, 1 GiB in all and one file more.
 
     Args:
         paths: the files in any order: one slice each, or one enhanced multi-frame file.
@@ -50,22 +54,45 @@ def read_series(paths: Sequence[Path], done: Callable[[], None] | None = None) -
 
     Raises:
         InputError: a file that cannot be read, files of several series, slices that differ in size or kind, or make no
-            regular grid (see `geometry.stack`), or a volume beyond the size limit.
+            regular grid (see `geometry.stack`), or a volume or deflated files beyond the limits.
     """
-    from edgemed.imaging.dicom import open_dicom
-
     if not paths:
         raise InputError("There are no DICOM files.", "Give the files of one series.")
     if len(paths) > MAX_SLICES:
         raise InputError(f"{len(paths)} files are more than one series has.", f"At most {MAX_SLICES} are read.")
-    slices = [item for path in paths for item in _slices(open_dicom(path))]
-    _require_alike(slices)
+    slices = _opened(paths)
     grid = stack([item.plane for item in slices])
     ordered = [slices[i] for i in grid.order]
     pixels, valid, middle = _filled(ordered, done)
     facts = replace(middle.facts, frames=len(ordered), slice_spacing=grid.spacing, sop_instance=None)
     geometry = Geometry(grid.affine, _frame_of_reference(ordered[0].file))
     return replace(middle, pixels=pixels, valid=valid, facts=facts, geometry=geometry, stacked=True)
+
+
+def _opened(paths: Sequence[Path]) -> list[Slice]:
+    """All slices; files are judged as they are opened, so that those beyond a limit never are."""
+    from edgemed.imaging.dicom import open_dicom
+
+    slices: list[Slice] = []
+    held = 0
+    for path in paths:
+        file = open_dicom(path)
+        first = slices[0].file if slices else file
+        slices += _slices(file)
+        held += file.held
+        if file is not first:
+            _require_alike(file, first)
+        if len(slices) * first.module.pixels * 4 > MAX_ARRAY_BYTES:
+            raise InputError(
+                f"The series makes more than {MAX_ARRAY_BYTES / 4e9:.1f} billion voxels.",
+                f"At most {MAX_ARRAY_BYTES >> 30} GiB are read.",
+            )
+        if held > MAX_HELD_BYTES:
+            raise InputError(
+                f"The deflated files of the series take more than {MAX_HELD_BYTES:,} bytes inflated.",
+                "Store them without deflating.",
+            )
+    return slices
 
 
 def _slices(file: DicomFile) -> Iterator[Slice]:
@@ -93,34 +120,26 @@ def _word(file: DicomFile, keyword: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _require_alike(slices: Sequence[Slice]) -> None:
-    """One series of one kind of image: what differs is named, with the first file that differs."""
-    first = slices[0].file
-    several = any(item.file is not first for item in slices)
-    if several and not _word(first, "SeriesInstanceUID"):
+def _require_alike(file: DicomFile, first: DicomFile) -> None:
+    """One series of one kind of image, of one patient: what differs is named."""
+    if not _word(first, "SeriesInstanceUID"):
         raise InputError(
             f"{first.path.name} does not say what series it is of: whether the files belong together is not known.",
             "Give files with Series Instance UID.",
         )
-    for file in {id(item.file): item.file for item in slices}.values():
-        for what, one, other in (
-            ("series", _word(file, "SeriesInstanceUID"), _word(first, "SeriesInstanceUID")),
-            ("study", _word(file, "StudyInstanceUID"), _word(first, "StudyInstanceUID")),
-            ("patient", _word(file, "PatientID"), _word(first, "PatientID")),
-            ("frame of reference", _frame_of_reference(file), _frame_of_reference(first)),
-            ("SOP class", _word(file, "SOPClassUID"), _word(first, "SOPClassUID")),
-            ("size", (file.module.rows, file.module.columns), (first.module.rows, first.module.columns)),
-            ("photometric interpretation", file.module.photometric, first.module.photometric),
-        ):
-            if one != other:
-                raise InputError(
-                    f"{file.path.name} is of another {what} than {first.path.name}.", "Keep one series in a folder."
-                )
-    count = len(slices) * first.module.pixels
-    if count * 4 > MAX_ARRAY_BYTES:
-        raise InputError(
-            f"The series makes {count / 1e9:.1f} billion voxels.", f"At most {MAX_ARRAY_BYTES >> 30} GiB are read."
-        )
+    for what, one, other in (
+        ("series", _word(file, "SeriesInstanceUID"), _word(first, "SeriesInstanceUID")),
+        ("study", _word(file, "StudyInstanceUID"), _word(first, "StudyInstanceUID")),
+        ("patient", _word(file, "PatientID"), _word(first, "PatientID")),
+        ("frame of reference", _frame_of_reference(file), _frame_of_reference(first)),
+        ("SOP class", _word(file, "SOPClassUID"), _word(first, "SOPClassUID")),
+        ("size", (file.module.rows, file.module.columns), (first.module.rows, first.module.columns)),
+        ("photometric interpretation", file.module.photometric, first.module.photometric),
+    ):
+        if one != other:
+            raise InputError(
+                f"{file.path.name} is of another {what} than {first.path.name}.", "Keep one series in a folder."
+            )
 
 
 def _filled(

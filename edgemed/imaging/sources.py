@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_file, sha256_json
 from edgemed.imaging.nifti import is_nifti
 from edgemed.imaging.read import ARRAY_SUFFIXES, IMAGE_SUFFIXES
-from edgemed.imaging.table import TABLE_FILE, file_in, numbers_in, read_table
+from edgemed.imaging.table import TABLE_FILE, Row, file_in, numbers_in, read_table
 from edgemed.recipe.schema import Recipe, TableInput
 
 _OTHER_SUFFIXES = frozenset({".csv", ".gz", ".html", ".json", ".md", ".pdf", ".toml", ".txt", ".xml", ".zip"})
@@ -96,15 +97,13 @@ def table_samples(path: Path, recipe: Recipe) -> list[Sample]:
     if not images or absent:
         what = f"no column '{absent[0]}'" if absent else "rows, and the recipe does not say which inputs they feed"
         raise InputError(f"{path} has {what}.", "Name every input of the model in the recipe: [inputs.NAME].")
-    return [
-        Sample(
-            f"{path.name}:{row.line}",
-            path,
-            tuple((name, file_in(row.cells[name], path, row.line)) for name in images),
-            numbers_in(row, sorted(numeric), path),
-        )
-        for row in rows
-    ]
+    return [_row(row, images, sorted(numeric), path) for row in rows]
+
+
+def _row(row: Row, images: Sequence[str], numeric: Sequence[str], path: Path) -> Sample:
+    cells = row.cells
+    parts = tuple((name, file_in(cells[name], path, row.line)) for name in images)
+    return Sample(f"{path.name}:{row.line}", path, parts, numbers_in(row, numeric, path))
 
 
 def _sample(path: Path, folder: Path, *, volumes: bool) -> Sample | None:

@@ -18,23 +18,37 @@ from edgemed.base.errors import InputError, os_errors_as_resource
 from edgemed.base.text import printable
 
 TABLE_FILE: Final = "samples.csv"
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 64 << 20
+_MAX_ROWS = 500_000
 _MAX_COLUMNS = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its line in the file (the header is line 1), and its cells by column."""
+    """One row.
+
+    Attributes:
+        line: in the file; the header is line 1.
+        columns: their names, which all rows share.
+        values: the cells, in that order.
+    """
 
     line: int
-    cells: dict[str, str]
+    columns: tuple[str, ...]
+    values: tuple[str, ...]
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """The cells by column."""
+        return dict(zip(self.columns, self.values, strict=True))
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], list[Row]]:
     """Columns and rows of a CSV file in UTF-8; comma, semicolon or tab.
 
     Raises:
-        InputError: not such a file, columns without or with repeated names, a row of another length, or no row.
+        InputError: not such a file, columns without or with repeated names, a row of another length, no row,
+            or more than 64 MiB or 500,000 rows.
         ResourceError: it cannot be read.
     """
     with os_errors_as_resource(path):
@@ -47,17 +61,20 @@ def read_table(path: Path) -> tuple[tuple[str, ...], list[Row]]:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as CSV UTF-8.") from error
     if "\0" in text:
         raise InputError(f"{path} holds zero bytes: it is no CSV file.", "Save it as CSV UTF-8.")
-    rows = list(_rows(path, text))
-    if len(rows) < 2:
-        raise InputError(f"{path} has no rows below its header.", "Write one row for each sample.")
-    columns = _columns(path, rows[0])
-    for row in rows[1:]:
-        if len(row[1]) != len(columns):
+    lines = _rows(path, text)
+    columns = _columns(path, next(lines, (0, [])))
+    rows: list[Row] = []
+    for line, cells in lines:
+        if len(cells) != len(columns):
             raise InputError(
-                f"{path}, line {row[0]}: {len(row[1])} cells where the header has {len(columns)}.", "Correct the row."
+                f"{path}, line {line}: {len(cells)} cells where the header has {len(columns)}.", "Correct the row."
             )
-    cells = ((line, (cell.strip() for cell in row)) for line, row in rows[1:])
-    return columns, [Row(line, dict(zip(columns, row, strict=True))) for line, row in cells]
+        if len(rows) == _MAX_ROWS:
+            raise InputError(f"{path} has more than {_MAX_ROWS:,} rows.", "Split the table.")
+        rows.append(Row(line, columns, tuple(cell.strip() for cell in cells)))
+    if not rows:
+        raise InputError(f"{path} has no rows below its header.", "Write one row for each sample.")
+    return columns, rows
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -106,17 +123,17 @@ def numbers_in(row: Row, columns: Collection[str], path: Path) -> tuple[tuple[st
     Raises:
         InputError: a column is missing, or a cell holds no finite number.
     """
-    found = []
+    found, cells = [], row.cells
     for name in columns:
-        if name not in row.cells:
+        if name not in cells:
             raise InputError(f"{path} has no column '{name}', which the recipe asks for.", "Add it.")
         try:
-            number = float(row.cells[name])
+            number = float(cells[name])
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
             raise InputError(
-                f"{path}, line {row.line}: '{row.cells[name]}' in the column {name} is no number.", "Fill the cell."
+                f"{path}, line {row.line}: '{cells[name]}' in the column {name} is no number.", "Fill the cell."
             )
         found.append((name, number))
     return tuple(found)

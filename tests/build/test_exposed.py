@@ -22,12 +22,8 @@ def exposed(folder: Path) -> list[str]:
     return _exposed(open_calibration_set(folder, load_recipe(recipe) if recipe.exists() else None))
 
 
-def test_file_names_are_told_of_any_format(tmp_path: Path) -> None:
-    (warning,) = exposed(write_images(tmp_path / "a", 3, size=8))
-    assert warning == (
-        "File names and golden vectors, which are pixels, go into the bundle; "
-        "`edgemed calibrate` makes a set that names nobody."
-    )
+def test_formats_that_name_nobody_are_not_warned_of(tmp_path: Path) -> None:
+    assert exposed(write_images(tmp_path / "a", 3, size=8)) == []
 
 
 def test_all_dicom_images_are_counted_and_none_is_named(tmp_path: Path) -> None:
@@ -36,13 +32,13 @@ def test_all_dicom_images_are_counted_and_none_is_named(tmp_path: Path) -> None:
         more = {"PatientIdentityRemoved": "YES"} if index % 4 else {"BurnedInAnnotation": "YES"}
         write(folder / f"Miller_{index}.dcm", RNG.integers(0, 4095, (8, 8)).astype(np.uint16), **more)
     (warning,) = exposed(folder)
-    assert "(10 of 40 DICOM images do not say that the patient's identity was removed; " in warning
-    assert "pixels of 10 may show a name (Burned In Annotation says YES))" in warning
+    assert warning.startswith("10 of 40 DICOM images do not say that the patient's identity was removed; ")
+    assert "Pixels of 10 may show a name (Burned In Annotation says YES). Golden vectors are pixels" in warning
     assert "Miller" not in warning
 
 
 @pytest.mark.parametrize("kind", ["images", "dicom", "series"])
-def test_a_set_of_edgemed_calibrate_is_fine_until_something_is_added(tmp_path: Path, kind: str) -> None:
+def test_a_set_of_edgemed_calibrate_is_fine(tmp_path: Path, kind: str) -> None:
     if kind == "images":
         write_images(tmp_path / "in", 3, size=8)
     for index in range(3):
@@ -54,7 +50,3 @@ def test_a_set_of_edgemed_calibrate_is_fine_until_something_is_added(tmp_path: P
     recipe.write_text('[input]\nkind = "volume"\n' if kind == "series" else "[input]\n")
     assemble(Order((tmp_path / "in",), tmp_path / "set", recipe=recipe))
     assert exposed(tmp_path / "set") == []
-    next(path for path in (tmp_path / "set").iterdir() if path.suffix not in (".json", ".toml")).rename(
-        tmp_path / "set" / ("Miller.png" if kind == "images" else "Miller")
-    )
-    assert len(exposed(tmp_path / "set")) == 1

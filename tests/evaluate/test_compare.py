@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from edgemed.evaluate.compare import evaluate_bundle
 from edgemed.evaluate.gate import parse_gate
 from edgemed.evaluate.record import Evaluation
 from evaluate.bundles import first_hash, write_bundle, write_images
+from tests.imaging.make_dicom import write
 
 BENIGN, MALIGNANT = [20, 60, 90, 100, 138], [115, 140, 180, 220, 250]
 
@@ -145,3 +147,15 @@ def test_inspect_refuses_a_flipped_byte(bundle: Path) -> None:
     raw[10] ^= 1
     file.write_bytes(raw)
     assert isinstance(CliRunner().invoke(app, ["inspect", str(bundle)]).exception, IntegrityError)
+
+
+def test_files_of_several_frames_are_judged_by_the_middle_one_and_it_is_said(bundle: Path, data: Path) -> None:
+    before = evaluate_bundle(open_bundle(bundle), data).evaluation
+    assert not any("middle" in warning for warning in before.warnings)
+    frames = np.array([10, 240, 10], np.uint8)[:, None, None] * np.ones((4, 4), np.uint8)
+    write(data / "malignant" / "cine.dcm", frames)
+    evaluation = evaluate_bundle(open_bundle(bundle), data).evaluation
+    assert "1 file makes several inputs (frames, clips, tiles): only the middle one of each was judged." in (
+        evaluation.warnings
+    )
+    assert evaluation.results[0].metrics["sensitivity"].value == 5 / 6  # 4 of 5 before; the middle frame is bright

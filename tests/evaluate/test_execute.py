@@ -10,7 +10,7 @@ import pytest
 
 from edgemed.base.errors import InputError, ResourceError
 from edgemed.bundle.read import Bundle, open_bundle
-from edgemed.evaluate.execute import _targets, run_bundle
+from edgemed.evaluate.execute import _targets, iter_answers, run_bundle
 from evaluate.bundles import write_bundle, write_images
 
 
@@ -66,3 +66,12 @@ def test_folders_of_series_keep_their_whole_name(tmp_path: Path) -> None:
         folder.mkdir()
     named = _targets(series, tmp_path / "out")
     assert [target.name for target in named.values()] == ["1.2.840.1.npz", "1.2.840.2.npz"]
+
+
+def test_each_file_is_answered_and_saved_before_the_next_is_read(bundle: Bundle, image: Path, tmp_path: Path) -> None:
+    """So that the outputs of one file are in memory at a time."""
+    answers = iter_answers(bundle, [image, tmp_path / "none.png"], save=tmp_path / "out")
+    assert next(answers).file == image
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{image.stem}.npz"]
+    with pytest.raises(InputError, match=r"none\.png cannot be read"):
+        next(answers)

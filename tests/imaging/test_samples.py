@@ -223,3 +223,12 @@ def test_a_million_frames_cost_no_more_than_their_bytes(tmp_path: Path):
     one.read(path)  # what is imported is no part of it
     # the pixels may be read whole; a Python object for each frame would take 16 bytes and more of each
     assert peak(lambda: one.spread(path, 8)) < 4_000_000
+
+
+def test_slices_without_a_kind_say_how_they_become_a_volume(tmp_path: Path):
+    write_series(tmp_path / "ct", np.zeros((6, 8, 8), np.int16))
+    volumes = reader(TensorSpec("x", "float32", (1, 6, 8, 8, 1)), recipe=Recipe())
+    first = list_samples(tmp_path, volumes.recipe)[0]
+    with pytest.raises(InputError, match="is one slice, not a volume") as caught:
+        volumes.read(first)
+    assert 'write kind = "volume" in the recipe' in caught.value.hint

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from edgemed.base.errors import InputError
+from edgemed.imaging import series
 from edgemed.imaging.nifti import read_nifti
 from edgemed.imaging.series import read_series, series_files
 from edgemed.recipe.orient import axis_codes, oriented
@@ -202,3 +204,31 @@ def test_windows_that_differ_are_nobodys_and_the_range_is_that_of_all(tmp_path: 
     image = read_series(paths)
     assert image.windows == ()
     assert image.stored_range == (-32768 * 3, 32767 * 3)
+
+
+def deflated_series(folder: Path, *, extra: int) -> list[Path]:
+    """A series whose files take `extra` bytes that deflate to almost nothing."""
+    paths = write_series(folder, random_volume())
+    for path in paths:
+        found = dcmread(path)
+        found.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        found.add_new(0x00420011, "OB", bytes(extra))  # Encapsulated Document, ahead of the pixels
+        found.save_as(path)
+    return paths
+
+
+def test_deflated_files_are_read_and_bounded_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = deflated_series(tmp_path, extra=100_000)
+    assert read_series(paths).pixels.shape == random_volume().shape
+    monkeypatch.setattr(series, "MAX_HELD_BYTES", 250_000)
+    # two files take less; the limit is met at the third, so the one that is no file is not even opened
+    with pytest.raises(InputError, match="deflated files of the series take more than 250,000 bytes"):
+        read_series([*paths[:3], tmp_path / "none.dcm"])
+
+
+def test_the_limit_of_voxels_is_met_before_all_files_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    volume = random_volume()
+    paths = write_series(tmp_path, volume)
+    monkeypatch.setattr(series, "MAX_ARRAY_BYTES", 3 * volume[0].size * 4)
+    with pytest.raises(InputError, match="billion voxels"):
+        read_series([*paths[:4], tmp_path / "none.dcm"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -118,4 +119,24 @@ def test_other_encodings_are_refused(tmp_path: Path):
     path = tmp_path / "samples.csv"
     path.write_bytes("image,größe\n".encode("latin-1"))
     with pytest.raises(InputError, match="not UTF-8 text"):
+        read_table(path)
+
+
+def test_a_table_of_tiny_rows_takes_little_and_has_a_limit(tmp_path: Path):
+    path = tmp_path / "samples.csv"
+    path.write_text("a\n" + "1\n" * 200_000)
+    tracemalloc.start()
+    try:
+        _, rows = read_table(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == 200_000
+    # of each row: itself 64 bytes, its tuple 64, its number 32, its place in the list 8; the rest is the text
+    assert peak < 200_000 * 200
+    path.write_text("a\n" + "1\n" * 500_001)
+    with pytest.raises(InputError, match="more than 500,000 rows"):
+        read_table(path)
+    path.write_text("a\n" + "1" * (64 << 20))
+    with pytest.raises(InputError, match="more than 64 MiB"):
         read_table(path)

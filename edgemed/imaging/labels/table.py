@@ -88,14 +88,15 @@ def read_label_table(path: Path, columns: Columns | None = None) -> LabelTable:
 
 
 def _row(row: Row, columns: Columns, wide: tuple[str, ...], path: Path, seen: dict[Path, int]) -> LabelRow:
-    file = file_in(row.cells[columns.file], path, row.line)
+    cells = row.cells
+    file = file_in(cells[columns.file], path, row.line)
     if not file.is_file():
         raise InputError(f"{path}, line {row.line}: {file} is not a file.", _HINT)
     first = seen.setdefault(file.resolve(), row.line)
     if first != row.line:
         raise InputError(f"{path}, line {row.line}: the image of line {first} is named again.", _HINT)
-    labels = _ones(row.cells, wide, path, row.line) if wide else (_label(row.cells[columns.label], path, row.line),)
-    return LabelRow(file, labels, row.cells.get(columns.patient) or None, row.line)
+    labels = _ones(cells, wide, path, row.line) if wide else (_label(cells[columns.label], path, row.line),)
+    return LabelRow(file, labels, cells.get(columns.patient) or None, row.line)
 
 
 def _check_header(header: Sequence[str], columns: Columns, path: Path) -> None:
