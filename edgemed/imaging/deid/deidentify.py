@@ -95,7 +95,10 @@ def _deidentify(dataset: Dataset, options: Options, opened: DicomFile | None) ->
     identities, recorder = Identities(options.key), Recorder()
     identity = patient_identity(dataset)
     sop_class = _text(dataset, "SOPClassUID")
-    palette = _text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR"
+    # the palette of PALETTE COLOR, or one that supplements gray values (PS3.3 C.8.16.2.1.2)
+    palette = _text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR" or _text(
+        dataset, "PixelPresentation"
+    ).upper() in ("COLOR", "MIXED")
     days, echoes = identities.days(identity), _echoes(dataset)
     cleaner = Cleaner(options, identities, sop_class, days, echoes, recorder, palette)
     cleaned = cleaner.dataset(dataset, Place())
