@@ -20,7 +20,6 @@ from edgemed.calibrate.dataset import (
     CalibrationSet,
     open_calibration_set,
 )
-from edgemed.imaging.privacy import exposure
 from edgemed.imaging.samples import Feeds, SampleReader
 from edgemed.imaging.sources import Sample, list_samples
 from edgemed.recipe.schema import Layout, Recipe, assumed_recipe, load_recipe
@@ -199,11 +198,14 @@ def _warnings(recipe: Recipe, calibration: CalibrationSet, *, held_out: bool) ->
 
 def _exposed(calibration: CalibrationSet) -> list[str]:
     """What the bundle would show of patients: pixels, as golden vectors. Files are named by hash alone."""
-    found, said = exposure(calibration.samples), []
-    if found.named:
-        said.append(f"{found.named} of {found.dicom} DICOM images do not say that the patient's identity was removed")
-    if found.burned_in:
-        said.append(f"Pixels of {found.burned_in} may show a name ({found.reason})")
+    found = calibration.declared.values()
+    named = sum(not image.removed for image in found)
+    reasons = [image.burned_in for image in found if image.burned_in is not None]
+    said = []
+    if named:
+        said.append(f"{named} of {len(found)} DICOM images do not say that the patient's identity was removed")
+    if reasons:
+        said.append(f"Pixels of {len(reasons)} may show a name ({reasons[0]})")
     if not said:
         return []
     return [

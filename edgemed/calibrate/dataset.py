@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_json
 from edgemed.base.text import PRINTABLE
-from edgemed.imaging.privacy import pseudonym
+from edgemed.imaging.privacy import Declaration, declaration
 from edgemed.imaging.read import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from edgemed.imaging.sources import Sample, list_samples
 from edgemed.recipe.schema import Recipe
@@ -69,11 +70,22 @@ class CalibrationSet:
     def samples(self) -> list[Sample]:
         return list(self.hashes)
 
+    @cached_property
+    def declared(self) -> dict[Sample, Declaration]:
+        """What the DICOM images say of their patients; each header is read once."""
+        found = {sample: declaration(sample) for sample in self.hashes}
+        return {sample: said for sample, said in found.items() if said is not None}
+
     def manifest(self, ranges: Collection[Sample], judge: Collection[Sample]) -> CalibrationManifest:
         """Say which samples were used for what."""
         roles = {sample: _role(sample in ranges, sample in judge) for sample in self.hashes}
         samples = tuple(
-            SampleEntry(file=_nameless(sample, digest), sha256=digest, role=role, patient=pseudonym(sample))
+            SampleEntry(
+                file=_nameless(sample, digest),
+                sha256=digest,
+                role=role,
+                patient=self.declared[sample].pseudonym if sample in self.declared else None,
+            )
             for sample, digest in self.hashes.items()
             if (role := roles[sample]) is not None
         )

@@ -50,11 +50,6 @@ def seen_by(bundle: Bundle) -> Seen:
         raise IntegrityError(f"{CALIBRATION_FILE} does not list hashes.", "Build the bundle anew.") from error
 
 
-def calibration_hashes(bundle: Bundle) -> frozenset[str]:
-    """SHA-256 of every sample that the bundle was calibrated on; raises what `seen_by` does."""
-    return seen_by(bundle).hashes
-
-
 def refuse_patients(samples: Sequence[Sample], seen: Seen) -> bool:
     """Whether samples and calibration are of different patients, as far as pseudonyms of de-identified files tell.
 

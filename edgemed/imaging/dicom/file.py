@@ -119,11 +119,6 @@ class DicomFile:
         with refusals(self.path):
             return self._pixels(index, self._attributes(index))
 
-    def iter_frames(self) -> Iterator[Image]:
-        """Decode one frame after the other, as they are asked for; raises what `frame` raises."""
-        for index in range(self.frames):
-            yield self.frame(index)
-
     def image(self, limit: int = MAX_IMAGE_BYTES) -> Image:
         """All frames: one image, or a stack of them.
 

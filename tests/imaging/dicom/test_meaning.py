@@ -272,7 +272,7 @@ def test_frames_with_slopes_of_their_own(opened):
     np.testing.assert_array_equal(image.pixels, np.stack([GRADIENT * 2.0 + 1, GRADIENT * 0.5 + 1]))
     assert image.stored_range == (1.0, 511.0)
     assert file.frame(0).pixels.dtype == np.uint16
-    assert [list(frame.pixels[0, :2]) for frame in file.iter_frames()] == [[1, 3], [1, 1.5]]
+    assert [list(frame.pixels[0, :2]) for frame in map(file.frame, range(file.frames))] == [[1, 3], [1, 1.5]]
 
 
 def test_a_dose_grid_places_its_frames():
