@@ -10,7 +10,9 @@
     ├── DeviceStateError      4   the board is not in the state asked for
     ├── IntegrityError        5   bytes, hash or signature do not match
     └── ResourceError         6   disk, permission, memory or a killed child
-        └── ChildError        6   a child process died or broke the protocol
+        ├── ChildError        6   a child process died or broke the protocol
+        └── GpuError          6   the GPU or its driver failed; `sticky` where only a new process helps
+            └── GpuMemoryError  6  the GPU has no memory left
 
 Ctrl-C is 130, SIGTERM 143, and every other exception 70: a bug of ours.
 """
@@ -96,6 +98,22 @@ class ResourceError(EdgemedError):
 
 class ChildError(ResourceError):
     """A child process died or broke its protocol."""
+
+
+class GpuError(ResourceError):
+    """The GPU or its driver failed.
+
+    Attributes:
+        sticky: every later call in this process would fail too, or answer wrongly: no answer may leave it any more.
+    """
+
+    def __init__(self, what: str, hint: str = "", *, sticky: bool = False) -> None:
+        super().__init__(what, hint)
+        self.sticky = sticky
+
+
+class GpuMemoryError(GpuError):
+    """The GPU has no memory left for what was asked; the process is sound."""
 
 
 class Terminated(BaseException):

@@ -1,0 +1,124 @@
+"""What goes through a ring: a frame in; an answer, a failure or a drop out. Each frame ends in exactly one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from edgemed.base.errors import EdgemedError
+from edgemed.base.runner import RunnerInfo
+from edgemed.base.spans import Span
+
+Arrays = Mapping[str, NDArray[Any]]
+DropReason = Literal["superseded", "every-n", "late", "closed"]
+
+
+@dataclass(slots=True)
+class Frame:
+    """One frame of a source.
+
+    Attributes:
+        id: rising within a stream; spans and results carry it.
+        data: arrays by name: the model's feeds, or what a fill function makes feeds of (sources give `"pixels"`).
+        captured_ns: `time.monotonic_ns` of the capture, from the driver where it tells.
+        deadline_ns: an answer after this is late; `None`: never.
+        sequence: the driver's own number; a gap is a frame that was lost before it reached us.
+        done: called once, when `data` is no longer needed: the source takes its buffer back.
+    """
+
+    id: int
+    data: Arrays
+    captured_ns: int
+    deadline_ns: int | None = None
+    sequence: int | None = None
+    done: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the model gave for one frame.
+
+    `outputs` are views of a slot's memory, good until `release`; `keep` gives copies. A context manager that releases.
+
+    Attributes:
+        late: it came after the frame's deadline.
+        spans: stages of this frame, in order of their ends.
+    """
+
+    frame: int
+    outputs: Arrays
+    info: RunnerInfo
+    captured_ns: int
+    answered_ns: int
+    late: bool = False
+    spans: tuple[Span, ...] = ()
+    _release: Callable[[], None] | None = field(default=None, repr=False)
+
+    def keep(self) -> dict[str, NDArray[Any]]:
+        """Copies of the outputs that stay when the slot is used again."""
+        return {name: value.copy() for name, value in self.outputs.items()}
+
+    def release(self) -> None:
+        """Give the slot back; the views must not be touched any more. Doing it twice does no harm."""
+        release, self._release = self._release, None
+        if release is not None:
+            self.outputs = {}
+            release()
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A frame that got no answer, and why."""
+
+    frame: int
+    error: EdgemedError
+    captured_ns: int
+    failed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A frame that was not computed, by policy."""
+
+    frame: int
+    reason: DropReason
+    dropped_ns: int
+
+
+Outcome = Answer | Failure
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Gives frames. A live source goes on whether or not they are taken; others wait.
+
+    Attributes:
+        live: frames come at their own pace.
+        lost: frames the driver dropped before they reached us, as far as sequence numbers tell.
+    """
+
+    @property
+    def live(self) -> bool: ...
+
+    @property
+    def lost(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def __enter__(self) -> Source: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
