@@ -235,7 +235,7 @@ class Arena:
             GpuError: the driver cannot use it; the message holds its compiler's log.
         """
         terminated = image if image.endswith(b"\0") else image + b"\0"  # the driver reads PTX up to a NUL
-        return self._make(lambda: Module(self._host.native, terminated), self._belongings.modules)
+        return self._make(lambda: Module(self._host.native, self._host.current, terminated), self._belongings.modules)
 
     def capture(self, stream: Stream, work: Callable[[], object]) -> Graph | NotCaptured:
         """Record what `work` puts on a stream into a graph, or say why that could not be.

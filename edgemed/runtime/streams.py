@@ -6,6 +6,8 @@ their exceptions surface, so that all become ours.
 
 from __future__ import annotations
 
+import struct
+from contextlib import AbstractContextManager
 from typing import Any
 
 from numpy.typing import NDArray
@@ -149,11 +151,12 @@ class Event:
 class Kernel:
     """A function of a module. Called with the context current."""
 
-    __slots__ = ("_error", "_native", "name")
+    __slots__ = ("_error", "_native", "_pack", "name")
 
     def __init__(self, native: Native, function: Native, name: str, arguments: str) -> None:
         self._error = native.Error
-        self._native = function.prepare(arguments)
+        self._native = function
+        self._pack = struct.Struct(arguments).pack  # aligned as C does, which is how parameters lie
         self.name = name
 
     def launch(
@@ -177,18 +180,20 @@ class Kernel:
             GpuError: the driver refused.
         """
         try:
-            self._native.prepared_async_call(grid, block, stream._native, *arguments, shared_size=shared_bytes)
+            # `prepared_async_call` would first call cuFuncSetBlockShape, which is deprecated and not needed
+            self._native._launch_kernel(grid, block, self._pack(*arguments), shared_bytes, stream._native)
         except self._error as error:
             raise translate(error) from error
 
 
 class Module:
-    """Loaded PTX or a cubin."""
+    """Loaded PTX or a cubin. `kernel` may be called in any thread; the context need not be current."""
 
-    __slots__ = ("_kernels", "_module", "_native")
+    __slots__ = ("_current", "_kernels", "_module", "_native")
 
-    def __init__(self, native: Native, image: bytes) -> None:
+    def __init__(self, native: Native, current: AbstractContextManager[None], image: bytes) -> None:
         self._module = native
+        self._current = current
         self._native: Native = native.module_from_buffer(image)
         self._kernels: list[Kernel] = []
 
@@ -202,14 +207,16 @@ class Module:
         Raises:
             GpuError: there is no such kernel.
         """
-        try:
-            kernel = Kernel(self._module, self._native.get_function(name), name, arguments)
-        except self._module.Error as error:
-            raise translate(error) from error
+        with self._current:
+            try:
+                kernel = Kernel(self._module, self._native.get_function(name), name, arguments)
+            except self._module.Error as error:
+                raise translate(error) from error
         self._kernels.append(kernel)
         return kernel
 
     def drop(self) -> None:
+        """Let go of pycuda's objects, with the context current: they unload themselves."""
         for kernel in self._kernels:
             kernel._native = GONE
         self._kernels.clear()
