@@ -32,7 +32,11 @@ RECEIVERS = {
     "cache": "ITimingCache",
     "tensor": "ITensor",
     "error": "ParserError",
+    "runtime": "Runtime",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
 }
+NO_BINDINGS = ("names", "onboard", "record", "plans", "calib_cache", "target", "trtexec")  # modules that see none
 ROWS = pytest.mark.parametrize("row", fetch_bindings.ROWS, ids=lambda row: row.version)
 
 
@@ -101,8 +105,10 @@ def used_names(tree: ast.AST) -> set[str]:
     used = set()
     for node in ast.walk(tree):
         parts = dotted(node) if isinstance(node, ast.Attribute) else None
-        if parts and "trt" in parts[:2]:  # `trt.X` and `bridge.trt.X`
+        if parts and "trt" in parts[:3]:  # `trt.X`, `bridge.trt.X` and `self._bridge.trt.X`
             parts = parts[parts.index("trt") :]
+        elif parts and parts[0] in ("self", "natives"):  # `self._context.x` and `natives.engine.x`
+            parts = [parts[1].lstrip("_"), *parts[2:]]
         if parts and len(parts) > 1 and parts[0] in RECEIVERS:
             owner = RECEIVERS[parts[0]]
             used.add(".".join([owner, parts[1]] if owner else parts[1:]))
@@ -120,7 +126,8 @@ def native_modules() -> list[tuple[str, ast.Module]]:
     return [
         (path.name, tree)
         for path, tree in room_trees()
-        if path.stem not in ("names", "onboard", "record", "calib_cache", "target", "trtexec")  # they see no bindings
+        if path.stem
+        not in ("names", "onboard", "record", "plans", "calib_cache", "target", "trtexec")  # they see no bindings
     ]
 
 
@@ -164,6 +171,9 @@ def defined_names(tree: ast.Module) -> set[str]:
         ("builder.max_batch_size = 1", "Builder.max_batch_size"),
         ("bridge.find('BuilderFlag.FP8')", "BuilderFlag.FP8"),
         ("network.get_input(0).dynamic_range", "INetworkDefinition.get_input"),
+        ("self._context.execute_async_v2([], 0)", "IExecutionContext.execute_async_v2"),
+        ("natives.engine.num_bindings", "ICudaEngine.num_bindings"),
+        ("self._bridge.trt.Refitter(network, logger)", "Refitter"),
     ],
 )
 def test_a_stray_name_is_seen(code: str, name: str) -> None:
