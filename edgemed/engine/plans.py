@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemed.base.errors import DeviceStateError
-from edgemed.base.runner import RunnerSpecs, TensorSpec
+from edgemed.base.runner import RunnerSpecs
+from edgemed.bundle.model import specs_of
 from edgemed.bundle.read import Bundle
 from edgemed.device.here import Here
 from edgemed.engine.eras import Typing
@@ -65,12 +66,7 @@ def ahead_plan(bundle: Bundle, here: Here, tensorrt: Typing, precision: str) -> 
                 jetpack=here.release,
                 precision=ref.precision,
             )
-            inputs, outputs = bundle.manifest.inputs, bundle.manifest.outputs
-            specs = RunnerSpecs(
-                tuple(TensorSpec(t.name, t.dtype, t.shape) for t in inputs),
-                tuple(TensorSpec(t.name, t.dtype, t.shape) for t in outputs),
-            )
-            return Plan(key, specs, bundle.read(ref.path), f"{bundle.path.name}/{ref.path}")
+            return Plan(key, specs_of(bundle), bundle.read(ref.path), f"{bundle.path.name}/{ref.path}")
     return None
 
 
