@@ -63,18 +63,30 @@ def bridge_over(trt: ModuleType, flavour: Flavour) -> Bridge:
 
 
 class ErrorLog:
-    """Python side of TensorRT's logger: forwards to `logging`, keeps the last errors of a build."""
+    """Python side of TensorRT's logger: forwards to `logging`, keeps the last errors of a build.
+
+    Attributes:
+        errors: the last ones.
+        total: how many there ever were.
+    """
 
     def __init__(self) -> None:
         self.errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+        self.total = 0
 
     def record(self, severity: str, message: str) -> None:
         """Take one message. Never raises: the caller is C++."""
         level = _LEVELS.get(severity, logging.WARNING)
         if level >= logging.ERROR:
             self.errors.append(message)
+            self.total += 1
         # an error is part of the exception that follows; said twice on a terminal it only confuses
         _log.log(min(level, logging.INFO), "%s", message)
+
+    def since(self, total: int) -> list[str]:
+        """The errors that came after there were `total`, as far as they are kept."""
+        new = self.total - total
+        return list(self.errors)[-new:] if new > 0 else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,15 +151,27 @@ class Bridge:
         """A new `Builder`.
 
         Raises:
-            DeviceStateError: TensorRT found no GPU it can use (the bindings answer NULL with a TypeError).
+            DeviceStateError: TensorRT found no GPU it can use.
         """
+        return self._made("Builder", "its builder")
+
+    def runtime(self) -> Native:
+        """A new `Runtime`.
+
+        Raises:
+            DeviceStateError: TensorRT found no GPU it can use.
+        """
+        return self._made("Runtime", "its runtime")
+
+    def _made(self, name: str, what: str) -> Native:
+        """An object that TensorRT makes of its logger; the bindings answer NULL with a TypeError."""
         self.log.errors.clear()
         try:
-            return self.trt.Builder(self.logger)
+            return getattr(self.trt, name)(self.logger)
         except TypeError as error:
             said = f" It says: {one_line(self.log.errors[0])}" if self.log.errors else ""
             raise DeviceStateError(
-                f"{self.flavour} {self.version} cannot start its builder; it needs a GPU that it supports.{said}",
+                f"{self.flavour} {self.version} cannot start {what}; it needs a GPU that it supports.{said}",
                 "Run this on the device itself, and see that its NVIDIA driver works.",
             ) from error
 

@@ -13,23 +13,12 @@ from edgemed.base.onnx_bytes import require_whole
 from edgemed.base.progress import Stage
 from edgemed.base.runner import TensorSpec
 from edgemed.engine.bridge import Bridge, Flavour, Native, one_line
+from edgemed.engine.failure import NO_GPU, NO_MEMORY
 from edgemed.engine.monitor import PhaseTree, interruptible, make_monitor
+from edgemed.engine.tensors import dtype_name, varying
 
 Precision = Literal["fp32", "fp16", "int8"]
 Shape = tuple[int, ...]
-
-_DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
-_NO_MEMORY = ("out of memory", "outofmemory", "std::bad_alloc", "insufficient memory")
-_NO_GPU = ("no cuda-capable device", "cuda initialization failure", "cuda driver version is insufficient")
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,7 @@ def _build(bridge: Bridge, request: BuildRequest, phases: PhaseTree) -> BuiltPla
     if not strong:
         _set_precision(bridge, config, request.precision)
     _set_targets(bridge, config, request.compute_capabilities)
-    _set_profiles(builder, network, config, request.profiles)
+    _set_profiles(bridge, builder, network, config, request.profiles)
     _set_dla(bridge, builder, config, request.dla_core)
     cache = _set_tuning(bridge, config, request)
     return BuiltPlan(
@@ -196,7 +185,11 @@ def _set_targets(bridge: Bridge, config: Native, capabilities: tuple[str, ...]) 
 
 
 def _set_profiles(
-    builder: Native, network: Native, config: Native, profiles: Mapping[str, tuple[Shape, Shape, Shape]]
+    bridge: Bridge,
+    builder: Native,
+    network: Native,
+    config: Native,
+    profiles: Mapping[str, tuple[Shape, Shape, Shape]],
 ) -> None:
     specs = [_spec(network.get_input(i)) for i in range(network.num_inputs)]
     varying = [spec for spec in specs if None in spec.shape]
@@ -210,6 +203,9 @@ def _set_profiles(
     for spec in varying:
         profile.set_shape(spec.name, *profiles[spec.name])
     config.add_optimization_profile(profile)
+    sharing = bridge.find("PreviewFeature.PROFILE_SHARING_0806")
+    if sharing is not None:  # 8.6 would give the one profile to one context only; from 9 on it is so anyway
+        config.set_preview_feature(sharing, True)
 
 
 def _check_profile(spec: TensorSpec, shapes: tuple[Shape, Shape, Shape] | None) -> None:
@@ -255,8 +251,7 @@ def _set_tuning(bridge: Bridge, config: Native, request: BuildRequest) -> Native
 
 
 def _spec(tensor: Native) -> TensorSpec:
-    name = tensor.dtype.name
-    return TensorSpec(tensor.name, _DTYPES.get(name, name.lower()), tuple(None if d < 0 else d for d in tensor.shape))
+    return TensorSpec(tensor.name, dtype_name(tensor.dtype), varying(tensor.shape))
 
 
 def _serialize(bridge: Bridge, builder: Native, network: Native, config: Native, phases: PhaseTree) -> bytes:
@@ -275,8 +270,8 @@ def _build_error(bridge: Bridge) -> EdgemedError:
     text = "\n".join(errors).lower()
     reason = one_line(errors[0]) if errors else "it gives no reason"
     who = f"{bridge.flavour} {bridge.version}"
-    if any(sign in text for sign in _NO_MEMORY):
+    if any(sign in text for sign in NO_MEMORY):
         return ResourceError(f"{who} ran out of memory: {reason}.", "Close other programs, or add swap, and try again.")
-    if any(sign in text for sign in _NO_GPU):
+    if any(sign in text for sign in NO_GPU):
         return DeviceStateError(f"{who} cannot use the GPU: {reason}.", "See that the NVIDIA driver works.")
     return InputError(f"{who} cannot build this graph: {reason}.", "Run again with --debug for TensorRT's full log.")

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
-
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.progress import Progress
-from edgemed.base.runner import RunnerSpecs, TensorSpec
-from edgemed.bundle.manifest import GraphName
+from edgemed.base.runner import Runner
+from edgemed.bundle.model import RunPrecision, graph_of, precisions, specs_of
 from edgemed.bundle.read import Bundle
 from edgemed.imaging.samples import SampleReader
 from edgemed.recipe.schema import Layout, load_recipe
 from edgemed.runners.golden import Golden, GoldenResult, check_golden
 from edgemed.runners.ort import OnnxRuntimeRunner
-
-RunPrecision = Literal["fp32", "fp16", "int8"]
-
-GRAPHS: Final[dict[RunPrecision, GraphName]] = {"fp32": "float", "fp16": "fp16", "int8": "int8"}
-"""The graph that ONNX Runtime runs for a precision."""
-
-
-def specs_of(bundle: Bundle) -> RunnerSpecs:
-    """What the manifest says that the model takes and gives."""
-    manifest = bundle.manifest
-    return RunnerSpecs(
-        tuple(TensorSpec(t.name, t.dtype, t.shape) for t in manifest.inputs),
-        tuple(TensorSpec(t.name, t.dtype, t.shape) for t in manifest.outputs),
-    )
 
 
 def reader_of(bundle: Bundle) -> SampleReader:
@@ -39,11 +23,6 @@ def _layout(name: str) -> Layout:
     return "NCHW" if name == "NCHW" else "NCDHW" if name == "NCDHW" else "NHWC"
 
 
-def precisions(bundle: Bundle) -> list[RunPrecision]:
-    """Precisions that ONNX Runtime can run from this bundle, float first."""
-    return [precision for precision, graph in GRAPHS.items() if graph in bundle.manifest.graphs]
-
-
 def runner_of(bundle: Bundle, precision: RunPrecision | None = None) -> OnnxRuntimeRunner:
     """A Runner (not entered yet) for one precision; by default the bundle's own.
 
@@ -52,38 +31,59 @@ def runner_of(bundle: Bundle, precision: RunPrecision | None = None) -> OnnxRunt
     Raises:
         InputError: the bundle has no graph of that precision.
     """
-    if precision is None:
-        precision = bundle.manifest.precision
-    if precision not in precisions(bundle):
-        have = ", ".join(precisions(bundle))
-        raise InputError(f"{bundle.path.name} has no {precision} graph.", f"It has: {have}.")
+    chosen, graph = graph_of(bundle, precision)
     return OnnxRuntimeRunner(
-        bundle.graph_source(GRAPHS[precision]),
-        precision=precision,
+        bundle.graph_source(graph),
+        precision=chosen,
         bundle_digest=bundle.digest,
         promised=specs_of(bundle),
     )
 
 
-def check_bundle(bundle: Bundle, progress: Progress) -> dict[str, GoldenResult]:
-    """Run the golden vectors of every precision on ONNX Runtime.
+def golden_of(bundle: Bundle) -> Golden:
+    """The bundle's golden vectors.
 
     Raises:
-        IntegrityError: the vectors are unreadable or incomplete.
+        IntegrityError: they are unreadable or incomplete.
     """
-    manifest = bundle.manifest
-    golden = Golden.from_bytes(bundle.read(manifest.golden.path), specs_of(bundle))
-    if golden.samples != manifest.golden.samples:
+    stated = bundle.manifest.golden
+    golden = Golden.from_bytes(bundle.read(stated.path), specs_of(bundle))
+    if golden.samples != stated.samples:
         raise IntegrityError(
-            f"There are {golden.samples} golden samples where the manifest says {manifest.golden.samples}.",
+            f"There are {golden.samples} golden samples where the manifest says {stated.samples}.",
             "Build the bundle anew.",
         )
+    return golden
+
+
+def check_bundle(bundle: Bundle, progress: Progress, runner: Runner | None = None) -> dict[str, GoldenResult]:
+    """Run the golden vectors, with the tolerances of each precision.
+
+    Args:
+        bundle: from `open_bundle`.
+        progress: told of it.
+        runner: not entered yet; what to check instead of ONNX Runtime in every precision that it can run.
+
+    Raises:
+        InputError: the bundle has no golden vectors for the precision of `runner`.
+        IntegrityError: the vectors are unreadable or incomplete.
+    """
+    golden = golden_of(bundle)
+    runners = [runner_of(bundle, precision) for precision in precisions(bundle)] if runner is None else [runner]
     results: dict[str, GoldenResult] = {}
     with progress.stage("golden") as stage:
-        for precision in precisions(bundle):
-            with runner_of(bundle, precision) as runner:
-                tolerance = manifest.golden.tolerance.get(precision, {})
-                results[precision] = check_golden(runner, golden, tolerance, precision)
+        for each in runners:
+            with each as entered:
+                results[entered.info.precision] = _check(bundle, golden, entered)
         right = sum(result.passed for result in results.values())
         stage.note(f"{golden.samples} samples, {right} of {len(results)} precisions right")
     return results
+
+
+def _check(bundle: Bundle, golden: Golden, runner: Runner) -> GoldenResult:
+    precision = runner.info.precision
+    tolerance = bundle.manifest.golden.tolerance.get(precision, {})
+    if precision not in precisions(bundle) and precision not in golden.outputs:
+        have = ", ".join(golden.outputs)
+        raise InputError(f"{bundle.path.name} has no golden vectors for {precision}.", f"It has: {have}.")
+    return check_golden(runner, golden, tolerance, precision)

@@ -15,8 +15,9 @@ from edgemed.base.errors import InputError
 from edgemed.base.progress import Progress, SilentProgress
 from edgemed.base.runner import Runner
 from edgemed.base.text import printable
+from edgemed.bundle.model import precisions
 from edgemed.bundle.read import Bundle
-from edgemed.evaluate.bundled import precisions, reader_of, runner_of
+from edgemed.evaluate.bundled import reader_of, runner_of
 from edgemed.evaluate.dataset import LabelledSet, open_labelled_set
 from edgemed.evaluate.gate import Gate, check_gate, decide
 from edgemed.evaluate.head import Head, head_of

@@ -17,9 +17,10 @@ from edgemed.base.spans import SpanLog
 from edgemed.base.store import write_atomic
 from edgemed.base.text import printable
 from edgemed.bundle.manifest import OutputTensor
+from edgemed.bundle.model import RunPrecision
 from edgemed.bundle.outputs import require_no_input, require_outside_bundles
 from edgemed.bundle.read import Bundle
-from edgemed.evaluate.bundled import RunPrecision, reader_of, runner_of
+from edgemed.evaluate.bundled import reader_of, runner_of
 from edgemed.evaluate.head import Head, head_of
 from edgemed.imaging.samples import Item
 
@@ -89,15 +90,24 @@ def run_bundle(
 
 
 def iter_answers(
-    bundle: Bundle, files: Sequence[Path], *, precision: RunPrecision | None = None, save: Path | None = None
+    bundle: Bundle,
+    files: Sequence[Path],
+    *,
+    precision: RunPrecision | None = None,
+    save: Path | None = None,
+    runner: Runner | None = None,
 ) -> Iterator[Answer]:
-    """As `run_bundle`, with the outputs of one file in memory at a time."""
+    """As `run_bundle`, with the outputs of one file in memory at a time.
+
+    Args:
+        runner: not entered yet; what runs the bundle instead of ONNX Runtime, in its own precision.
+    """
     reader = reader_of(bundle)
     head = _head(bundle.manifest.outputs)
     targets = _targets(files, save)
-    with runner_of(bundle, precision) as runner:
+    with runner if runner is not None else runner_of(bundle, precision) as entered:
         for file in files:
-            made = [_answer(runner, item, file, head, bundle.manifest.outputs) for item in reader.items(file)]
+            made = [_answer(entered, item, file, head, bundle.manifest.outputs) for item in reader.items(file)]
             if file in targets:
                 _save(targets[file], [answer.outputs for answer in made])
             yield from made if len(made) == 1 else (replace(answer, index=i) for i, answer in enumerate(made))

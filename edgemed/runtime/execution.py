@@ -44,11 +44,22 @@ class Execution(Protocol):
         ...
 
     def bind(self, name: str, address: int) -> None:
-        """Tell the device address of an input or output; it holds for every `enqueue` until bound anew."""
+        """Tell the device address of an input or output; it holds for every `enqueue` until bound anew.
+
+        Raises:
+            ValueError: not aligned to 256 bytes.
+            GpuError: refused.
+        """
         ...
 
     def grown(self, name: str) -> tuple[int, Shape]:
-        """Address and shape of a data-dependent output after an execution has ended; the context owns the memory."""
+        """Address and shape of a data-dependent output after an execution has ended.
+
+        The context owns the memory, and its next execution writes there again.
+
+        Raises:
+            GpuError: no shape was told.
+        """
         ...
 
     def signal_input_consumed(self, event: int) -> None:
@@ -59,7 +70,8 @@ class Execution(Protocol):
         """Put one execution on a stream and return at once.
 
         Raises:
-            GpuError: refused; what the library said is in the message.
+            GpuError: refused, or an earlier execution went wrong; what the library said is in the message. Part of the
+                work may be on the stream all the same: wait for the stream before memory is used again.
         """
         ...
 

@@ -1,9 +1,10 @@
 """A stand-in for the `tensorrt` module of one era, for the control flow that needs no GPU.
 
-It has no name and no parameter that the real bindings of its era lack (test_engine_conformance.py). What a network
+It has no name, parameter or type that the real bindings of its era lack (test_engine_signatures.py). What a network
 holds, and what goes wrong, is scripted.
 """
 
+# ruff: noqa: F821 - annotations are the bindings' own words, not names of this module
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from enum import IntEnum
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from tests.engine.fake_runtime import EngineScript, add_runtime
 
 FP32 = "FLOAT"
 
@@ -30,15 +33,18 @@ class Script:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 
 
-def make_fake(version: str, script: Script) -> ModuleType:
-    """The module as that version has it."""
+def make_fake(
+    version: str, script: Script, engine: EngineScript | None = None, flavour: str = "tensorrt"
+) -> ModuleType:
+    """The module as that version has it; `engine` is what its plans hold."""
     number = tuple(int(part) for part in version.split("."))
-    trt: Any = ModuleType("tensorrt")
+    trt: Any = ModuleType(flavour)
     trt.__version__ = version
-    trt.__spec__ = ModuleSpec("tensorrt", None)  # `find_spec` asks for it
+    trt.__spec__ = ModuleSpec(flavour, None)  # `find_spec` asks for it
     _add_enums(trt, number)
     _add_interfaces(trt, number)
     _add_network(trt, script, number)
+    add_runtime(trt, engine if engine is not None else EngineScript(), flavour, number)
     _add_builder(trt, script, number)
     return trt
 
@@ -54,7 +60,8 @@ def _add_enums(trt: Any, number: tuple[int, ...]) -> None:
     )
     weak = ("FP16", "INT8") if number < (11,) else ()
     trt.BuilderFlag = _enum("BuilderFlag", "GPU_FALLBACK", *weak)
-    trt.DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "BOOL", *(["INT64"] if number >= (10,) else []))
+    since_10 = ["INT64", "BF16"] if number >= (10,) else []
+    trt.DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "BOOL", "FP8", *since_10)
     trt.MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE")
     trt.DeviceType = _enum("DeviceType", "GPU", "DLA")
 
@@ -116,7 +123,7 @@ def _add_network(trt: Any, script: Script, number: tuple[int, ...]) -> None:
 
         def __init__(self, network: INetworkDefinition, logger: Any) -> None: ...
 
-        def parse(self, model: bytes, path: str | None = None) -> bool:
+        def parse(self, model: buffer, path: str | None = None) -> bool:
             script.calls.append(("parse", model))
             return not script.parser_errors
 
@@ -124,7 +131,7 @@ def _add_network(trt: Any, script: Script, number: tuple[int, ...]) -> None:
             script.calls.append(("parse_from_file", model))
             return not script.parser_errors
 
-        def get_error(self, index: int) -> ParserError:
+        def get_error(self, index: int) -> IParserError:
             return ParserError(script.parser_errors[index])
 
     trt.ITensor, trt.INetworkDefinition, trt.ParserError, trt.OnnxParser = (
@@ -144,7 +151,7 @@ def _add_builder(trt: Any, script: Script, number: tuple[int, ...]) -> None:
         def __init__(self, data: bytes) -> None:
             self._data = data
 
-        def serialize(self) -> bytes:
+        def serialize(self) -> IHostMemory:
             return self._data + b"+measured"
 
     class IBuilderConfig:
@@ -162,7 +169,10 @@ def _add_builder(trt: Any, script: Script, number: tuple[int, ...]) -> None:
             script.calls.append(("add_optimization_profile",))
             return 0
 
-        def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+        def set_preview_feature(self, feature: Any, enable: bool) -> None:
+            script.calls.append(("set_preview_feature", feature.name, enable))
+
+        def create_timing_cache(self, serialized_timing_cache: buffer) -> ITimingCache:
             return ITimingCache(serialized_timing_cache)
 
         def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
@@ -191,7 +201,7 @@ def _add_builder(trt: Any, script: Script, number: tuple[int, ...]) -> None:
         def create_optimization_profile(self) -> IOptimizationProfile:
             return IOptimizationProfile()
 
-        def build_serialized_network(self, network: Any, config: IBuilderConfig) -> bytes | None:
+        def build_serialized_network(self, network: Any, config: IBuilderConfig) -> IHostMemory | None:
             script.calls.append(("config", dict(vars(config))))
             monitor = getattr(config, "progress_monitor", None)
             for name, *arguments in script.phases if monitor is not None else ():

@@ -134,8 +134,14 @@ SURVEY = """
 import inspect, json
 def members(cls):
     return {name: (inspect.getdoc(inspect.getattr_static(cls, name)) or "").splitlines() for name in dir(cls)}
-classes = {name: members(value) for name, value in vars(trt).items() if inspect.isclass(value)}
-print(json.dumps({"version": trt.__version__, "names": sorted(vars(trt)), "classes": classes}))
+def properties(cls):
+    return [name for name in dir(cls) if "property" in type(inspect.getattr_static(cls, name)).__name__]
+found = {name: value for name, value in vars(trt).items() if inspect.isclass(value)}
+classes = {name: members(value) for name, value in found.items()}
+kinds = {name: properties(value) for name, value in found.items()}
+enums = {name: sorted(value.__members__) for name, value in found.items() if hasattr(value, "__members__")}
+names = sorted(vars(trt))
+print(json.dumps({"version": trt.__version__, "names": names, "classes": classes, "properties": kinds, "enums": enums}))
 """
 
 
@@ -146,8 +152,15 @@ def run_over_stubs(row: Bindings, folder: Path, code: str, *, check: bool = True
 
 
 def survey(row: Bindings, cache: Path) -> dict[str, Any]:
-    """Version, module names, and per class its attributes with the lines of their docstrings."""
+    """Version, module names, and per class its attributes with their docstrings, its properties and its members."""
     document: dict[str, Any] = json.loads(run_over_stubs(row, fetch(row, cache), SURVEY).stdout)
+    return document
+
+
+def survey_rtx() -> dict[str, Any]:
+    """The same of tensorrt_rtx, which needs no stubs."""
+    command = [sys.executable, "-c", "import tensorrt_rtx as trt\n" + SURVEY]
+    document: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return document
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -15,10 +14,9 @@ import pytest
 from edgemed.engine.bridge import version_number
 from edgemed.engine.names import NAMES
 from tests.engine import fetch_bindings
-from tests.engine.fake_tensorrt import Script, make_fake
+from tests.engine.conftest import CACHE, ROWS, surveyed
 
 ROOM = Path(__file__).resolve().parents[2] / "edgemed" / "engine"
-CACHE = fetch_bindings.cache_dir()  # now: fixtures move XDG_CACHE_HOME to a private place later
 BASICS = set(dir(object)) | set(dir(int)) | set(dir(str)) | set(dir(dict)) | set(dir(list))
 
 # how the room calls objects of the bindings; test_no_object_goes_by_another_name keeps this complete
@@ -32,19 +30,11 @@ RECEIVERS = {
     "cache": "ITimingCache",
     "tensor": "ITensor",
     "error": "ParserError",
+    "runtime": "Runtime",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
 }
-ROWS = pytest.mark.parametrize("row", fetch_bindings.ROWS, ids=lambda row: row.version)
-
-
-@pytest.fixture(scope="module")
-def surveys() -> dict[str, dict[str, Any]]:
-    return {row.version: fetch_bindings.survey(row, CACHE) for row in fetch_bindings.ROWS if not row.unsupported}
-
-
-def surveyed(surveys: dict[str, dict[str, Any]], row: fetch_bindings.Bindings) -> dict[str, Any]:
-    if row.unsupported:
-        pytest.skip(row.unsupported)
-    return surveys[row.version]
+NO_BINDINGS = ("names", "onboard", "record", "plans", "calib_cache", "target", "trtexec")  # modules that see none
 
 
 def exists(survey: dict[str, Any], name: str) -> bool:
@@ -63,13 +53,8 @@ def test_names_exist_where_the_table_says_and_nowhere_else(row: fetch_bindings.B
 
 @pytest.mark.rtx
 def test_names_exist_in_tensorrt_rtx() -> None:
-    import tensorrt_rtx
-
-    names = sorted(vars(tensorrt_rtx))
-    classes = {name: dir(value) for name, value in vars(tensorrt_rtx).items() if inspect.isclass(value)}
-    survey = {"names": names, "classes": classes}
-    wrong = [name for name, span in NAMES.items() if exists(survey, name) != span.rtx]
-    assert not wrong
+    survey = fetch_bindings.survey_rtx()
+    assert not [name for name, span in NAMES.items() if exists(survey, name) != span.rtx]
 
 
 def test_the_survey_tells_names_apart(surveys: Any) -> None:
@@ -101,8 +86,10 @@ def used_names(tree: ast.AST) -> set[str]:
     used = set()
     for node in ast.walk(tree):
         parts = dotted(node) if isinstance(node, ast.Attribute) else None
-        if parts and "trt" in parts[:2]:  # `trt.X` and `bridge.trt.X`
+        if parts and "trt" in parts[:3]:  # `trt.X`, `bridge.trt.X` and `self._bridge.trt.X`
             parts = parts[parts.index("trt") :]
+        elif parts and parts[0] in ("self", "natives"):  # `self._context.x` and `natives.engine.x`
+            parts = [parts[1].lstrip("_"), *parts[2:]]
         if parts and len(parts) > 1 and parts[0] in RECEIVERS:
             owner = RECEIVERS[parts[0]]
             used.add(".".join([owner, parts[1]] if owner else parts[1:]))
@@ -120,7 +107,8 @@ def native_modules() -> list[tuple[str, ast.Module]]:
     return [
         (path.name, tree)
         for path, tree in room_trees()
-        if path.stem not in ("names", "onboard", "record", "calib_cache", "target", "trtexec")  # they see no bindings
+        if path.stem
+        not in ("names", "onboard", "record", "plans", "calib_cache", "target", "trtexec")  # they see no bindings
     ]
 
 
@@ -164,41 +152,13 @@ def defined_names(tree: ast.Module) -> set[str]:
         ("builder.max_batch_size = 1", "Builder.max_batch_size"),
         ("bridge.find('BuilderFlag.FP8')", "BuilderFlag.FP8"),
         ("network.get_input(0).dynamic_range", "INetworkDefinition.get_input"),
+        ("self._context.execute_async_v2([], 0)", "IExecutionContext.execute_async_v2"),
+        ("natives.engine.num_bindings", "ICudaEngine.num_bindings"),
+        ("self._bridge.trt.Refitter(network, logger)", "Refitter"),
     ],
 )
 def test_a_stray_name_is_seen(code: str, name: str) -> None:
     assert name in used_names(ast.parse(code))
-
-
-# ---- the fake against the real ones
-
-
-@ROWS
-def test_the_fake_has_nothing_that_the_real_bindings_lack(row: fetch_bindings.Bindings, surveys: Any) -> None:
-    survey = surveyed(surveys, row)
-    fake = make_fake(row.version, Script())
-    for name, cls in vars(fake).items():
-        if not inspect.isclass(cls):
-            continue
-        real = survey["classes"][name]
-        public = [attribute for attribute in vars(cls) if not attribute.startswith("_")]
-        assert not [attribute for attribute in public if attribute not in real], name
-        for attribute in public:
-            method = inspect.getattr_static(cls, attribute)
-            if inspect.isfunction(method) and "__members__" not in dir(cls):
-                assert parameters(method) in real_parameters(real[attribute]), f"{name}.{attribute}"
-
-
-def parameters(method: Any) -> tuple[str, ...]:
-    names = tuple(inspect.signature(method).parameters)
-    # lambdas that add a method name nothing but self
-    return tuple(name for name in names if name != "self")
-
-
-def real_parameters(doc: list[str]) -> list[tuple[str, ...]]:
-    """Parameter names of every overload, from pybind11's signature lines."""
-    lines = [line for line in doc if re.match(r"(\d+\. )?\w+\(self: ", line)]
-    return [tuple(re.findall(r", (\w+): ", line.partition(") ->")[0])) for line in lines]
 
 
 # ---- our own classes over the real bases

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgemed.base.hashing import sha256_bytes
+from edgemed.bundle.model import precisions
 from edgemed.bundle.read import open_bundle
-from edgemed.evaluate.bundled import precisions, runner_of
+from edgemed.evaluate.bundled import runner_of
 from edgemed.runners.golden import Golden
 
 Edit = Callable[[dict[str, Any]], object]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgemed.base.errors import IntegrityError
+from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.progress import SilentProgress
 from edgemed.bundle.read import open_bundle
 from edgemed.evaluate.bundled import check_bundle, runner_of
 from edgemed.runners.golden import Golden
+from edgemed.runners.ort import OnnxRuntimeRunner
 from evaluate.bundles import classifier, write_bundle
 from evaluate.hostile import reseal, with_golden
 
@@ -30,6 +31,26 @@ def check(path: Path) -> dict[str, bool]:
 
 def test_a_sound_bundle_passes_in_every_precision(sound: tuple[Path, Golden]) -> None:
     assert check(sound[0]) == {"fp32": True, "int8": True}
+
+
+def test_a_runner_is_checked_in_its_own_precision_alone(sound: tuple[Path, Golden]) -> None:
+    bundle = open_bundle(sound[0])
+    results = check_bundle(bundle, SilentProgress(), runner_of(bundle, "int8"))
+    assert {precision: result.passed for precision, result in results.items()} == {"int8": True}
+
+
+def test_a_runner_that_computes_another_model_fails(sound: tuple[Path, Golden]) -> None:
+    bundle = open_bundle(sound[0])
+    other = OnnxRuntimeRunner(classifier(0.9), precision="int8")
+    assert not check_bundle(bundle, SilentProgress(), other)["int8"].passed
+
+
+def test_a_precision_without_vectors_is_refused(sound: tuple[Path, Golden]) -> None:
+    bundle = open_bundle(sound[0])
+    runner = OnnxRuntimeRunner(bundle.graph("float"), precision="fp16")
+    with pytest.raises(InputError, match="no golden vectors for fp16") as caught:
+        check_bundle(bundle, SilentProgress(), runner)
+    assert caught.value.hint == "It has: fp32, int8."
 
 
 def test_another_graph_fails(sound: tuple[Path, Golden]) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from edgemed.base.errors import InputError, ResourceError
+from edgemed.bundle.model import specs_of
 from edgemed.bundle.read import Bundle, open_bundle
 from edgemed.evaluate.execute import _targets, iter_answers, run_bundle
+from edgemed.runners.null import NullRunner
 from evaluate.bundles import write_bundle, write_images
 
 
@@ -75,3 +77,15 @@ def test_each_file_is_answered_and_saved_before_the_next_is_read(bundle: Bundle,
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{image.stem}.npz"]
     with pytest.raises(InputError, match=r"none\.png cannot be read"):
         next(answers)
+
+
+def null_runner(bundle: Bundle) -> NullRunner:
+    specs = specs_of(bundle)
+    shapes = {spec.name: tuple(n or 1 for n in spec.shape) for spec in specs.outputs}
+    return NullRunner(specs, lambda feeds: {name: np.full(shape, 0.25, np.float32) for name, shape in shapes.items()})
+
+
+def test_another_runner_may_answer_and_says_who_it_is(bundle: Bundle, image: Path) -> None:
+    (answer,) = iter_answers(bundle, [image], runner=null_runner(bundle))
+    assert answer.info.backend == "null"
+    np.testing.assert_array_equal(answer.outputs["score"], np.full_like(answer.outputs["score"], 0.25))

@@ -14,8 +14,9 @@ from edgemed.base.errors import InputError, UsageError
 from edgemed.base.progress import Progress, SilentProgress
 from edgemed.base.runner import Runner
 from edgemed.base.text import printable
+from edgemed.bundle.model import precisions
 from edgemed.bundle.read import Bundle
-from edgemed.evaluate.bundled import precisions, reader_of, runner_of
+from edgemed.evaluate.bundled import reader_of, runner_of
 from edgemed.evaluate.estimate import Estimate
 from edgemed.evaluate.gate import Decision, Gate, check_gate, decide
 from edgemed.evaluate.masks.dataset import Drawn, MaskSet, open_mask_set
