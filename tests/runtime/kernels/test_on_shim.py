@@ -42,7 +42,7 @@ def check(plan: KernelPlan, make: Preprocessor, frame: np.ndarray, found: np.nda
 def test_frames_are_prepared_on_the_compute_stream(fakecuda: FakeCudaHandle, name: str, integrated: bool):
     """Frame after frame, copied in or mapped; nothing is allocated once the work is bound."""
     fakecuda.set(integrated=int(integrated), trace=1)
-    fakecuda.kernels(twin.library())
+    fakecuda.kernels(twin.for_shim())
     plan, make = planned_case(name)
     frames = [RNG.integers(-2000, 3000, plan.raw.shape).astype(plan.raw.dtype) for _ in range(3)]
     cuda = open_cuda()
@@ -75,7 +75,7 @@ def test_frames_are_prepared_on_the_compute_stream(fakecuda: FakeCudaHandle, nam
 
 
 def test_a_launch_can_be_captured_and_replayed(fakecuda: FakeCudaHandle):
-    fakecuda.kernels(twin.library())
+    fakecuda.kernels(twin.for_shim())
     plan, make = planned_case("ct")
     cuda = open_cuda()
     with cuda.arena() as arena:
@@ -104,7 +104,7 @@ def test_a_launch_can_be_captured_and_replayed(fakecuda: FakeCudaHandle):
 
 
 def test_memory_that_is_too_small_is_an_error_of_the_device(fakecuda: FakeCudaHandle):
-    fakecuda.kernels(twin.library())
+    fakecuda.kernels(twin.for_shim())
     plan, _ = planned_case("ct")
     cuda = open_cuda()
     with cuda.arena() as arena:
