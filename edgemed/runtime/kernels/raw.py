@@ -35,8 +35,8 @@ class RawFormat:
         facts: what a contract asks for; `None`: rows, columns and bits alone.
         windows: VOI windows of the file or stream, in the unit of the values.
         tables: VOI LUTs, likewise.
-        stored_range: the smallest and greatest value that the stored bits can make; `None`: all of the type's, for
-            gray.
+        stored_range: the smallest and greatest value that the stored bits can make; `None`: all of an unsigned type,
+            unknown of a signed one.
         values: `(2 ** bits of dtype,)`: what each stored number stands for, from the type's smallest on: rescale and
             MONOCHROME1 (see `stored`). `None`: for itself.
         matrix: of YUV.
@@ -203,12 +203,12 @@ class RawFormat:
                 f"A frame is {frame.dtype} {frame.shape}, and the source said {self.dtype} {self.shape}.",
                 "Tell the format that the source gives.",
             )
-        pixels = self._decoded(frame)
-        bits = 8 * self._type.itemsize
+        pixels, span = self._decoded(frame), self.stored_range
+        unsigned = self._type.kind == "u" and self.values is None
+        bits = 8 * self._type.itemsize if unsigned else None
         facts = self.facts or Facts(self.rows, self.columns, self.frames or 1, bits=bits)
-        span = self.stored_range
-        if span is None and not self.color and self.values is None:
-            span = (float(self.first), float(np.iinfo(self._type).max))
+        if span is None and unsigned:
+            span = (0.0, float(np.iinfo(self._type).max))
         return Image(pixels, facts, self.windows, self.tables, span, stacked=self.frames is not None)
 
     def _decoded(self, frame: NDArray[Any]) -> NDArray[Any]:
