@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgemed.base.errors import EdgemedError
 from edgemed.base.runner import RunnerInfo
 from edgemed.base.spans import Span
+from edgemed.recipe.image import Image
 
 Arrays = Mapping[str, NDArray[Any]]
 DropReason = Literal["superseded", "every-n", "late", "closed"]
@@ -28,6 +29,7 @@ class Frame:
         deadline_ns: an answer after this is late; `None`: never.
         sequence: the driver's own number; a gap is a frame that was lost before it reached us.
         done: called once, when `data` is no longer needed: the source takes its buffer back.
+        image: what a file says of the pixels, for the recipe; `None` where nothing but the pixels is known.
     """
 
     id: int
@@ -36,6 +38,7 @@ class Frame:
     deadline_ns: int | None = None
     sequence: int | None = None
     done: Callable[[], None] | None = None
+    image: Image | None = None
 
 
 @dataclass(slots=True)
@@ -116,6 +119,10 @@ class Source(Protocol):
     def lost(self) -> int: ...
 
     def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """End the iteration, also one that waits in another thread. Doing it twice does no harm."""
+        ...
 
     def __enter__(self) -> Source: ...
 
