@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -16,6 +17,29 @@ from edgemed.recipe.image import Image
 
 Arrays = Mapping[str, NDArray[Any]]
 DropReason = Literal["superseded", "every-n", "late", "closed"]
+DROP_REASONS: tuple[DropReason, ...] = ("superseded", "every-n", "late", "closed")
+
+
+class _Released(Mapping[str, NDArray[Any]]):
+    """Stands where the outputs of a released answer were."""
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        raise self._error()
+
+    def __iter__(self) -> Iterator[str]:
+        raise self._error()
+
+    def __len__(self) -> int:
+        raise self._error()
+
+    def __repr__(self) -> str:
+        return "<released>"
+
+    def _error(self) -> RuntimeError:
+        return RuntimeError("the answer was released; take copies with keep() before that")
+
+
+RELEASED: Arrays = _Released()
 
 
 @dataclass(slots=True)
@@ -66,10 +90,15 @@ class Answer:
         return {name: value.copy() for name, value in self.outputs.items()}
 
     def release(self) -> None:
-        """Give the slot back; the views must not be touched any more. Doing it twice does no harm."""
+        """Give the slot back; the views must not be touched any more. Doing it twice does no harm.
+
+        Where spans are kept, the last one says how long the answer was held: `read`.
+        """
         release, self._release = self._release, None
         if release is not None:
-            self.outputs = {}
+            if self.spans:
+                self.spans += (Span("read", self.answered_ns, time.monotonic_ns(), self.frame),)
+            self.outputs = RELEASED
             release()
 
     def __enter__(self) -> Answer:
@@ -101,6 +130,29 @@ class Drop:
 
 
 Outcome = Answer | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where all frames of a ring are at one instant: `submitted` is the sum of the next three and `in_flight`.
+
+    Attributes:
+        dropped: by reason.
+        in_flight: handed in, and neither answered nor failed nor dropped yet.
+        lost: frames that never reached us, as far as the sources know.
+    """
+
+    submitted: int
+    answered: int
+    failed: int
+    dropped: Mapping[DropReason, int]
+    in_flight: int
+    lost: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """Zero, or the ring has a bug."""
+        return self.submitted - self.answered - self.failed - sum(self.dropped.values()) - self.in_flight
 
 
 @runtime_checkable

@@ -30,6 +30,11 @@ class Lane(Protocol):
     @property
     def slots(self) -> int: ...
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether a started slot gets on while an earlier one is computed."""
+        ...
+
     def inputs(self, slot: int, shapes: Shapes | None = None) -> Mapping[str, NDArray[Any]]:
         """Host memory of a free slot that the caller fills before `start`.
 

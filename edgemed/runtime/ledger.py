@@ -1,0 +1,243 @@
+"""Who has which slot, and where every frame is: the ring's states and accounts, without threads and without a lane."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from edgemed.base.errors import EdgemedError
+from edgemed.base.runner import RunnerInfo
+from edgemed.runtime.frames import DROP_REASONS, Answer, Counts, Drop, DropReason, Failure, Frame, Outcome
+from edgemed.runtime.policy import Policy, ServiceTime
+from edgemed.runtime.slots import Box, Slot, State
+
+
+class Ledger:
+    """One state machine for all slots of a ring. Every call is made under the ring's lock, and none waits.
+
+    Args:
+        slots: all of them, free.
+        policy: decides on frames that come, and on when a filled slot may start.
+        depth: slots that may be started and not handed over.
+        info: stands in every answer.
+        release: what an answer calls to give its slot back.
+        spans: whether answers carry spans.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        policy: Policy,
+        depth: int,
+        info: RunnerInfo,
+        release: Callable[[Slot], None],
+        *,
+        spans: bool,
+    ) -> None:
+        self.slots = slots
+        self.closed = False
+        self.held = 0
+        self.finishing = False
+        self.filled: deque[Slot] = deque()
+        self._free = deque(slots)
+        self._order: deque[Slot] = deque()  # started, not finished
+        self._running = 0  # of those, and the one that is being started
+        self._policy = policy
+        self._depth = depth
+        self._latest = policy.kind == "latest"
+        self._limit_ns = policy.deadline_ns if policy.kind == "deadline" else None
+        self._info = info
+        self._release = release
+        self._spans = spans
+        self._admitting = self._submitted = self._answered = self._failed = 0
+        self._dropped: dict[DropReason, int] = dict.fromkeys(DROP_REASONS, 0)
+        self._service = ServiceTime()
+
+    def counts(self, lost: int) -> Counts:
+        """Where all frames are, at this instant. What is inside is counted by the slots' states."""
+        inside = sum(slot.state not in (State.FREE, State.HELD) for slot in self.slots)
+        dropped = dict(self._dropped)
+        return Counts(self._submitted, self._answered, self._failed, dropped, inside + self._admitting, lost)
+
+    # ---------------------------------------------------------------- in
+
+    def enter(self, box: Box) -> DropReason | None:
+        """A frame comes. Until `take`, `supersede` or `refuse` it is admitted by nobody, and yet in flight."""
+        self._submitted += 1
+        self._admitting += 1
+        box.seen += 1
+        if self._policy.kind == "every-n" and (box.seen - 1) % self._policy.n:
+            return "every-n"
+        return None
+
+    def refusal(self, frame: Frame, box: Box) -> DropReason | None:
+        """Why the frame must not go in now, if it must not."""
+        if self.closed or box.abandoned:
+            return "closed"
+        left_ns = self.left_ns(frame)
+        if left_ns is None or left_ns > self._service.ns:
+            return None
+        if left_ns > 0:
+            self._service.dropped()
+        return "late"
+
+    def left_ns(self, frame: Frame) -> int | None:
+        """Time until a frame is dropped as late; `None`: it never is."""
+        if self._limit_ns is None:
+            return None
+        return (self._deadline(frame) or 0) - time.monotonic_ns()
+
+    def _deadline(self, frame: Frame) -> int | None:
+        if frame.deadline_ns is None and self._limit_ns is not None:
+            return frame.captured_ns + self._limit_ns
+        return frame.deadline_ns
+
+    def room(self) -> bool:
+        """Whether there is an empty slot for the next frame, without superseding."""
+        return not self.filled and bool(self._free) and self._busy() < self._depth
+
+    def _busy(self) -> int:
+        return len(self.slots) - len(self._free) - self.held
+
+    def take(self, frame: Frame, box: Box) -> tuple[Slot, Drop | None] | None:
+        """A slot to fill, and the frame that was superseded in it; `None` where the frame has to wait."""
+        drop = None
+        if self._latest and self.filled:
+            slot = self.filled.popleft()
+            drop = self._settle_drop(slot, "superseded")
+        elif self._free and (self._latest or self._busy() < self._depth):
+            slot = self._free.popleft()
+        else:
+            return None
+        self._admitting -= 1
+        slot.state = State.FILLING
+        slot.box = box
+        slot.frame = frame.id
+        slot.captured_ns = frame.captured_ns
+        slot.deadline_ns = self._deadline(frame)
+        slot.taken_ns = time.monotonic_ns()
+        box.pending += 1
+        return slot, drop
+
+    def refuse(self, frame: Frame, reason: DropReason, box: Box) -> Drop:
+        """A frame that entered does not get a slot."""
+        self._admitting -= 1
+        return self._drop(frame.id, reason, box)
+
+    def put_filled(self, slot: Slot) -> None:
+        """A slot is filled, or its fill failed; it waits to be started."""
+        slot.state = State.WAITING
+        self.filled.append(slot)
+
+    def next_to_start(self) -> Slot | None:
+        """The slot to start now, if any: the caller starts it, then says so by `put_started`."""
+        # under `latest` a free slot must remain for the frame that comes next: then it need not wait
+        if not self.filled or self._running >= self._depth or (self._latest and not self._free):
+            return None
+        slot = self.filled.popleft()
+        slot.state = State.IN_FLIGHT
+        self._running += 1
+        return slot
+
+    def put_started(self, slot: Slot) -> None:
+        """A slot was started, or could not be."""
+        self._order.append(slot)
+
+    # ---------------------------------------------------------------- out
+
+    def claim(self) -> Slot | None:
+        """The oldest started slot, for the caller to finish, unless another thread finishes one."""
+        if self.finishing or not self._order:
+            return None
+        self.finishing = True
+        return self._order[0]
+
+    def unclaim(self) -> None:
+        """The caller was interrupted: the slot stays the oldest, for the next who comes."""
+        self.finishing = False
+
+    def put_done(self, slot: Slot) -> None:
+        """A claimed slot is finished, or failed."""
+        self.finishing = False
+        self._order.popleft()
+        self._running -= 1
+        slot.state = State.DONE
+        _box_of(slot).done.append(slot)
+        if slot.error is None:
+            self._service.answered(slot.done_ns - slot.taken_ns)
+
+    def hand_over(self, box: Box) -> Outcome | Drop | None:
+        """The oldest outcome of a box, if there is one; a drop if the box was abandoned."""
+        if not box.done:
+            return None
+        slot = box.done[0]
+        if box.abandoned:
+            return self.drop_slot(slot, "closed")
+        box.done.popleft()
+        box.pending -= 1
+        if slot.error is not None:
+            failure = Failure(slot.frame, slot.error, slot.captured_ns, time.monotonic_ns())
+            self._failed += 1
+            self.vacate(slot)
+            return failure
+        self._answered += 1
+        self.held += 1
+        slot.state = State.HELD
+        late = slot.deadline_ns is not None and slot.done_ns > slot.deadline_ns
+        spans = slot.spans() if self._spans else ()
+        release = partial(self._release, slot)
+        return Answer(slot.frame, slot.outputs, self._info, slot.captured_ns, slot.done_ns, late, spans, release)
+
+    def abandon(self, box: Box) -> list[Drop]:
+        """Nobody wants the rest of a box. Drops what was not started; the rest is dropped as it is finished."""
+        box.sealed = box.abandoned = True
+        return [self.drop_slot(slot, "closed") for slot in tuple(self.filled) if slot.box is box]
+
+    def settle(self) -> list[Drop]:
+        """Drop every slot that neither the lane nor a fill is at work on."""
+        idle = [slot for slot in self.slots if slot.state in (State.WAITING, State.DONE)]
+        return [self.drop_slot(slot, "closed") for slot in idle]
+
+    def drop_slot(self, slot: Slot, reason: DropReason) -> Drop:
+        """Drop the frame of a slot that nobody works on, and free it."""
+        if slot.state is State.DONE:
+            _box_of(slot).done.remove(slot)
+        elif slot.state is State.WAITING:
+            self.filled.remove(slot)
+        drop = self._settle_drop(slot, reason)
+        self.vacate(slot)
+        return drop
+
+    def vacate(self, slot: Slot) -> None:
+        """Free a slot whose frame is accounted for."""
+        if slot.state is State.HELD:
+            self.held -= 1
+        slot.state = State.FREE
+        slot.box = None
+        slot.error = None
+        slot.outputs = {}
+        self._free.append(slot)
+
+    def _settle_drop(self, slot: Slot, reason: DropReason) -> Drop:
+        box = _box_of(slot)
+        box.pending -= 1
+        return self._drop(slot.frame, reason, box)
+
+    def _drop(self, frame: int, reason: DropReason, box: Box) -> Drop:
+        self._dropped[reason] += 1
+        box.drop = Drop(frame, reason, time.monotonic_ns())
+        return box.drop
+
+
+def _box_of(slot: Slot) -> Box:
+    assert slot.box is not None, "a slot whose frame is in flight has a box"
+    return slot.box
+
+
+def unexpected(doing: str, error: BaseException) -> EdgemedError:
+    """An error outside our tree, as a frame's failure."""
+    failure = EdgemedError(f"{type(error).__name__} while {doing}: {error}.", "The log has more.")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,410 @@
+"""The slot ring: N slots of a lane, frames in at one side, outcomes out at the other, every frame accounted for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgemed.base.errors import EdgemedError, UsageError
+from edgemed.runtime.faces import AsyncStream, Frames, Requests, Stream, answer_of, iterate
+from edgemed.runtime.fill import Fill, copy_feeds
+from edgemed.runtime.frames import Answer, Arrays, Counts, Drop, Failure, Frame, Outcome
+from edgemed.runtime.lane import Lane
+from edgemed.runtime.ledger import Ledger, unexpected
+from edgemed.runtime.policy import LOSSLESS, Policy
+from edgemed.runtime.slots import Box, Slot
+
+_LATEST_DEPTH = 2  # one computes while the next is copied; a third would only grow old on the device
+_STUCK_S = 10.0  # a wait for a slot that nobody gives back is then worth a word
+
+_log = logging.getLogger(__name__)
+
+
+class Ring:
+    """Drives a lane. Frames enter at `submit`, outcomes leave at `collect`, in the order of submission.
+
+    The faces stand on these two: `infer` for one frame, `run` for a source in a loop, `start` with a callback, `ainfer`
+    and `astream` for asyncio. They may be used together and from several threads: an outcome goes to whoever put its
+    frame in. Waiting for a result is done by the threads that ask for it; only live sources, `start` and the asyncio
+    face have threads of their own.
+
+    An answer holds its slot until it is released. `run`, `start` and `astream` release it when the loop goes on or the
+    callback returns; `infer` and `ainfer` give copies; only after `collect` is it the caller's duty.
+
+    Args:
+        lane: entered and left together with the ring.
+        policy: what happens when frames come faster than answers; it holds for the frames of every face.
+        fill: writes a frame into a slot's memory; by default the frame's data are the model's feeds.
+        depth: slots the lane works on at a time. Default: all; under `latest` two, or one where two gain nothing.
+        on_drop: told of each frame that is dropped, in the thread where it happens. What it raises is raised there,
+            once the frame is accounted for.
+        spans: keep the stages of each frame, in `Answer.spans`.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        *,
+        policy: Policy = LOSSLESS,
+        fill: Fill | None = None,
+        depth: int | None = None,
+        on_drop: Callable[[Drop], None] | None = None,
+        spans: bool = False,
+    ) -> None:
+        self.lane = lane
+        self.policy = policy
+        self._wanted_depth = depth
+        self._wanted_fill = fill
+        self._on_drop = on_drop
+        self._spans = spans
+        self._changed = threading.Condition(threading.Lock())  # guards the ledger; taken last
+        self._producer = threading.Lock()  # one frame enters at a time; taken first
+        self._starter = threading.Lock()  # slots are started in the order in which they were filled
+        self._box = Box()
+        self._streams: list[Stream] = []
+        self._requests: Requests | None = None
+        self._lost = 0
+
+    # ---------------------------------------------------------------- life
+
+    def __enter__(self) -> Ring:
+        """Enter the lane.
+
+        Raises:
+            UsageError: `latest` needs two slots; a depth is 1 or more.
+            GpuError, …: what the lane raises.
+        """
+        self.lane.__enter__()
+        try:
+            self._open()
+        except BaseException as error:
+            self.lane.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _open(self) -> None:
+        lane, latest = self.lane, self.policy.kind == "latest"
+        if latest and lane.slots < 2:
+            raise UsageError("The policy latest needs two slots: one waits while the other is computed.", "Give more.")
+        usual = (_LATEST_DEPTH if lane.overlaps else 1) if latest else lane.slots
+        depth = usual if self._wanted_depth is None else self._wanted_depth
+        if depth < 1:
+            raise UsageError(f"A ring cannot work on {depth} frames at a time.", "Give a depth of 1 or more.")
+        self._fill = self._wanted_fill or copy_feeds(lane.specs)
+        slots = [Slot(index, partial(lane.inputs, index)) for index in range(lane.slots)]
+        self._ledger = Ledger(slots, self.policy, depth, lane.info, self._release, spans=self._spans)
+
+    @property
+    def closed(self) -> bool:
+        return self._ledger.closed
+
+    def close(self) -> None:
+        """Take no more frames: they are dropped as "closed". What is inside can still be collected."""
+        with self._changed:
+            self._ledger.closed = True
+            self._changed.notify_all()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close, drop what nobody collected, and leave the lane. The memory of answers still held is gone with it."""
+        self.close()
+        try:
+            for stream in tuple(self._streams):
+                stream.end()
+            if self._requests is not None:
+                self._requests.close()
+            self._drain()
+        finally:
+            self.lane.__exit__(kind, value, traceback)
+
+    def _drain(self) -> None:
+        """Wait until the lane works on no slot any more; what was not collected is dropped."""
+        drops: list[Drop] = []
+        with self._producer, self._starter:
+            while True:
+                with self._changed:
+                    while self._ledger.finishing:
+                        self._changed.wait()
+                    drops += self._ledger.settle()
+                    slot = self._ledger.claim()
+                    self._changed.notify_all()
+                if slot is None:
+                    break
+                self._finish(slot)
+        self._tell(drops)
+
+    # ---------------------------------------------------------------- in
+
+    def submit(self, frame: Frame, box: Box | None = None) -> bool:
+        """Put a frame in; `collect` gives its outcome. Waits for a free slot, but under `latest`.
+
+        Args:
+            frame: its `done` is called, once, before this returns.
+            box: whose outcome it is; for the faces.
+
+        Returns:
+            Whether it went in. One that did not was dropped, and `on_drop` told; one that did may yet be superseded.
+        """
+        slot: Slot | None = None
+        drop: Drop | None = None
+        try:
+            with self._producer:
+                slot, drop = self._admit(frame, self._box if box is None else box)
+                if slot is not None:
+                    self._take_in(slot, frame)
+        finally:
+            done, frame.done = frame.done, None
+            try:
+                if done is not None:
+                    done()
+            finally:
+                if drop is not None:
+                    self._tell((drop,))
+        return slot is not None
+
+    def room(self) -> bool:
+        """Whether `submit` would find an empty slot now; a lone thread collects first where it would not."""
+        with self._changed:
+            return self._ledger.room()
+
+    def _admit(self, frame: Frame, box: Box) -> tuple[Slot | None, Drop | None]:
+        """A slot to fill, or none; and the frame that was dropped: for it, or this one itself."""
+        ledger = self._ledger
+        with self._changed:
+            reason = ledger.enter(box)
+            try:
+                while reason is None and (reason := ledger.refusal(frame, box)) is None:
+                    if (taken := ledger.take(frame, box)) is not None:
+                        return taken
+                    self._wait_for_slot(frame)
+            except BaseException:  # Ctrl-C while it waited
+                ledger.refuse(frame, "closed", box)
+                raise
+            return None, ledger.refuse(frame, reason, box)
+
+    def _wait_for_slot(self, frame: Frame) -> None:
+        left_ns = self._ledger.left_ns(frame)
+        timeout = _STUCK_S if left_ns is None else min(_STUCK_S, max(left_ns, 0) / 1e9)
+        woken = self._changed.wait(timeout)
+        if not woken and left_ns is None:
+            held, slots = self._ledger.held, len(self._ledger.slots)
+            _log.warning("No slot came free for %.0f s; unreleased answers hold %d of %d.", timeout, held, slots)
+
+    def _take_in(self, slot: Slot, frame: Frame) -> None:
+        """Fill a slot, and have it started as soon as may be."""
+        try:
+            self._fill(frame, slot.memory)
+        except Exception as error:
+            slot.error = _failure("filling its slot", error)
+        except BaseException:
+            with self._changed:
+                self._ledger.drop_slot(slot, "closed")
+                self._changed.notify_all()
+            raise
+        if self._spans:
+            slot.filled_ns = time.monotonic_ns()
+        self._launch(slot)
+
+    def _launch(self, filled: Slot | None = None) -> None:
+        """Start what may be started, in order."""
+        with self._starter:
+            with self._changed:
+                if filled is not None:
+                    self._ledger.put_filled(filled)
+                slot = self._ledger.next_to_start()
+            while slot is not None:
+                interrupt: BaseException | None = None
+                try:
+                    if slot.error is None:
+                        self.lane.start(slot.index)
+                except Exception as error:
+                    slot.error = _failure("starting", error)
+                except BaseException as error:
+                    slot.error, interrupt = _failure("starting", error), error
+                with self._changed:
+                    self._ledger.put_started(slot)
+                    self._changed.notify_all()
+                    slot = self._ledger.next_to_start() if interrupt is None else None
+                if interrupt is not None:
+                    raise interrupt
+
+    # ---------------------------------------------------------------- out
+
+    def collect(self, box: Box | None = None) -> Outcome | None:
+        """The next outcome, in the order of submission; waits for it, and for a frame where none is inside.
+
+        Returns:
+            `None` when no frame is inside and none can come: the ring was closed.
+        """
+        mine = self._box if box is None else box
+        ledger = self._ledger
+        while True:
+            with self._changed:
+                while (handed := ledger.hand_over(mine)) is None and (slot := ledger.claim()) is None:
+                    if not mine.pending and (mine.sealed or ledger.closed):
+                        return None
+                    self._changed.wait()
+            if isinstance(handed, Answer):
+                return handed
+            if handed is None:
+                assert slot is not None
+                self._finish(slot)
+                continue
+            self._after_vacating()
+            if isinstance(handed, Failure):
+                return handed
+            self._tell((handed,))
+
+    def seal(self, box: Box) -> None:
+        """No more frames will come for a box: whoever collects is told so once it is empty."""
+        with self._changed:
+            box.sealed = True
+            self._changed.notify_all()
+
+    def discard(self, box: Box) -> None:
+        """Nobody wants the rest of a box: it is dropped as it is finished, and frames that may yet come at once."""
+        with self._changed:
+            drops = self._ledger.abandon(box)
+            self._changed.notify_all()
+        self._tell(drops)
+
+    def abandon(self, box: Box) -> None:
+        """`discard`, and wait until the lane works on none of it."""
+        self.discard(box)
+        self.collect(box)
+
+    def _finish(self, slot: Slot) -> None:
+        """Finish a claimed slot, and start what waited for that."""
+        try:
+            if slot.error is None:
+                self._await(slot)
+        except BaseException:  # Ctrl-C while it waited
+            with self._changed:
+                self._ledger.unclaim()
+                self._changed.notify_all()
+            raise
+        with self._changed:
+            self._ledger.put_done(slot)
+            self._changed.notify_all()
+            waiting = bool(self._ledger.filled)
+        if waiting:
+            self._launch()
+
+    def _await(self, slot: Slot) -> None:
+        try:
+            slot.outputs = self.lane.finish(slot.index)
+            slot.done_ns = time.monotonic_ns()
+            if self._spans:
+                slot.stages = self.lane.stages(slot.index)
+        except Exception as error:
+            slot.error = _failure("computing", error)
+
+    def _release(self, slot: Slot) -> None:
+        with self._changed:
+            self._ledger.vacate(slot)
+        self._after_vacating()
+
+    def _after_vacating(self) -> None:
+        """A slot became free: frames wait for it in `submit`, or under `latest` in a slot of their own."""
+        with self._changed:
+            self._changed.notify_all()
+            waiting = bool(self._ledger.filled)
+        if waiting:
+            self._launch()
+
+    def _tell(self, drops: Iterable[Drop]) -> None:
+        if self._on_drop is not None:
+            for drop in drops:
+                self._on_drop(drop)
+
+    def counts(self) -> Counts:
+        """Where all frames are, at this instant."""
+        with self._changed:
+            lost = self._lost + sum(stream.lost for stream in self._streams)
+            return self._ledger.counts(lost)
+
+    # ---------------------------------------------------------------- faces
+
+    def infer(self, feeds: Arrays, *, deadline_ns: int | None = None) -> Answer:
+        """Compute one frame and wait for it; its outputs are copies. Any number of threads may do so.
+
+        Not from inside a loop of `run`: its frames are in all the slots, and this thread would wait for itself.
+
+        Raises:
+            InputError: the feeds are not what the model takes.
+            ResourceError: the frame was dropped, by policy or because the ring was closed.
+            GpuError, …: what made the frame fail.
+        """
+        box = Box(sealed=True)
+        self.submit(_frame(feeds, deadline_ns), box)
+        return answer_of(self.collect(box), box)
+
+    def run(self, source: Frames) -> Iterator[Outcome]:
+        """Send a source through, and give its outcomes in order; each answer is released when the loop goes on.
+
+        Frames of a source that is not live are taken in this thread: all slots are filled, then for each outcome one
+        frame is taken. They are never superseded. A live source gets a thread; ending the loop early closes the source.
+
+        Raises:
+            Exception: what the source raised, after the outcomes of the frames that it gave.
+        """
+        return iterate(self, source)
+
+    def start(self, source: Frames, on_outcome: Callable[[Outcome], None]) -> Stream:
+        """Send a source through in two threads: one takes frames, one calls `on_outcome`, in order.
+
+        An answer is released when the callback returns. If the callback or the source raises, the stream ends, and
+        `Stream.wait` and `Stream.stop` raise it.
+        """
+        return Stream(self, source, on_outcome)
+
+    async def ainfer(self, feeds: Arrays, *, deadline_ns: int | None = None) -> Answer:
+        """`infer` for asyncio: the event loop never waits. Cancelled, the frame's answer is thrown away."""
+        with self._changed:
+            if self._requests is None:
+                self._requests = Requests(self)
+        return await self._requests.infer(_frame(feeds, deadline_ns))
+
+    def astream(self, source: Frames) -> AsyncStream:
+        """`run` for asyncio: `async with ring.astream(source) as stream: async for outcome in stream: …`.
+
+        The source gets a thread. A cancelled wait for the next outcome loses none: the next wait gives it.
+        """
+        return AsyncStream(self, source)
+
+    def attach(self, stream: Stream) -> None:
+        """A stream begins; for the faces."""
+        with self._changed:
+            self._streams.append(stream)
+
+    def detach(self, stream: Stream) -> None:
+        """A stream has ended; for the faces."""
+        with self._changed:
+            if stream in self._streams:
+                self._streams.remove(stream)
+                self._lost += stream.lost
+
+    def add_lost(self, frames: int) -> None:
+        """Frames that a source lost before it ended; for the faces."""
+        with self._changed:
+            self._lost += frames
+
+
+def _frame(feeds: Mapping[str, NDArray[Any]], deadline_ns: int | None) -> Frame:
+    now_ns = time.monotonic_ns()
+    return Frame(now_ns, feeds, now_ns, deadline_ns)
+
+
+def _failure(doing: str, error: BaseException) -> EdgemedError:
+    if isinstance(error, EdgemedError):
+        return error
+    _log.error("A frame failed while %s.", doing, exc_info=error)
+    return unexpected(doing, error)
