@@ -21,7 +21,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas bindings fakecuda unit demo example-chest bench-models bench-build bench-imaging debian samples matrix wild fuzz constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas kernels bindings fakecuda unit demo example-chest bench-models bench-build bench-imaging debian samples matrix wild fuzz constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -101,6 +101,9 @@ wild: $(STAMP)  ## files that TensorFlow 2.4 and 2.15 write themselves (wants py
 
 fuzz: $(STAMP)  ## the fuzzer of everything that reads an image file, for ten minutes
 	$(BIN)/python -m tests.fuzz.images -max_total_time=600
+
+kernels: $(STAMP)  ## compile the preprocessing kernels to PTX, by a pinned NVRTC
+	$(BIN)/python -m scripts.make_kernels
 
 schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python -m scripts.make_schemas
