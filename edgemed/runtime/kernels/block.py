@@ -21,7 +21,7 @@ HEAD: Final = (
     "TABLE_FIRST", "TABLE_CHANNEL", "BEFORE", "BEFORE_COUNT", "AFTER", "AFTER_COUNT", "CHANNELS", "FILL_BEFORE",
     "FILL_AFTER", "OUT_TYPE", "OUT_CHANNELS", "OUT_ROWS", "OUT_COLUMNS", "OUT_FRAME", "OUT_CHANNEL", "OUT_ROW",
     "OUT_COLUMN", "TILE_ROWS", "TILE_COLUMNS", "ROW_TAPS", "ROW_INDEX", "ROW_WEIGHT", "ROW_PAD", "COLUMN_TAPS",
-    "COLUMN_INDEX", "COLUMN_WEIGHT", "COLUMN_PAD", "SPAN", "SPAN_COUNT", "SPAN_INDEX", "DIVISOR", "EXACT",
+    "COLUMN_INDEX", "COLUMN_WEIGHT", "COLUMN_PAD", "SPAN", "SPAN_COUNT", "SPAN_INDEX", "DIVISOR", "WORDS", "EXACT",
 )  # as in prepare.cu
 # fmt: on
 
@@ -150,6 +150,7 @@ class _Writer:
     def words(self, head: dict[str, int]) -> Words:
         """The whole block."""
         first = np.zeros(-(-len(HEAD) // 4) * 4, np.int32)
+        head["WORDS"] = self._end
         first[: len(HEAD)] = [head[name] for name in HEAD]
         return np.concatenate([first, *self._tables])
 

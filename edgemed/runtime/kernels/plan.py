@@ -28,7 +28,7 @@ from edgemed.recipe.schema import Layout, Recipe, Scaling
 from edgemed.runtime.kernels.block import Block, Program, pack
 from edgemed.runtime.kernels.places import NEAREST, Axis, is_block_mean, nearest, taps
 from edgemed.runtime.kernels.points import Code, Operation, left_to_cpu, operation
-from edgemed.runtime.kernels.raw import RawFormat
+from edgemed.runtime.kernels.raw import KNOWN, RawFormat
 
 _MOST_OPERATIONS = 16
 _SHORT = 2  # operations of arithmetic that cost less than a look into a table of 65,536
@@ -120,6 +120,8 @@ def _check_whole(recipe: Recipe, spec: TensorSpec, raw: RawFormat) -> None:
         raise _Refused("input", "samples are arrays that are fed as they are")
     if spec.dtype not in _OUTPUTS:
         raise _Refused("input", f"the model takes {spec.dtype}, the kernels make {' and '.join(_OUTPUTS)}")
+    if not raw.counted and (not raw.color or raw.dtype != "uint8"):
+        raise _Refused("input", f"frames are {raw.pixels} of {raw.dtype}, the kernels take {', '.join(KNOWN)}")
     if recipe.input.tiles is not None:
         raise _Refused("tiles", "tiles are cut and blended on the CPU")
     if recipe.input.axes is not None:

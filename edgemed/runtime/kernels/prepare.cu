@@ -22,6 +22,7 @@
 #define REST __restrict__
 #else
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #define FN static inline
@@ -89,6 +90,7 @@ enum {
     SPAN_COUNT,     /* (tiles,): how many it does keep */
     SPAN_INDEX,     /* (tiles, SPAN): source columns; below 0 the number of a padding */
     DIVISOR,        /* float: the sum of taps is divided by it */
+    WORDS,          /* of the whole block */
     EXACT,          /* sums carry what rounding takes off them; 0: as they come */
     HEAD
 };
@@ -436,12 +438,41 @@ static void *blocks(void *argument)
     return 0;
 }
 
+#ifdef EDGEMED_FAKECUDA /* the host-only libcuda of the tests: parameters are its device addresses */
+void *fakecuda_host_pointer(uint64_t pointer);
+void fakecuda_access(uint64_t pointer, size_t bytes, int write);
+
+static void *memory(uint64_t pointer, size_t bytes, int write)
+{
+    if (!bytes)
+        return fakecuda_host_pointer(pointer);
+    fakecuda_access(pointer, bytes, write);
+    return fakecuda_host_pointer(pointer + bytes - 1) ? fakecuda_host_pointer(pointer) : 0; /* both ends are ours */
+}
+#else
+static void *memory(uint64_t pointer, size_t bytes, int write)
+{
+    (void)bytes;
+    (void)write;
+    return (void *)(uintptr_t)pointer;
+}
+#endif
+
 /* params as cuLaunchKernel takes them; the tile is exactly as large as the launch would have it */
 static void launch(void **params, const unsigned *grid, int resample)
 {
-    const int *plan = *(const int **)params[2];
+    const uint64_t *raw = params[0], *out = params[1], *words = params[2];
+    const int *plan = memory(*words, 0, 0);
+    if (!plan)
+        return;
+    memory(*words, (size_t)plan[WORDS] * sizeof(int), 0);
+    size_t raw_size = (size_t)plan[RAW_FRAME] * grid[2] * (plan[RAW_TYPE] == 0 ? 1 : 2);
+    size_t out_size = (size_t)plan[OUT_CHANNELS] * (size_t)(plan[OUT_ROWS] * plan[OUT_COLUMNS]) * grid[2];
     size_t tile = (size_t)plan[TILE_ROWS] * (size_t)plan[SPAN] * (size_t)plan[CHANNELS];
-    Launch whole = {*(const unsigned char **)params[0], *(void **)params[1], plan, grid, 0, resample, 0};
+    Launch whole = {memory(*raw, raw_size, 0), memory(*out, out_size * (plan[OUT_TYPE] == 1 ? 2 : 4), 1), plan, grid,
+                    0, resample, 0};
+    if (!whole.raw || !whole.out)
+        return;
     whole.tile = resample ? malloc(tile * sizeof(float)) : 0;
 #ifdef EDGEMED_TEAM
     pthread_t team[EDGEMED_TEAM];
@@ -461,7 +492,9 @@ static void launch(void **params, const unsigned *grid, int resample)
     free(whole.tile);
 }
 
+/* Names that the host-only libcuda looks for: sizes of the parameters, and the launch itself. */
 #define TWIN(name, resample)                                                                              \
+    const unsigned char name##_sizes[] = {8, 8, 8, 0};                                                    \
     void name##_host(void **params, const unsigned grid[3], const unsigned block[3], void *context);      \
     void name##_host(void **params, const unsigned grid[3], const unsigned block[3], void *context)       \
     {                                                                                                     \

@@ -14,7 +14,7 @@ from edgemed.recipe.image import Facts, Image, LookupTable, Window
 PixelFormat = Literal["gray", "rgb", "bgr", "yuyv", "uyvy", "nv12"]
 Matrix = Literal["bt601", "bt709"]
 
-_DTYPES = ("uint8", "uint16", "int16")
+KNOWN = ("uint8", "uint16", "int16")
 _PER_PIXEL = {"gray": 1, "rgb": 3, "bgr": 3, "yuyv": 2, "uyvy": 2, "nv12": 1}
 CAMERA = ("yuyv", "uyvy", "nv12")
 _PRIMARIES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # Kr and Kb of ITU-R BT.601 and BT.709
@@ -52,7 +52,7 @@ class RawFormat:
     Attributes:
         rows: of the picture.
         columns: of the picture.
-        dtype: of a stored sample: uint8, uint16 or int16; colour is uint8.
+        dtype: of a stored sample; kernels take uint8, uint16 and int16, and colour of uint8.
         pixels: how samples make pixels: `yuyv` and `uyvy` share chroma between two columns, `nv12` between two rows
             and two columns, with its second plane below the first.
         frames: of a cine or volume that is prepared at once; `None` for single pictures.
@@ -83,17 +83,14 @@ class RawFormat:
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1 or (self.frames is not None and self.frames < 1):
             raise InputError(f"Frames of {self.rows}x{self.columns} pixels hold nothing.", "Correct the format.")
-        if self.dtype not in _DTYPES or (self.dtype != "uint8" and self.pixels != "gray"):
-            raise InputError(
-                f"Raw {self.pixels} frames of {self.dtype} are not known.",
-                "Gray is uint8, uint16 or int16; colour uint8.",
-            )
+        if self.pixels != "gray" and self._type.kind not in "ui":
+            raise InputError(f"Raw {self.pixels} frames of {self.dtype} are not known.", "Colour is uint8.")
         odd = self.columns % 2 or (self.pixels == "nv12" and self.rows % 2)
         if self.pixels in CAMERA and odd:
             raise InputError(
                 f"{self.pixels} pictures of {self.rows}x{self.columns} share chroma evenly.", "Give even sizes."
             )
-        if self.values is not None and (self.pixels != "gray" or self.values.shape != (1 << 8 * self._type.itemsize,)):
+        if self.values is not None and (not self.counted or self.values.shape != (1 << 8 * self._type.itemsize,)):
             raise InputError(
                 "values has one entry for each number that a gray sample can store.", "See RawFormat.stored."
             )
@@ -116,6 +113,11 @@ class RawFormat:
         return int(np.iinfo(self._type).min)
 
     @property
+    def counted(self) -> bool:
+        """Gray, of so few numbers that a table holds something for each."""
+        return self.pixels == "gray" and self.dtype in KNOWN
+
+    @property
     def color(self) -> bool:
         """Whether a pixel is red, green and blue."""
         return self.pixels != "gray"
@@ -129,11 +131,8 @@ class RawFormat:
     def of(image: Image) -> RawFormat:
         """The format of frames like the pixels of this image, as a reader or a decoder gives them.
 
-        Raises:
-            InputError: pixels of another type, or with padding: it takes the smallest value of each frame.
+        A reader has put the smallest valid value in the place of padding; stored frames with padding differ from it.
         """
-        if image.valid is not None and not image.valid.all():
-            raise InputError("The image has padding, whose value depends on the frame.", "Prepare it on the CPU.")
         rows, columns = image.pixels.shape[image.stacked : image.stacked + 2]
         return RawFormat(
             rows=rows,
@@ -166,7 +165,7 @@ class RawFormat:
             signed: Pixel Representation 1; `None`: as `dtype` is.
         """
         width = 8 * self._type.itemsize
-        if self.pixels != "gray" or not 1 <= bits <= width or not (np.isfinite([slope, intercept]).all() and slope):
+        if not self.counted or not 1 <= bits <= width or not (np.isfinite([slope, intercept]).all() and slope):
             raise InputError(
                 f"{bits} stored bits of {self.pixels} {self.dtype} with slope {slope:g} and intercept {intercept:g} "
                 "mean nothing.",

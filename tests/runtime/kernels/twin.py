@@ -50,6 +50,11 @@ def library() -> Path:
     return built("twin.so", "-O2", "-shared")
 
 
+def for_shim() -> Path:
+    """The same for the host-only libcuda: it takes its device addresses, and says what it touches."""
+    return built("shim-twin.so", "-O2", "-shared", "-DEDGEMED_FAKECUDA")
+
+
 def run(plan: KernelPlan, frame: np.ndarray, path: Path | None = None) -> np.ndarray:
     """One launch on the host: the sample that the kernels make of a raw frame."""
     assert frame.shape == plan.raw.shape
