@@ -15,8 +15,8 @@ _MODULE = re.compile(r"p\d{4}-\d{4}")
 _SOC = re.compile(r"nvidia,(tegra\d+)")
 _RELEASE = re.compile(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*(\d+(?:\.\d+)*)")
 
-COMPATIBLE = "proc/device-tree/compatible"
-MODEL = "proc/device-tree/model"
+# engines of containers hide the first one; ours mount it at the second (docker/jetson/compose.yaml)
+_DEVICE_TREES = ("proc/device-tree", "run/edgemed/device-tree")
 RELEASE = "etc/nv_tegra_release"
 
 
@@ -47,7 +47,7 @@ def detect_board(root: Path | Tree = Path("/")) -> Board | None:
         The board, or None where the device tree names no NVIDIA Tegra.
     """
     tree = root if isinstance(root, Tree) else Tree(root)
-    compatible = tree.strings(COMPATIBLE)
+    compatible = device_tree(tree, "compatible")
     soc = next((match[1] for entry in compatible if (match := _SOC.fullmatch(entry))), None)
     if soc is None:
         return None
@@ -56,7 +56,7 @@ def detect_board(root: Path | Tree = Path("/")) -> Board | None:
     l4t = l4t_release(tree)
     profiles = shipped_profiles()
     return Board(
-        model=next(iter(tree.strings(MODEL)), ""),
+        model=next(iter(device_tree(tree, "model")), ""),
         modules=modules,
         soc=soc,
         l4t=l4t,
@@ -65,6 +65,11 @@ def detect_board(root: Path | Tree = Path("/")) -> Board | None:
         profile=next((p for p in profiles if set(p.board_ids) & set(modules)), None) or _by_memory(tree, soc, profiles),
         compute_capability=_compute_capability(soc, profiles),
     )
+
+
+def device_tree(tree: Tree, name: str) -> tuple[str, ...]:
+    """Strings of a property of the device tree's root, e.g. `compatible`; empty where there is none."""
+    return next(filter(None, (tree.strings(f"{folder}/{name}") for folder in _DEVICE_TREES)), ())
 
 
 def l4t_release(tree: Tree) -> str | None:

@@ -49,7 +49,7 @@ class Line(_Strict):
 class Diagnosis(_Strict):
     """All lines, in the order of the checks."""
 
-    schema_: Literal["edgemed/doctor/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/doctor/1"] = Field(alias="schema")
     edgemed: str = Field(description="version of edgemed")
     machine: str = Field(description="id of the device profile, the module, or the GPU; `unknown` without any")
     lines: tuple[Line, ...] = Field(min_length=1)

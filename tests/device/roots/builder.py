@@ -59,7 +59,8 @@ def alive(profile: DeviceProfile, row: SoftwareRow | None, state: Path, **change
     tensorrt = row.tensorrt if row is not None else "10.13.3.9"
     facts: dict[str, object] = {
         "user": USER,
-        "python": Python(row.python if row is not None else "3.12", in_venv=True),
+        # on JetPack 4 and 5 whoever asks has brought a Python of his own
+        "python": Python(row.python if row is not None and row.jetpack[0][0] in "67" else "3.12", in_venv=True),
         "room": Room(state, 20 << 30, writable=True),
         "driver": Answer("works", {"cuda": cuda, "name": "GPU", "compute_capability": profile.compute_capability}),
         "tensorrt": Answer("works", {"version": ".".join(tensorrt.split(".")[:3])}),
@@ -93,14 +94,13 @@ def meminfo(root: Path, *, total_gb: float, available_gb: float, swap_gb: float 
 
 def nvrm(version: str) -> str:
     """What the NVIDIA kernel module says of itself."""
-    return f"NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  {version}  Release Build  (build)\nGCC version: 11\n"
+    return f"NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  {version}  Release Build\nGCC version: 11\n"
 
 
 def gpu_folder(root: Path) -> Path:
     """The devfreq node of the GPU, its link followed."""
-    (link,) = [
-        p for p in (root / "sys/class/devfreq").iterdir() if "gp" in p.name or "gv11b" in p.name or "ga10b" in p.name
-    ]
+    nodes = (root / "sys/class/devfreq").iterdir()
+    (link,) = (node for node in nodes if node.name != "gpu-nvd-0")
     return link.resolve()
 
 
@@ -180,9 +180,8 @@ def _clocks(root: Path, profile: DeviceProfile, row: SoftwareRow) -> None:
 
 
 def _sensors(root: Path) -> None:
-    for number, (name, temperature) in enumerate(
-        (("cpu-thermal", 48_500), ("gpu-thermal", 47_000), ("cv0-thermal", -256_000))
-    ):
+    zones = (("cpu-thermal", 48_500), ("gpu-thermal", 47_000), ("cv0-thermal", -256_000))
+    for number, (name, temperature) in enumerate(zones):
         zone = f"sys/class/thermal/thermal_zone{number}"
         write(root, f"{zone}/type", f"{name}\n")
         write(root, f"{zone}/temp", f"{temperature}\n")

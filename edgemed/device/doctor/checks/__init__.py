@@ -12,7 +12,7 @@ from edgemed.device.doctor.checks.room import disk, memory, swap
 from edgemed.device.doctor.checks.software import cuda, onnxruntime, pycuda, tensorrt
 from edgemed.device.doctor.checks.speed import clocks, power_mode, supply, thermal
 from edgemed.device.doctor.checks.system import board, jetpack, kernel, python
-from edgemed.device.doctor.diagnosis import Diagnosis, Line
+from edgemed.device.doctor.diagnosis import SCHEMA, Diagnosis, Line
 from edgemed.device.doctor.scene import Scene
 
 Check = Callable[[Scene], Line]
@@ -41,4 +41,5 @@ CHECKS: Final[tuple[Check, ...]] = (
 def examine(scene: Scene) -> Diagnosis:
     """Judge a machine. The bundle's line stands last, where a bundle is asked about."""
     checks = CHECKS if scene.bundle is None else (*CHECKS, bundle)
-    return Diagnosis(edgemed=__version__, machine=scene.name, lines=tuple(check(scene) for check in checks))
+    lines = tuple(check(scene) for check in checks)
+    return Diagnosis(schema_=SCHEMA, edgemed=__version__, machine=scene.name, lines=lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgemed.device.board import COMPATIBLE
+from edgemed.device.board import device_tree
 from edgemed.device.clocks import Clock, cpu_clocks, gpu_clock
 from edgemed.device.doctor.diagnosis import Facts, Line, note, ok, unknown, wrong
 from edgemed.device.doctor.scene import Scene
@@ -170,7 +170,7 @@ def _promised(chosen: Mode, clock: Clock | None) -> int | None:
 
 def _lost_super(scene: Scene, mode: PowerMode) -> bool:
     """A board that was flashed as super says so in its device tree; its table has `super` in its name."""
-    is_super = any(name.endswith("-super") for name in scene.tree.strings(COMPATIBLE))
+    is_super = any(name.endswith("-super") for name in device_tree(scene.tree, "compatible"))
     return is_super and mode.table is not None and "super" not in mode.table
 
 

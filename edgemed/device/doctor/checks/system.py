@@ -150,13 +150,9 @@ def python(scene: Scene) -> Line:
 
 def _jetson(here: Board) -> Line:
     modules = ", ".join(here.modules) or "no module number"
-    facts: Facts = {
-        "id": here.id,
-        "soc": here.soc,
-        "compute_capability": here.compute_capability,
-        "modules": here.modules,
-    }
-    if here.compute_capability is None:
+    capability = here.compute_capability
+    facts: Facts = {"id": here.id, "soc": here.soc, "compute_capability": capability, "modules": here.modules}
+    if capability is None:
         return wrong(
             "board",
             f"{here.model or 'A Jetson'} ({modules}) has the SoC {here.soc}, which edgemed does not know.",
@@ -170,7 +166,7 @@ def _jetson(here: Board) -> Line:
             "It is treated by its SoC; engines are kept under its module number. A profile file would say more.",
             facts=facts,
         )
-    return ok("board", f"{here.profile.name} ({modules}), compute capability {here.compute_capability}", facts=facts)
+    return ok("board", f"{here.profile.name} ({modules}), compute capability {capability}", facts=facts)
 
 
 def _fits(scene: Scene, l4t: str) -> bool:
