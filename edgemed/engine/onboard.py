@@ -6,7 +6,6 @@ their names by the conformance test; it cannot run where there is no GPU.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from edgemed.base.errors import (
 )
 from edgemed.base.hashing import sha256_bytes
 from edgemed.base.progress import Stage
+from edgemed.base.state import state_dir
 from edgemed.base.store import staged_directory, write_atomic
 from edgemed.bundle.manifest import GraphName, GraphRef
 from edgemed.bundle.read import Bundle
@@ -42,14 +42,6 @@ class DeviceEngine:
     folder: Path
     record: EngineRecord
     reused: bool
-
-
-def state_dir() -> Path:
-    """Where engines are kept: $EDGEMED_STATE, else $XDG_STATE_HOME/edgemed, else ~/.local/state/edgemed."""
-    if chosen := os.environ.get("EDGEMED_STATE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "edgemed"
 
 
 def build_on_device(
