@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import tracemalloc
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from edgemed.base.errors import GpuError, GpuMemoryError, InputError
-from edgemed.base.runner import RunnerInfo
+from edgemed.base.runner import RunnerInfo, TensorSpec
+from edgemed.runtime.arena import Arena
 from edgemed.runtime.cuda import open_cuda
 from edgemed.runtime.cuda_lane import CudaLane
 from edgemed.runtime.frames import Answer, Failure, Frame
 from edgemed.runtime.policy import LATEST
+from edgemed.runtime.prepare import Work
 from edgemed.runtime.ring import Ring
 from edgemed.runtime.streams import Stream
 from tests.runtime.fakecuda.handle import FakeCudaHandle
@@ -348,6 +351,45 @@ def test_an_output_whose_shape_depends_on_the_data(fakecuda: FakeCudaHandle, zer
         assert "depends on the data" in bench.lane.graphs
         empty = bench.ring.infer({"x": np.zeros((4, 8), np.float32)})
         assert empty.outputs["above"].shape == (0,)
+
+
+class Triple:
+    """A `Prepare` whose work is the stand-in's own kernel: x = 3 · pixels."""
+
+    raw = (TensorSpec("pixels", "float32", (4, 8)),)
+    makes = (TensorSpec("x", "float32", (4, 8)),)
+
+    def __init__(self, execution: StandIn) -> None:
+        self.execution = execution
+        self.loaded = 0
+
+    def load(self, arena: Arena, stream: Stream) -> None:
+        self.loaded += 1
+
+    def work(self, raw: Mapping[str, int], made: Mapping[str, int]) -> Work:
+        pointers = ctypes.c_ulonglong(raw["pixels"]), ctypes.c_ulonglong(made["x"])
+        numbers = ctypes.c_float(3), ctypes.c_float(0), ctypes.c_uint(32)
+        return lambda stream: self.execution._kernels.launch(stream.handle, "affine", 32, *pointers, *numbers)
+
+
+@MODES
+@GRAPHS
+@pytest.mark.parametrize("rows", [(4, 4, 4), (1, 2, 6)], ids=["fixed", "varying"])
+def test_kernels_make_inputs_of_raw_frames(fakecuda: FakeCudaHandle, zero_copy: bool, graphs: bool, rows) -> None:
+    bench = Bench(fakecuda, engine={"inputs": ("x", "mask"), "rows": rows})
+    prepare = Triple(bench.executions[0])
+    lane = CudaLane(bench.cuda, bench.executions, INFO, zero_copy=zero_copy, graphs=graphs, prepare=prepare)
+    assert [spec.name for spec in lane.specs.inputs] == ["pixels", "mask"]
+    with Ring(lane, fill=bench.fill) as ring:
+        assert prepare.loaded == 1
+        for outcome in ring.run(frames(20, names=("pixels", "mask"))):
+            given = feeds(outcome.frame, 4, ("pixels", "mask"))
+            want = bench.executions[0].expected({"x": np.float32(3) * given["pixels"], "mask": given["mask"]})
+            for name in want:
+                np.testing.assert_array_equal(outcome.outputs[name], want[name])
+        assert lane.graphs.startswith("replayed" if graphs else "not used")
+    del lane, ring, prepare
+    bench.close()
 
 
 # ---------------------------------------------------------------- faults
