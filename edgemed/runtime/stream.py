@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,12 +162,24 @@ class StreamRun:
         self._ring = Ring(lane, policy=policy, fill=fill, on_drop=on_drop, spans=True)
         self._source = source
         self._trace = trace
+        self._opened = False
         self.account = Account()
 
     def __iter__(self) -> Iterator[Outcome]:
+        with ExitStack() as stack:
+            stack.callback(self._take_counts)  # once the ring has let go of every frame
+            stack.enter_context(self._ring)
+            self._opened = True
+            yield from self._outcomes()
+
+    def _take_counts(self) -> None:
+        if self._opened:
+            self.account.counts = self._ring.counts()
+
+    def _outcomes(self) -> Iterator[Outcome]:
         begun_ns = time.monotonic_ns()
         try:
-            with self._ring, self._source:
+            with self._source:
                 begun_ns = time.monotonic_ns()
                 with closing(self._ring.run(self._source)) as outcomes:  # type: ignore[type-var]
                     for outcome in outcomes:
@@ -178,7 +190,6 @@ class StreamRun:
                         yield outcome
         finally:
             self.account.elapsed_ns = time.monotonic_ns() - begun_ns
-            self.account.counts = self._ring.counts()
 
 
 def _count(number: int, what: str) -> str:
