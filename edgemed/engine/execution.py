@@ -57,9 +57,6 @@ class TensorRtExecution:
         self._addresses: dict[str, int] = {}
         self._grown: dict[str, GrownOutput] = {}
         self._allocators: dict[str, Native] = {}
-        if device.aux_streams:
-            context.set_aux_streams(list(device.aux_streams))
-        self._start()
 
     @property
     def specs(self) -> RunnerSpecs:
@@ -78,6 +75,25 @@ class TensorRtExecution:
         if self._bridge.has("IExecutionContext.is_stream_capturable"):
             return bool(self._context.is_stream_capturable(self._device.stream))
         return True
+
+    def start(self) -> None:
+        """Choose the usual shapes of the first profile, or what is fixed: output shapes are known from here on.
+
+        Raises:
+            GpuError: TensorRT refuses them, or has no profile for this context.
+        """
+        if self._device.aux_streams:
+            self._context.set_aux_streams(list(self._device.aux_streams))
+        if not self._all_profiles:
+            self._settle_outputs()
+            return
+        if self._active < 0:
+            raise GpuError(
+                f"{self._bridge.flavour} {self._bridge.version} gives each context an optimization profile of its own, "
+                "and this engine has no other.",
+                "Build the engine again, so that contexts share it: edgemed build NAME.edgemed --force",
+            )
+        self.set_input_shapes({name: usual for name, (_, usual, _) in self._all_profiles[self._active].items()})
 
     def set_input_shapes(self, shapes: Mapping[str, Shape]) -> None:
         """Choose the shapes of the next `enqueue`; an input that is not named keeps its own.
@@ -163,19 +179,6 @@ class TensorRtExecution:
         self._closed(self)
 
     # ---- shapes
-
-    def _start(self) -> None:
-        """The usual shapes of the first profile, or what is fixed: output shapes are known from here on."""
-        if not self._all_profiles:
-            self._settle_outputs()
-            return
-        if self._active < 0:
-            raise GpuError(
-                f"{self._bridge.flavour} {self._bridge.version} gives each context an optimization profile of its own, "
-                "and this engine has no other.",
-                "Build the engine again, so that contexts share it: edgemed build NAME.edgemed --force",
-            )
-        self.set_input_shapes({name: usual for name, (_, usual, _) in self._all_profiles[self._active].items()})
 
     def _varying(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """The given shapes of inputs that vary; those that do not must be what they are."""

@@ -183,6 +183,8 @@ class Ring:
             try:
                 while reason is None and (reason := ledger.refusal(frame, box)) is None:
                     if (taken := ledger.take(frame, box)) is not None:
+                        if taken[1] is not None:
+                            self._changed.notify_all()  # whoever collects may have waited for the superseded one
                         return taken
                     self._wait_for_slot(frame)
             except BaseException:  # Ctrl-C while it waited

@@ -1,0 +1,110 @@
+"""Compile the preprocessing kernels ahead: edgemed/runtime/kernels/prepare.cu to PTX, by the NVRTC of a pinned wheel.
+
+CUDA 12.0 is the oldest 12.x: its PTX ISA is 8.0, and the drivers of JetPack 6 (CUDA 12.2 and later) take up to 8.2 at
+least. `compute_80` is below every GPU that edgemed serves on JetPack 6 and 7; the driver compiles the rest for its own.
+Nothing is installed: wheels are unpacked into the cache, $EDGEMED_CACHE, else edgemed/ in $XDG_CACHE_HOME or ~/.cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from edgemed.runtime.kernels.device import PTX, SOURCE
+
+NVRTC = ("nvidia-cuda-nvrtc-cu12", "12.0.140")
+ASSEMBLER = ("nvidia-cuda-nvcc-cu12", "12.0.140")  # ptxas as old as the compiler
+NEW_ASSEMBLER = ("nvidia-cuda-nvcc", "13.0.88")  # knows Thor
+OPTIONS = ("--gpu-architecture=compute_80", "--fmad=false")
+
+
+def unsupported() -> str | None:
+    """Why the wheels do not run here, or `None`."""
+    if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64"):
+        return None
+    return f"NVIDIA's wheels used here are for Linux, this is {sys.platform} {platform.machine()}"
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept, outside the repository."""
+    if chosen := os.environ.get("EDGEMED_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgemed"
+
+
+def fetch(package: str, version: str, cache: Path) -> Path:
+    """Folder of an unpacked wheel; downloaded when it is not there."""
+    target = cache / "nvidia" / f"{package}-{version}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--only-binary", ":all:"]
+        subprocess.run([*pip, "--target", str(staging), f"{package}=={version}"], check=True)
+        staging.chmod(0o755)
+        try:
+            staging.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was quicker
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def find(folder: Path, name: str) -> Path:
+    """A file of an unpacked wheel."""
+    return next(path for path in sorted(folder.rglob(name)) if path.is_file())
+
+
+def header(source: bytes) -> str:
+    """What stands in front of the PTX: what it was made of, and how."""
+    return (
+        f"// {SOURCE.name} sha256 {hashlib.sha256(source).hexdigest()}\n"
+        f"// {NVRTC[0]} {NVRTC[1]} {' '.join(OPTIONS)}; written by scripts/make_kernels.py\n"
+    )
+
+
+def compile_ptx(source: bytes, cache: Path) -> str:
+    """The PTX of the kernels, with its header.
+
+    Raises:
+        RuntimeError: NVRTC refuses the source; the message is its log.
+    """
+    library = ctypes.CDLL(str(find(fetch(*NVRTC, cache), "libnvrtc.so.12")))
+    program = ctypes.c_void_p()
+    options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
+    library.nvrtcCreateProgram(ctypes.byref(program), source, SOURCE.name.encode(), 0, None, None)
+    failed = library.nvrtcCompileProgram(program, len(OPTIONS), options)
+    log, ptx = (_text(library, program, what) for what in ("ProgramLog", "PTX"))
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    if failed:
+        raise RuntimeError(log)
+    return header(source) + ptx
+
+
+def _text(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> str:
+    size = ctypes.c_size_t()
+    getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(max(1, size.value))
+    getattr(library, f"nvrtcGet{what}")(program, buffer)
+    return buffer.value.decode()
+
+
+def main() -> None:
+    """Write the PTX beside its source."""
+    PTX.write_text(compile_ptx(SOURCE.read_bytes(), cache_dir()), encoding="utf-8")
+    print(PTX.relative_to(Path.cwd()) if PTX.is_relative_to(Path.cwd()) else PTX)
+
+
+if __name__ == "__main__":
+    main()

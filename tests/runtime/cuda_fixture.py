@@ -1,0 +1,43 @@
+"""The fixture `fakecuda`: real pycuda on the host-only libcuda, as new for each test.
+
+    def test_something(fakecuda):
+        fakecuda.delay("kernel", us=500)
+        cuda = open_cuda()
+        with cuda.arena() as arena:
+            ...
+
+After the test nothing may be alive, no context pushed and no race found; a test that means to leave something calls
+`fakecuda.forgive()`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from edgemed.runtime import cuda, driver
+from tests.runtime.fakecuda import fetch, handle
+
+
+@pytest.fixture
+def fakecuda() -> Iterator[handle.FakeCudaHandle]:
+    if reason := fetch.unsupported():
+        pytest.skip(reason)
+    fake = handle.activate()
+    forget()
+    fake.fresh()
+    yield fake
+    gc.collect()
+    races, live = fake.races(), fake.live()
+    forget()
+    fake.fresh()
+    assert not races
+    assert not live
+
+
+def forget() -> None:
+    """A process opens the GPU once; tests do it anew, as other devices and after faults."""
+    cuda._cuda = None
+    driver.health = driver.Health()
