@@ -81,6 +81,7 @@ class Ring:
             UsageError: `latest` needs two slots; a depth is 1 or more.
             GpuError, …: what the lane raises.
         """
+        self.lane.timed = self._spans
         self.lane.__enter__()
         try:
             self._open()
@@ -183,6 +184,8 @@ class Ring:
             try:
                 while reason is None and (reason := ledger.refusal(frame, box)) is None:
                     if (taken := ledger.take(frame, box)) is not None:
+                        if taken[1] is not None:
+                            self._changed.notify_all()  # whoever collects may have waited for the superseded one
                         return taken
                     self._wait_for_slot(frame)
             except BaseException:  # Ctrl-C while it waited

@@ -8,12 +8,12 @@ import time
 
 import numpy as np
 import pytest
-from runtime.lanes import Live, answer, frame, frames, is_right, lane
 
 from edgemed.base.errors import GpuError, InputError, ResourceError
 from edgemed.runtime.frames import Answer, Failure
 from edgemed.runtime.policy import LATEST, Policy
 from edgemed.runtime.ring import Ring
+from tests.runtime.lanes import Live, answer, frame, frames, is_right, lane
 
 
 def feeds(number: int) -> dict[str, np.ndarray]:

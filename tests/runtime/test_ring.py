@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runtime.lanes import answer, frame, frames, is_right, lane
 
 from edgemed.base.errors import EdgemedError, GpuError, InputError, UsageError
 from edgemed.base.runner import RunnerSpecs, TensorSpec
@@ -22,6 +21,7 @@ from edgemed.runtime.frames import Answer, Failure
 from edgemed.runtime.policy import LATEST, Policy
 from edgemed.runtime.ring import Ring
 from edgemed.runtime.runner_lane import RunnerLane
+from tests.runtime.lanes import answer, frame, frames, is_right, lane
 
 
 def accounted(ring: Ring) -> bool:
