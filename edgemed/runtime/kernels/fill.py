@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
+from edgemed.recipe.apply import Prepared
 from edgemed.recipe.contract import check_contract
 from edgemed.recipe.image import Image, LookupTable
+from edgemed.recipe.parts import Time
 from edgemed.recipe.schema import Recipe
 from edgemed.runtime.fill import Memory
-from edgemed.runtime.frames import Frame
+from edgemed.runtime.frames import Drop, Frame
 from edgemed.runtime.kernels.plan import KernelPlan
 
 _HINT = "Plan for frames like these, or prepare them on the CPU."
@@ -33,6 +35,8 @@ class RawFill:
     def __init__(self, plan: KernelPlan, recipe: Recipe, name: str = "pixels") -> None:
         self._plan = plan
         self._contract = recipe.input.contract
+        self._time = recipe.input.time
+        self._way_back = plan.way_back
         self._name = name
         self._dtype = np.dtype(plan.raw.dtype)
 
@@ -52,6 +56,18 @@ class RawFill:
         if frame.image is not None:
             self._check(frame.image)
         np.copyto(memory(None)[self._name], pixels)
+
+    @property
+    def time(self) -> Time | None:
+        """Clips that the recipe makes; the source must give them (`sources.clips`)."""
+        return self._time
+
+    def prepared(self, frame: int) -> Prepared | None:  # noqa: ARG002 - the same for all
+        """The way back of a frame, as `RecipeFill.prepared` gives it."""
+        return self._way_back
+
+    def dropped(self, drop: Drop) -> None:
+        """Nothing was kept for a frame that is dropped; for the ring's `on_drop`."""
 
     def _check(self, image: Image) -> None:
         check_contract(self._contract, image.facts)

@@ -99,6 +99,8 @@ def test_a_frame_that_says_something_else_is_refused(other: Image | None, messag
     if message is None:
         fill(frame, lambda shapes: slot)
         np.testing.assert_array_equal(slot["pixels"], pixels(3))
+        assert fill.prepared(0) == fill.prepared(1)
+        assert fill.time is None
         return
     with pytest.raises(InputError, match=message):
         fill(frame, lambda shapes: slot)
