@@ -125,9 +125,8 @@ class Lowering:
             self._domain, self._bounds, self._fills = self._of_all(lambda state: run_step(step, state))
         except InputError as error:
             raise Refused(name, f"some values of such frames would be refused ({error.what})") from error
-        self._bounds = np.sort(self._bounds, axis=1)
-        if isinstance(step, steps.Window) and step.file and step.index < len(self._state.image.tables):
-            self._bounds = self._as_pixels(np.array([0, 1], np.float32))  # a VOI LUT need not rise
+        known = self._bounds if self._domain is None else self._domain  # a VOI LUT need not rise, all others do or fall
+        self._bounds = np.stack([known.min(axis=1), known.max(axis=1)], axis=1)
         self._check_finite(name)
         self._operate(operation(step, self._state.image), name)
         self.done.append(name)
@@ -316,7 +315,8 @@ class Lowering:
         if how in ("bicubic", "lanczos"):  # weights below 0 reach beyond the values
             middle, half = (low + high) / 2, (high - low) / 2 * spread
             low, high = middle - half, middle + half
-        self._bounds = np.concatenate([low, high * (1 + 1e-6)], axis=1).astype(np.float32)
+        low, high = low - np.abs(low) * 1e-6, high + np.abs(high) * 1e-6  # rounding
+        self._bounds = np.concatenate([low, high], axis=1).astype(np.float32)
         self.program.fills_before, self._fills = self._packed(self._fills), []
 
     @staticmethod
