@@ -325,7 +325,7 @@ def test_the_way_back_is_the_recipes(layout: Any):
 
 @pytest.mark.parametrize("towards", [None, -np.inf, np.inf])
 def test_float16_is_rounded_as_numpy_does(towards: float | None):
-    """The middle between each two float16 numbers, subnormal ones and zero too, and the float32 on either side of it."""
+    """The middle between each two float16 numbers, subnormal ones too, and the float32 on either side of it."""
     numbers = np.arange(0x7BFF, dtype=np.uint16)
     middles = (numbers.view(np.float16).astype(np.float32) + (numbers + 1).view(np.float16).astype(np.float32)) / 2
     values = np.zeros(1 << 16, np.float32)
