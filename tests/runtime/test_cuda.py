@@ -167,6 +167,26 @@ def test_the_process_ends_well(ending: str) -> None:
     """)
 
 
+@pytest.mark.parametrize(
+    "busy", ["fake.delay('fill', us=0)", "fake.delay('fill', us=1000)", "fake.hang('fill', nth=9)"]
+)
+def test_the_process_ends_well_beside_a_daemon_thread(busy: str) -> None:
+    child.quiet(f"""
+        cuda = open_cuda()
+        arena = cuda.arena()
+        stream, there, begun = arena.stream(), arena.device(8), threading.Event()
+        {busy}
+        def loop():
+            while True:
+                with cuda.current():
+                    stream.fill(there, 0, 8)
+                    begun.set()
+                    stream.synchronize()
+        threading.Thread(target=loop, daemon=True).start()
+        begun.wait()
+    """)
+
+
 def test_the_process_ends_well_when_the_gpu_did_not() -> None:
     printed = child.quiet("""
         cuda = open_cuda()
