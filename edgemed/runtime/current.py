@@ -73,7 +73,12 @@ class Current:
         depth = stack.depth - 1
         stack.depth = depth
         if not depth:
-            self._pop()
+            try:
+                self._pop()
+            except self._error as error:
+                failed = translate(error)
+                if value is None:  # else that it failed is a consequence, and what came first goes on
+                    raise failed from error
 
     def refuse(self, push: Callable[[], None]) -> None:
         """Have every later outermost entry raise what `push` raises."""
