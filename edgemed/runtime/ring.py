@@ -12,7 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgemed.base.errors import EdgemedError, UsageError
+from edgemed.base.errors import EdgemedError, ResourceError, UsageError
+from edgemed.base.runner import RunnerInfo
 from edgemed.runtime.faces import AsyncStream, Frames, Requests, Stream, answer_of, iterate
 from edgemed.runtime.fill import Fill, copy_feeds
 from edgemed.runtime.frames import Answer, Arrays, Counts, Drop, Failure, Frame, Outcome
@@ -23,6 +24,8 @@ from edgemed.runtime.slots import Box, Slot
 
 _LATEST_DEPTH = 2  # one computes while the next is copied; a third would only grow old on the device
 _STUCK_S = 10.0  # a wait for a slot that nobody gives back is then worth a word
+
+_NOBODY = RunnerInfo("none", "none", "none")
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +72,13 @@ class Ring:
         self._sleepers = 0
         self._producer = threading.Lock()  # one frame enters at a time; taken first
         self._starter = threading.Lock()  # slots are started in the order in which they were filled
-        self._box = Box()
+        self._ledger = Ledger((), policy, 1, _NOBODY, self._release, spans=spans)  # until entered: closed, no slots
+        self._ledger.closed = True
         self._streams: list[Stream] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._box = Box()
         self._requests: Requests | None = None
         self._lost = 0
 
@@ -102,6 +110,7 @@ class Ring:
             raise UsageError(f"A ring cannot work on {depth} frames at a time.", "Give a depth of 1 or more.")
         self._fill = self._wanted_fill or copy_feeds(lane.specs)
         slots = [Slot(index, partial(lane.inputs, index)) for index in range(lane.slots)]
+        self._reset()
         self._ledger = Ledger(slots, self.policy, depth, lane.info, self._release, spans=self._spans)
 
     @property
@@ -385,9 +394,12 @@ class Ring:
     async def ainfer(self, feeds: Arrays, *, deadline_ns: int | None = None) -> Answer:
         """`infer` for asyncio: the event loop never waits. Cancelled, the frame's answer is thrown away."""
         with self._lock:
+            if self._ledger.closed:
+                raise ResourceError("The ring is closed.", "Open it first.")
             if self._requests is None:
                 self._requests = Requests(self)
-        return await self._requests.infer(_frame(feeds, deadline_ns))
+            requests = self._requests
+        return await requests.infer(_frame(feeds, deadline_ns))
 
     def astream(self, source: Frames) -> AsyncStream:
         """`run` for asyncio: `async with ring.astream(source) as stream: async for outcome in stream: …`.
