@@ -3,6 +3,10 @@
 The closure of edgemed's requirements is walked through the installed metadata (core and the extras below; `dev` is
 not shipped, and is not judged). What is not plainly permissive must stand in `REVIEWED` with its reason, and with the
 very words that its metadata declares: when a new release declares others, it is looked at again.
+
+Metadata do not tell everything. PyAV declares BSD-3-Clause, and its wheels carry FFmpeg with x264 and x265, which are
+under the GPL: no extra asks for it but `dev`, and `edgemed` uses it where a user has installed it. linuxpy declares the
+GPL: cameras are read by `edgemed/runtime/sources/v4l2.py` instead.
 """
 
 from __future__ import annotations
@@ -55,6 +59,10 @@ REVIEWED = {
     "tensorrt-rtx-cu13": Review("Proprietary", _TENSORRT),
     "tensorrt-rtx-cu13-bindings": Review("Proprietary", _TENSORRT),
     "tensorrt-rtx-cu13-libs": Review("Proprietary", _TENSORRT),
+}
+
+NEVER = {
+    "av": "Its wheels carry FFmpeg with x264 and x265 (GPL), whatever its metadata declare.",
 }
 
 Lookup = Callable[[str], metadata.Distribution]
@@ -117,6 +125,9 @@ def refused(dists: dict[str, metadata.Distribution]) -> list[str]:
     for name, dist in sorted(dists.items()):
         licence = declared(dist)
         review = REVIEWED.get(name)
+        if name in NEVER:
+            complaints.append(f"{name} {dist.version} may not be shipped: {NEVER[name]}")
+            continue
         if is_permissive(licence) or (review is not None and review.declared == licence):
             continue
         complaints.append(

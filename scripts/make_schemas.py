@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 from edgemed.bundle.manifest import Manifest
 from edgemed.calibrate.dataset import CalibrationManifest
 from edgemed.calibrate.image_set import ImageSet, SetReport
+from edgemed.device.doctor.diagnosis import Diagnosis
 from edgemed.device.profile import DeviceProfile
 from edgemed.engine.record import EngineRecord
 from edgemed.evaluate.record import Evaluation
@@ -29,6 +30,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "calibration-set": CalibrationManifest,
     "deid-set-report": SetReport,
     "device-profile": DeviceProfile,
+    "doctor": Diagnosis,
     "engine": EngineRecord,
     "evaluation": Evaluation,
     "image-set": ImageSet,

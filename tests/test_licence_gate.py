@@ -77,6 +77,11 @@ def test_copyleft_and_unknown_licences_are_refused(install: Install, lines: list
     assert complaint.startswith("x 1.0 declares ")
 
 
+def test_a_wheel_that_carries_what_its_metadata_hide_is_refused(install: Install) -> None:
+    (complaint,) = gate.refused({"av": install("av", "License-Expression: BSD-3-Clause")})
+    assert "x264" in complaint
+
+
 def test_a_review_holds_for_the_words_it_was_made_of(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     dist = install("x", "License: Proprietary")
     monkeypatch.setitem(gate.REVIEWED, "x", gate.Review("Proprietary", "a reason"))

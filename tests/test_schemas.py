@@ -52,6 +52,12 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             {"jetpack": ["6.1"], "python": "3.10", "cuda": "12.6", "tensorrt": "10.3", "opset": 20, "dla": False}
         ],
     },
+    "doctor": {
+        "schema": "edgemed/doctor/1",
+        "edgemed": "0.1.0",
+        "machine": "orin-nano-8gb",
+        "lines": [{"check": "cuda", "status": "wrong", "found": "x", "remedy": "y", "facts": {"driver_cuda": None}}],
+    },
     "engine": {
         "schema": "edgemed/engine/1",
         "key": {
@@ -166,6 +172,8 @@ BROKEN: list[tuple[str, list[str | int], Any]] = [
     ("device-profile", ["compute_capability"], "sm_87"),
     ("device-profile", ["figures", 0, "value"], 0),
     ("device-profile", ["software", 0, "jetpack"], []),
+    ("doctor", ["lines"], []),
+    ("doctor", ["lines", 0, "status"], "broken"),
     ("engine", ["key", "precision"], "int4"),
     ("engine", ["plan_bytes"], 0),
     ("evaluation", ["results", 0, "metrics", "accuracy", "n"], 0),

@@ -25,7 +25,6 @@ OWNERS = {
     "onnxruntime": "runners",
     "pycuda": "runtime",
     "av": "runtime",
-    "linuxpy": "runtime",
     "gi": "runtime",
     "tensorflow": "convert",
     "keras": "convert",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import io
 import math
+import os
+import stat
 import struct
 import warnings
 import zipfile
@@ -20,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -69,6 +72,28 @@ def read_npy(file: IO[bytes], size: int, *, limit: int) -> NDArray[Any]:
     _check_limit(header.nbytes, limit)
     file.seek(header.size)
     return _data(file, header, "it")
+
+
+def open_npy(path: Path) -> NDArray[Any]:
+    """The array of an NPY file, mapped: bytes are read from the disk when they are looked at. It cannot be written to.
+
+    Raises:
+        ArrayFileError: as `read_npy`.
+        OSError: the file cannot be opened.
+    """
+    import numpy as np
+
+    # without O_NONBLOCK, opening a pipe waits for somebody to write
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):  # a pipe has no size, and may never end
+            raise ArrayFileError("it is no regular file")
+        header = _header(file.read(_MAX_HEADER_BYTES), status.st_size, "it")
+        if not header.nbytes:
+            raise ArrayFileError("it holds nothing")
+        raw = np.memmap(file, np.uint8, mode="r", offset=header.size, shape=(header.nbytes,))
+    array: NDArray[Any] = np.asarray(raw).view(header.dtype)
+    return array.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
 def read_npz(file: IO[bytes], *, limit: int, check: Check | None = None) -> dict[str, NDArray[Any]]:

@@ -17,6 +17,7 @@ from edgemed.cli.build import build
 from edgemed.cli.calibrate import calibrate
 from edgemed.cli.console import say
 from edgemed.cli.devices import devices
+from edgemed.cli.doctor import doctor
 from edgemed.cli.evaluate import evaluate
 from edgemed.cli.inspect import inspect
 from edgemed.cli.recipe import check
@@ -38,7 +39,7 @@ class _Command(typer.core.TyperCommand):
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
-for command in (build, calibrate, evaluate, run, inspect, verify, devices):
+for command in (build, calibrate, evaluate, run, inspect, verify, devices, doctor):
     app.command(cls=_Command)(command)
 
 recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.")

@@ -48,7 +48,10 @@ def build(
     output: Annotated[
         Path | None, typer.Option(help="Where the bundle goes; default ./MODEL.edgemed.", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle, or a kept engine.")] = False,
+    dla_core: Annotated[
+        int | None, typer.Option(min=0, help="DLA core that a bundle's engine is for.", show_default=False)
+    ] = None,
     allow_code: Annotated[
         Path | None,
         typer.Option(metavar="FILE.py", help="Trusted code that defines custom layers; also permits Lambda layers."),
@@ -64,8 +67,10 @@ def build(
         if dynamic_batch or signature or fold_preprocessing:
             what = "--dynamic-batch, --signature and --fold-preprocessing"
             raise UsageError(f"{what} belong to a Keras model.", "Leave them out for a bundle.")
-        _build_engine(model, "fp16" if fp16 else "fp32" if fp32 else None, json=json)
+        _build_engine(model, "fp16" if fp16 else "fp32" if fp32 else None, dla_core, rebuild=force, json=json)
         return
+    if dla_core is not None:
+        raise UsageError("--dla-core belongs to a bundle.", "Build the bundle first, then its engine on the board.")
     from edgemed.build.options import BuildOptions, parse_batch, parse_inputs
     from edgemed.build.pipeline import build as build_bundle
     from edgemed.report.text import summary, verdict
@@ -104,13 +109,15 @@ def _print_summary(path: str, sentence: str, rows: list[tuple[str, str]]) -> Non
     say(("report", "dim"), f"  {path}/report.html")
 
 
-def _build_engine(path: Path, precision: Literal["fp16", "fp32"] | None, *, json: bool) -> None:
+def _build_engine(
+    path: Path, precision: Literal["fp16", "fp32"] | None, dla_core: int | None, *, rebuild: bool, json: bool
+) -> None:
     from edgemed.bundle.read import open_bundle
     from edgemed.engine.onboard import build_on_device
 
     opened = open_bundle(path)
     with ConsoleProgress().stage("engine") as stage:
-        engine = build_on_device(opened, stage, precision=precision)
+        engine = build_on_device(opened, stage, precision=precision, dla_core=dla_core, rebuild=rebuild)
     if json:
         print_json(engine.record.model_dump(mode="json", by_alias=True))
     else:

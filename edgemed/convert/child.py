@@ -6,33 +6,24 @@ per line. Arrays travel as `.npz` files. Standard output and error are TensorFlo
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgemed.base.child import die_with_parent
 from edgemed.base.errors import EdgemedError, ResourceError, os_errors_as_resource
 from edgemed.convert.face import Call
 from edgemed.convert.load import Loaded, load_keras, load_saved_model
 from edgemed.convert.scan import Scan, scan_model
 from edgemed.convert.types import specs_to_json
 
-_PR_SET_PDEATHSIG = 1
 _ENOUGH_TO_TRACE = 12
 _TRACED_ULPS = 1e-5  # of the largest output; 6e-7 was seen with ResNet50
-
-
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies, also if that has happened already."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class Session:

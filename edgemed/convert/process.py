@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from edgemed.base import errors
+from edgemed.base.child import package_environment
 from edgemed.base.errors import ChildError, InputError, from_os_error, os_errors_as_resource
 from edgemed.base.runner import TensorSpec
 from edgemed.convert.scan import scan_model
@@ -31,7 +32,6 @@ _CHILD_ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",  # references must not depend on the CPU's instruction set
-    "PYTHONSAFEPATH": "1",
     "PYTHONHASHSEED": "0",  # tf2onnx names constants in the order of a set: the same file must give the same graph
     "ORT_DISABLE_TELEMETRY": "1",
 }
@@ -276,13 +276,10 @@ class _Child:
 def _environment(workdir: Path) -> dict[str, str]:
     # KERAS_HOME: neither read the user's ~/.keras/keras.json (it may say channels_first) nor write one there
     environment = {
-        **os.environ,
+        **package_environment(),
         **_CHILD_ENVIRONMENT,
         "KERAS_HOME": str(workdir / "keras-home"),
         "TMPDIR": str(workdir),
     }
     environment.pop("TF_USE_LEGACY_KERAS", None)
-    root = Path(__file__).resolve().parents[2]
-    if root.name not in ("site-packages", "dist-packages"):  # a source checkout: the child must find it, too
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     return environment

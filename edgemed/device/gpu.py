@@ -1,4 +1,4 @@
-"""The first NVIDIA GPU, asked of the driver through ctypes: three calls that create no context."""
+"""The first NVIDIA GPU and its driver, asked through ctypes by calls that create no context."""
 
 from __future__ import annotations
 
@@ -35,6 +35,22 @@ def detect_gpu(library: str = "libcuda.so.1") -> Gpu | None:
         return None
     major, minor = (_attribute(cuda, which, device) for which in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR))
     return None if major is None or minor is None else Gpu(name.value.decode(errors="replace"), f"{major}.{minor}")
+
+
+def driver_cuda(library: str = "libcuda.so.1") -> str | None:
+    """The CUDA version that the driver speaks, e.g. `12.6`; needs no device.
+
+    Returns:
+        The version, or None where there is no driver.
+    """
+    try:
+        cuda = ctypes.CDLL(library)
+    except OSError:
+        return None
+    version = ctypes.c_int()
+    if cuda.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
 def _attribute(cuda: ctypes.CDLL, which: int, device: ctypes.c_int) -> int | None:

@@ -90,6 +90,8 @@ def _build(bridge: Bridge, request: BuildRequest, phases: PhaseTree) -> BuiltPla
     config = builder.create_builder_config()
     if not strong:
         _set_precision(bridge, config, request.precision)
+    if request.precision == "fp32":
+        config.clear_flag(bridge.trt.BuilderFlag.TF32)  # on by default: 10 bits of mantissa where 23 were asked for
     _set_targets(bridge, config, request.compute_capabilities)
     _set_profiles(bridge, builder, network, config, request.profiles)
     _set_dla(bridge, builder, config, request.dla_core)

@@ -57,9 +57,6 @@ class TensorRtExecution:
         self._addresses: dict[str, int] = {}
         self._grown: dict[str, GrownOutput] = {}
         self._allocators: dict[str, Native] = {}
-        if device.aux_streams:
-            context.set_aux_streams(list(device.aux_streams))
-        self._start()
 
     @property
     def specs(self) -> RunnerSpecs:
@@ -78,6 +75,25 @@ class TensorRtExecution:
         if self._bridge.has("IExecutionContext.is_stream_capturable"):
             return bool(self._context.is_stream_capturable(self._device.stream))
         return True
+
+    def start(self) -> None:
+        """Choose the usual shapes of the first profile, or what is fixed: output shapes are known from here on.
+
+        Raises:
+            GpuError: TensorRT refuses them, or has no profile for this context.
+        """
+        if self._device.aux_streams:
+            self._context.set_aux_streams(list(self._device.aux_streams))
+        if not self._all_profiles:
+            self._settle_outputs()
+            return
+        if self._active < 0:
+            raise GpuError(
+                f"{self._bridge.flavour} {self._bridge.version} gives each context an optimization profile of its own, "
+                "and this engine has no other.",
+                "Build the engine again, so that contexts share it: edgemed build NAME.edgemed --force",
+            )
+        self.set_input_shapes({name: usual for name, (_, usual, _) in self._all_profiles[self._active].items()})
 
     def set_input_shapes(self, shapes: Mapping[str, Shape]) -> None:
         """Choose the shapes of the next `enqueue`; an input that is not named keeps its own.
@@ -164,19 +180,6 @@ class TensorRtExecution:
 
     # ---- shapes
 
-    def _start(self) -> None:
-        """The usual shapes of the first profile, or what is fixed: output shapes are known from here on."""
-        if not self._all_profiles:
-            self._settle_outputs()
-            return
-        if self._active < 0:
-            raise GpuError(
-                f"{self._bridge.flavour} {self._bridge.version} gives each context an optimization profile of its own, "
-                "and this engine has no other.",
-                "Build the engine again, so that contexts share it: edgemed build NAME.edgemed --force",
-            )
-        self.set_input_shapes({name: usual for name, (_, usual, _) in self._all_profiles[self._active].items()})
-
     def _varying(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """The given shapes of inputs that vary; those that do not must be what they are."""
         specs = {spec.name: spec for spec in self._specs.inputs}
@@ -205,9 +208,10 @@ class TensorRtExecution:
         )
 
     def _switch(self, profile: int) -> None:
+        self._device.synchronize()  # it copies into what an execution under way may read
         done = self._context.set_optimization_profile_async(profile, self._device.stream)
         self._must(done, f"switch to optimization profile {profile}")
-        self._device.synchronize()  # what it copies must be there before any stream runs the engine
+        self._device.synchronize()  # and must have copied before any stream runs the engine
         self._active = profile
 
     def _settle_outputs(self) -> None:
@@ -257,7 +261,10 @@ class TensorRtExecution:
         # an object with a recorder tells it everything; the log is asked only where the recorder is empty
         messages = [report.message for report in reported] or self._bridge.log.since(self._logged)
         self._logged = self._bridge.log.total
-        return gpu_error(self._bridge, doing, [report.code for report in reported], messages)
+        failure = gpu_error(self._bridge, doing, [report.code for report in reported], messages)
+        if failure.sticky:
+            self._device.lost(failure)
+        return failure
 
 
 def _takes(ranges: Profile, shapes: Mapping[str, Shape]) -> bool:

@@ -40,16 +40,18 @@ class Natives:
         self.recorders.append(recorder)
         return recorder
 
-    def new_context(self, bridge: Bridge) -> Native:
-        """A new `IExecutionContext`.
+    def new_context(self, bridge: Bridge, recorder: Native) -> Native:
+        """A new `IExecutionContext` that reports to `recorder`.
 
         Raises:
             GpuError: TensorRT gives none.
         """
-        engine, logged = self.engine, bridge.log.total
-        context = engine.create_execution_context()
+        logged = bridge.log.total
+        context = self.engine.create_execution_context()
         if context is not None and not self.book:
+            context.error_recorder = recorder
             return context
+        context = None
         reported = self.book.take()
         messages = [report.message for report in reported] or bridge.log.since(logged)
         raise gpu_error(bridge, "make an execution context", [report.code for report in reported], messages)
@@ -83,8 +85,7 @@ class LoadedEngine:
     @property
     def aux_streams(self) -> int:
         """How many auxiliary streams it works on beside the one it is enqueued on."""
-        engine = self._natives.engine
-        return int(engine.num_aux_streams)
+        return int(self._engine.num_aux_streams)
 
     def execution(self, device: DeviceCalls) -> TensorRtExecution:
         """A new context, with memory and errors of its own.
@@ -93,14 +94,12 @@ class LoadedEngine:
             GpuMemoryError: the GPU has no memory for another one.
             GpuError: TensorRT refuses.
         """
-        if self._natives.engine is None:
+        if self._engine is None:
             raise RuntimeError("the engine was closed")
-        context = self._natives.new_context(self._bridge)
         book = ErrorBook()
-        context.error_recorder = self._natives.recorder(self._bridge, book)
         execution = TensorRtExecution(
             self._bridge,
-            context,
+            self._natives.new_context(self._bridge, self._natives.recorder(self._bridge, book)),
             book,
             self.specs,
             self.profiles,
@@ -109,6 +108,11 @@ class LoadedEngine:
             closed=self._forget,
         )
         self._executions.append(execution)
+        try:
+            execution.start()
+        except BaseException:
+            execution.close()
+            raise
         return execution
 
     def close(self) -> None:
@@ -125,6 +129,11 @@ class LoadedEngine:
     ) -> None:
         self.close()
 
+    @property
+    def _engine(self) -> Native:
+        """Never in a local variable: an exception keeps those of its frames, and the engine must go in `close`."""
+        return self._natives.engine
+
     def _forget(self, execution: TensorRtExecution) -> None:
         self._executions = [other for other in self._executions if other is not execution]
 
@@ -137,11 +146,10 @@ class LoadedEngine:
         """
         found: dict[str, TensorSpec] = {}
         inputs: set[str] = set()
-        engine = self._natives.engine
-        for index in range(engine.num_io_tensors):
-            spec = self._tensor(engine.get_tensor_name(index))
+        for index in range(self._engine.num_io_tensors):
+            spec = self._tensor(self._engine.get_tensor_name(index))
             found[spec.name] = spec
-            if engine.get_tensor_mode(spec.name) == self._bridge.trt.TensorIOMode.INPUT:
+            if self._engine.get_tensor_mode(spec.name) == self._bridge.trt.TensorIOMode.INPUT:
                 inputs.add(spec.name)
         promised = {spec.name: spec for spec in (*self.specs.inputs, *self.specs.outputs)}
         if found != promised or inputs != {spec.name for spec in self.specs.inputs}:
@@ -151,37 +159,35 @@ class LoadedEngine:
             )
 
     def _tensor(self, name: str) -> TensorSpec:
-        trt, engine = self._bridge.trt, self._natives.engine
-        if engine.get_tensor_location(name) == trt.TensorLocation.HOST:
+        trt = self._bridge.trt
+        if self._engine.get_tensor_location(name) == trt.TensorLocation.HOST:
             raise InputError(
                 f"Tensor {name} of the engine is read from host memory, as values that decide shapes are.",
                 "Build from a model whose shapes depend on the shapes of its inputs only.",
             )
-        if engine.get_tensor_format(name) != trt.TensorFormat.LINEAR:
+        if self._engine.get_tensor_format(name) != trt.TensorFormat.LINEAR:
             raise InputError(
-                f"Tensor {name} of the engine is packed as {engine.get_tensor_format(name).name}.",
+                f"Tensor {name} of the engine is packed as {self._engine.get_tensor_format(name).name}.",
                 "Build the engine with edgemed, which asks for the plain layout.",
             )
-        dtype = dtype_name(engine.get_tensor_dtype(name))
+        dtype = dtype_name(self._engine.get_tensor_dtype(name))
         if dtype not in NUMPY_NAMES.values():
             raise InputError(
                 f"Tensor {name} of the engine is {dtype}, which numpy has not.",
                 "Build from a graph whose inputs and outputs are float32 or float16.",
             )
-        return TensorSpec(name, dtype, varying(engine.get_tensor_shape(name)))
+        return TensorSpec(name, dtype, varying(self._engine.get_tensor_shape(name)))
 
     def _read_profiles(self) -> tuple[Profile, ...]:
         names = [spec.name for spec in self.specs.inputs if None in spec.shape]
         if not names:
             return ()
-        engine = self._natives.engine
-        return tuple(self._profile(names, index) for index in range(engine.num_optimization_profiles))
+        return tuple(self._profile(names, index) for index in range(self._engine.num_optimization_profiles))
 
     def _profile(self, names: list[str], index: int) -> Mapping[str, tuple[Shape, Shape, Shape]]:
-        engine = self._natives.engine
         profile: dict[str, tuple[Shape, Shape, Shape]] = {}
         for name in names:
-            least, usual, greatest = (tuple(dims) for dims in engine.get_tensor_profile_shape(name, index))
+            least, usual, greatest = (tuple(dims) for dims in self._engine.get_tensor_profile_shape(name, index))
             profile[name] = (least, usual, greatest)
         return profile
 
@@ -216,22 +222,24 @@ def load_engine(source: Path | Plan, bridge: Bridge, here: Here, *, dla_core: in
 def _deserialize(bridge: Bridge, plan: Plan, dla_core: int | None) -> Natives:
     natives = Natives(ErrorBook())
     recorder = natives.recorder(bridge, natives.book)
-    runtime = natives.runtime = bridge.runtime()
-    runtime.error_recorder = recorder
-    runtime.engine_host_code_allowed = False  # a version-compatible plan would bring host code of its own
-    _choose_dla(bridge, runtime, plan, dla_core)
-    logged = bridge.log.total
-    engine = natives.engine = runtime.deserialize_cuda_engine(plan.data)
-    if engine is None or natives.book:
-        messages = [report.message for report in natives.book.take()] or bridge.log.since(logged)
-        del engine, runtime
+    natives.runtime = bridge.runtime()
+    try:
+        natives.runtime.error_recorder = recorder
+        natives.runtime.engine_host_code_allowed = False  # a version-compatible plan would bring host code of its own
+        _choose_dla(bridge, natives, plan, dla_core)
+        logged = bridge.log.total
+        natives.engine = natives.runtime.deserialize_cuda_engine(plan.data)
+        if natives.engine is None or natives.book:
+            messages = [report.message for report in natives.book.take()] or bridge.log.since(logged)
+            raise load_error(bridge, messages)
+        natives.engine.error_recorder = recorder
+    except BaseException:
         natives.close()
-        raise load_error(bridge, messages)
-    engine.error_recorder = recorder
+        raise
     return natives
 
 
-def _choose_dla(bridge: Bridge, runtime: Native, plan: Plan, wanted: int | None) -> None:
+def _choose_dla(bridge: Bridge, natives: Natives, plan: Plan, wanted: int | None) -> None:
     built = plan.key.dla_core
     if built is None and wanted is not None:
         raise DeviceStateError(
@@ -241,12 +249,12 @@ def _choose_dla(bridge: Bridge, runtime: Native, plan: Plan, wanted: int | None)
     core = built if wanted is None else wanted
     if core is None:
         return
-    if not 0 <= core < runtime.num_DLA_cores:
+    if not 0 <= core < natives.runtime.num_DLA_cores:
         raise DeviceStateError(
-            f"There is no DLA core {core}; TensorRT {bridge.version} sees {runtime.num_DLA_cores} here.",
+            f"There is no DLA core {core}; TensorRT {bridge.version} sees {natives.runtime.num_DLA_cores} here.",
             "Run on the GPU, or on a module with DLA and a TensorRT that drives it (`edgemed devices`).",
         )
-    runtime.DLA_core = core
+    natives.runtime.DLA_core = core
 
 
 def _listed(specs: Mapping[str, TensorSpec]) -> str:

@@ -6,7 +6,6 @@ their names by the conformance test; it cannot run where there is no GPU.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from edgemed.base.errors import (
 )
 from edgemed.base.hashing import sha256_bytes
 from edgemed.base.progress import Stage
+from edgemed.base.state import state_dir
 from edgemed.base.store import staged_directory, write_atomic
 from edgemed.bundle.manifest import GraphName, GraphRef
 from edgemed.bundle.read import Bundle
@@ -31,6 +31,7 @@ from edgemed.device.profile import supports_int8
 from edgemed.engine.bridge import Bridge, Flavour, installed_flavours, load_bridge
 from edgemed.engine.build import BuildRequest, BuiltPlan, Precision, build_plan
 from edgemed.engine.eras import Typing
+from edgemed.engine.plans import Plan, ahead_plan, recorded_plan
 from edgemed.engine.record import PLAN, RECORD, SCHEMA, EngineKey, EngineRecord, Tensor, read_engine
 
 
@@ -41,14 +42,6 @@ class DeviceEngine:
     folder: Path
     record: EngineRecord
     reused: bool
-
-
-def state_dir() -> Path:
-    """Where engines are kept: $EDGEMED_STATE, else $XDG_STATE_HOME/edgemed, else ~/.local/state/edgemed."""
-    if chosen := os.environ.get("EDGEMED_STATE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "edgemed"
 
 
 def build_on_device(
@@ -97,6 +90,49 @@ def build_on_device(
     _write(folder, built.plan, record)
     stage.note(folder.name)
     return DeviceEngine(folder, record, reused=False)
+
+
+def find_plan(
+    bundle: Bundle,
+    *,
+    precision: Precision | None = None,
+    dla_core: int | None = None,
+    here: Here | None = None,
+) -> Plan:
+    """The plan of a verified bundle for this very machine: the kept engine, else one compiled ahead into the bundle.
+
+    Args:
+        bundle: from `open_bundle`.
+        precision: None takes the bundle's own.
+        dla_core: DLA core that the engine was built for.
+        here: this machine; None looks.
+
+    Raises:
+        DeviceStateError: no GPU, none that does this precision, or no engine is kept for it.
+        MissingSoftwareError: no TensorRT is installed.
+        InputError: the bundle has no graph for this precision and TensorRT.
+        IntegrityError: an engine is kept, and is damaged.
+    """
+    here = here if here is not None else detect_here()
+    precision = precision or bundle.manifest.precision
+    check_precision(here.compute_capability, precision, dla_core)
+    bridge = load_bridge(_choose_flavour(here))
+    name, _ = choose_graph(bundle.manifest.graphs, precision, bridge)
+    key = _key(bundle, bridge, here, precision, dla_core)
+    folder = state_dir() / "engines" / bundle.digest / key_slug(key)
+    if folder.exists():
+        record, data = read_engine(folder)
+        if record.key == key and record.graph_sha256 == bundle.manifest.graphs[name].sha256:
+            return recorded_plan(record, data, str(folder))
+    ahead = ahead_plan(bundle, here, bridge, precision) if dla_core is None else None
+    if ahead is None:
+        options = "" if precision == bundle.manifest.precision else f" --{precision}"
+        options += "" if dla_core is None else f" --dla-core {dla_core}"
+        raise DeviceStateError(
+            f"No {precision} engine of {bundle.path.name} is kept for {key_slug(key)}.",
+            f"Build it on this device: edgemed build {bundle.path}{options}",
+        )
+    return ahead
 
 
 def check_precision(compute_capability: str, precision: Precision, dla_core: int | None = None) -> None:

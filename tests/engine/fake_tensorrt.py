@@ -59,7 +59,7 @@ def _add_enums(trt: Any, number: tuple[int, ...]) -> None:
         "NetworkDefinitionCreationFlag", *flags, *(["STRONGLY_TYPED"] if number >= (9, 3) else [])
     )
     weak = ("FP16", "INT8") if number < (11,) else ()
-    trt.BuilderFlag = _enum("BuilderFlag", "GPU_FALLBACK", *weak)
+    trt.BuilderFlag = _enum("BuilderFlag", "GPU_FALLBACK", "TF32", *weak)
     since_10 = ["INT64", "BF16"] if number >= (10,) else []
     trt.DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "BOOL", "FP8", *since_10)
     trt.MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE")
@@ -161,6 +161,9 @@ def _add_builder(trt: Any, script: Script, number: tuple[int, ...]) -> None:
 
         def set_flag(self, flag: Any) -> None:
             script.calls.append(("set_flag", flag.name))
+
+        def clear_flag(self, flag: Any) -> None:
+            script.calls.append(("clear_flag", flag.name))
 
         def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
             script.calls.append(("set_memory_pool_limit", pool.name, pool_size))

@@ -71,6 +71,22 @@ def test_specs_come_from_the_network(version: str) -> None:
 
 
 @EVERY_VERSION
+@pytest.mark.parametrize(("precision", "cleared"), [("fp32", [("TF32",)]), ("fp16", []), ("int8", [])])
+def test_fp32_means_fp32(version: str, precision: Any, cleared: list[Any]) -> None:
+    script = Script()
+    build(version, script, precision=precision)
+    assert asked(script, "clear_flag") == cleared
+
+
+@EVERY_VERSION
+def test_contexts_share_the_one_profile(version: str) -> None:
+    script = Script(inputs=(("x", "FLOAT", (-1, 3)),))
+    build(version, script, profiles={"x": ((1, 3), (4, 3), (8, 3))})
+    exists = version_number(version) < (11,)  # it does nothing from 9 on, and is gone in 11
+    assert asked(script, "set_preview_feature") == ([("PROFILE_SHARING_0806", True)] if exists else [])
+
+
+@EVERY_VERSION
 def test_varying_input_takes_its_profile(version: str) -> None:
     script = Script(inputs=(("x", "FLOAT", (-1, 3)),))
     shapes = ((1, 3), (4, 3), (8, 3))

@@ -20,6 +20,7 @@ from edgemed.base.errors import (
 )
 from edgemed.base.hashing import sha256_bytes, sha256_file
 from edgemed.base.progress import SilentProgress
+from edgemed.base.state import state_dir
 from edgemed.bundle.manifest import Manifest
 from edgemed.bundle.read import Bundle, open_bundle
 from edgemed.device.board import Board
@@ -28,7 +29,7 @@ from edgemed.device.here import Here
 from edgemed.device.profile import load_profile
 from edgemed.engine import onboard
 from edgemed.engine.bridge import Bridge, ErrorLog
-from edgemed.engine.onboard import DeviceEngine, build_on_device, check_precision, choose_graph, key_slug, state_dir
+from edgemed.engine.onboard import DeviceEngine, build_on_device, check_precision, choose_graph, key_slug
 from edgemed.engine.record import EngineKey, read_engine
 from tests.engine.fake_tensorrt import Script, make_fake
 

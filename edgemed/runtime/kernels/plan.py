@@ -28,11 +28,11 @@ from edgemed.recipe.schema import Layout, Recipe, Scaling
 from edgemed.runtime.kernels.block import Block, Program, pack
 from edgemed.runtime.kernels.places import NEAREST, Axis, is_block_mean, nearest, taps
 from edgemed.runtime.kernels.points import Code, Operation, left_to_cpu, operation
-from edgemed.runtime.kernels.raw import RawFormat
+from edgemed.runtime.kernels.raw import KNOWN, RawFormat
 
 _MOST_OPERATIONS = 16
 _SHORT = 2  # operations of arithmetic that cost less than a look into a table of 65,536
-_OUTPUTS = ("float32", "float16")
+_OUTPUTS = ("float32", "float16", "uint8")
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ def _check_whole(recipe: Recipe, spec: TensorSpec, raw: RawFormat) -> None:
         raise _Refused("input", "samples are arrays that are fed as they are")
     if spec.dtype not in _OUTPUTS:
         raise _Refused("input", f"the model takes {spec.dtype}, the kernels make {' and '.join(_OUTPUTS)}")
+    if not raw.counted and (not raw.color or raw.dtype != "uint8"):
+        raise _Refused("input", f"frames are {raw.pixels} of {raw.dtype}, the kernels take {', '.join(KNOWN)}")
     if recipe.input.tiles is not None:
         raise _Refused("tiles", "tiles are cut and blended on the CPU")
     if recipe.input.axes is not None:
@@ -176,6 +178,8 @@ class _Lowering:
         if given.scaling != Scaling():
             scaling = steps.Scale(op="scale", offset=given.scaling.offset, divisor=given.scaling.divisor)
             self._point(scaling, "scaling")
+        if self._own.spec.dtype == "uint8" and self._domain is None:
+            raise _Refused("input", "rounding to uint8 after resampling or luma could fall on either side")
         self._close_table()
         self._finish()
         return self
