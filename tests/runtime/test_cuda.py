@@ -121,6 +121,25 @@ def test_blocks_nest_and_survive_exceptions(fakecuda: FakeCudaHandle) -> None:
         assert "pushed" not in fakecuda.live()
 
 
+def test_a_context_that_cannot_be_entered_or_left(fakecuda: FakeCudaHandle) -> None:
+    cuda = open_cuda()
+    fakecuda.set(context_fault=1)
+    with pytest.raises(GpuError, match="cuCtxPushCurrent"), cuda.current():
+        pass
+    fakecuda.set(context_fault=0)
+    assert cuda.memory()  # the failed entry left no trace
+    with pytest.raises(GpuError, match="cuCtxPopCurrent"), cuda.current():
+        fakecuda.set(context_fault=1)
+    fakecuda.set(context_fault=0)
+    with pytest.raises(ZeroDivisionError), cuda.current():
+        fakecuda.set(context_fault=1)
+        raise ZeroDivisionError  # and what came first stays the error
+    fakecuda.set(context_fault=0)
+    assert cuda.memory()
+    cuda.native.Context.pop()  # pycuda still has it pushed, twice
+    cuda.native.Context.pop()
+
+
 def test_threads_that_end_inside_do_not_end_the_process() -> None:
     printed = child.quiet("""
         cuda = open_cuda()
@@ -164,6 +183,26 @@ def test_the_process_ends_well(ending: str) -> None:
         thread.join()
         with cuda.current():
             {ending}
+    """)
+
+
+@pytest.mark.parametrize(
+    "busy", ["fake.delay('fill', us=0)", "fake.delay('fill', us=1000)", "fake.hang('fill', nth=9)"]
+)
+def test_the_process_ends_well_beside_a_daemon_thread(busy: str) -> None:
+    child.quiet(f"""
+        cuda = open_cuda()
+        arena = cuda.arena()
+        stream, there, begun = arena.stream(), arena.device(8), threading.Event()
+        {busy}
+        def loop():
+            while True:
+                with cuda.current():
+                    stream.fill(there, 0, 8)
+                    begun.set()
+                    stream.synchronize()
+        threading.Thread(target=loop, daemon=True).start()
+        begun.wait()
     """)
 
 
