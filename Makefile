@@ -24,7 +24,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas kernels bindings fakecuda unit demo example-chest bench-models bench-build bench-imaging debian samples matrix wild fuzz constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas kernels bindings fakecuda unit demo example-chest bench-models bench-build bench-imaging bench-runtime debian samples matrix wild fuzz constraints
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -94,6 +94,9 @@ bench-imaging: $(STAMP)  ## DICOM to tensor beside pydicom with scikit-image, an
 
 bench-build: $(STAMP)  ## cost of a build beside tf2onnx with ONNX Runtime, and ModelOpt (6.5 GB of its own)
 	$(BIN)/python -m benchmarks.build
+
+bench-runtime: $(STAMP) fakecuda  ## the slot ring beside synchronous loops and bare calls, on the host-only libcuda
+	$(BIN)/python -m benchmarks.runtime
 
 matrix: $(STAMP)  ## every model of the matrix at full size; writes the tables of docs/models.md
 	$(BIN)/python -m benchmarks.matrix
