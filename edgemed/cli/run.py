@@ -1,4 +1,4 @@
-"""`edgemed run`: a bundle on some inputs, here and now, on ONNX Runtime."""
+"""`edgemed run`: a bundle on some inputs, here and now."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgemed.cli.console import print_json, say
+from edgemed.cli.runner import DlaCoreOption, RunnerOption, choose
 
 
 def run(
@@ -16,8 +17,10 @@ def run(
     *,
     precision: Annotated[
         Literal["int8", "fp16", "fp32"] | None,
-        typer.Option(help="Graph to run; default the bundle's own.", show_default=False),
+        typer.Option(help="Graph or engine to run; default the bundle's own.", show_default=False),
     ] = None,
+    runner: RunnerOption = "auto",
+    dla_core: DlaCoreOption = None,
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write each input's outputs there, as NPZ.", show_default=False)
     ] = None,
@@ -27,7 +30,9 @@ def run(
     from edgemed.bundle.read import open_bundle
     from edgemed.evaluate.execute import iter_answers
 
-    answers = iter_answers(open_bundle(bundle), inputs, precision=precision, save=save)
+    opened = open_bundle(bundle)
+    chosen = choose(opened, runner, precision, dla_core)
+    answers = iter_answers(opened, inputs, save=save, runner=chosen)
     # of each answer only what is printed is kept, and nothing is printed before all are there
     if json:
         print_json({"bundle": str(bundle), "results": [answer.to_json() for answer in answers]})

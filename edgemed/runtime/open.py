@@ -1,0 +1,87 @@
+"""Which Runner a bundle runs on here: its TensorRT engine where this device has one, else ONNX Runtime, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgemed.base.errors import DeviceStateError, InputError, MissingSoftwareError, UsageError
+from edgemed.base.runner import Runner
+from edgemed.bundle.model import RunPrecision, graph_of, specs_of
+from edgemed.bundle.read import Bundle
+from edgemed.device.here import Here, detect_here
+from edgemed.engine.onboard import find_plan
+from edgemed.runners.ort import OnnxRuntimeRunner
+from edgemed.runtime.tensorrt import TensorRtRunner
+
+RunnerName = Literal["auto", "tensorrt", "onnxruntime"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A Runner that is not entered yet.
+
+    Attributes:
+        runner: what was chosen.
+        why: why it is not TensorRT although nobody ruled it out, with what to do; `None` where there is nothing to
+            say: it was asked for, or there is no NVIDIA GPU here.
+    """
+
+    runner: Runner
+    why: str | None = None
+
+
+def open_runner(
+    bundle: Bundle,
+    *,
+    runner: RunnerName = "auto",
+    precision: RunPrecision | None = None,
+    dla_core: int | None = None,
+    contexts: int = 1,
+    slots: int = 1,
+    graphs: bool = True,
+    here: Here | None = None,
+) -> Opened:
+    """Choose the Runner of a verified bundle. Nothing of the GPU is touched before it is entered.
+
+    `auto` takes ONNX Runtime where TensorRT cannot be had here: no GPU, no TensorRT, no engine of this very key, or no
+    graph that this TensorRT takes. An engine that is there and damaged, or that fails, is an error and no reason to
+    answer with something else.
+
+    Args:
+        bundle: from `open_bundle`.
+        runner: `tensorrt` or `onnxruntime` to have that one or an error.
+        precision: of the engine or the graph; `None` takes the bundle's own.
+        dla_core: DLA core of the engine; only TensorRT has one.
+        contexts: execution contexts of the engine.
+        slots: frames that may be under way at a time.
+        graphs: replay CUDA graphs where the engine allows it.
+        here: this machine; `None` looks.
+
+    Raises:
+        UsageError: a DLA core with ONNX Runtime.
+        DeviceStateError: `tensorrt`, and no GPU, or no engine of this bundle is kept for this device.
+        MissingSoftwareError: `tensorrt`, and no TensorRT is installed.
+        InputError: the bundle has no graph for the precision.
+        IntegrityError: the engine that is kept is damaged.
+    """
+    if runner == "onnxruntime":
+        if dla_core is not None:
+            raise UsageError("ONNX Runtime runs on no DLA core.", "Leave out the DLA core, or take --runner tensorrt.")
+        return Opened(_onnxruntime(bundle, precision))
+    here = here if here is not None else detect_here()
+    try:
+        plan = find_plan(bundle, precision=precision, dla_core=dla_core, here=here)
+    except (DeviceStateError, MissingSoftwareError, InputError) as error:
+        if runner == "tensorrt" or dla_core is not None:
+            raise
+        alone = here.gpu is None and here.board is None
+        return Opened(_onnxruntime(bundle, precision), None if alone else str(error))
+    return Opened(TensorRtRunner(plan, contexts=contexts, slots=slots, graphs=graphs))
+
+
+def _onnxruntime(bundle: Bundle, precision: RunPrecision | None) -> OnnxRuntimeRunner:
+    chosen, graph = graph_of(bundle, precision)
+    return OnnxRuntimeRunner(
+        bundle.graph_source(graph), precision=chosen, bundle_digest=bundle.digest, promised=specs_of(bundle)
+    )
