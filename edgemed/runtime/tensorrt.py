@@ -1,6 +1,7 @@
 """TensorRT on the device: an engine opened in the process's CUDA context, and the Runner over it.
 
-Not run on TensorRT until a device was at hand: see docs/runtime.md for what it was tested against.
+Tested on real pycuda with a fake TensorRT, and through the real bindings over a stand-in for the library behind them;
+not run on TensorRT itself.
 """
 
 from __future__ import annotations
