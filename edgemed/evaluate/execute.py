@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import reader_of, runner_of
 from edgemed.evaluate.head import Head, head_of
 from edgemed.imaging.samples import Item
+from edgemed.recipe.apply import Prepared
 
 _SHOWN_VALUES = 8
 
@@ -32,15 +33,18 @@ class Answer:
     """The outputs for one file, or one of its frames or clips; how they read, and what computed them.
 
     Attributes:
+        file: or the address of a stream.
         index: of the frame or clip in its file; `None` where the file makes one answer.
+        age_ns: of a stream: from the capture to the answer.
     """
 
-    file: Path
+    file: Path | str
     outputs: dict[str, NDArray[Any]]
     info: RunnerInfo
     compute_ns: int
     reading: dict[str, Any]
     index: int | None = None
+    age_ns: int | None = None
 
     def line(self) -> str:
         """One line for people; names in it cannot steer a terminal."""
@@ -48,6 +52,7 @@ class Answer:
         if "class" in self.reading:
             texts = [f"{self.reading['class']} ({self.reading['score']:.4f})"]
         how = f"{self.info.precision} on {self.info.backend}/{self.info.device}, {self.compute_ns / 1e6:.1f} ms"
+        how += "" if self.age_ns is None else f", {self.age_ns / 1e6:.1f} ms old"
         place = "" if self.index is None else f" #{self.index}"
         return printable(f"{self.file}{place}  {'; '.join(texts)}  [{how}]")
 
@@ -67,7 +72,47 @@ class Answer:
             "device": self.info.device,
             "bundle_digest": self.info.bundle_digest,
             "compute_ns": self.compute_ns,
+            **({} if self.age_ns is None else {"age_ns": self.age_ns}),
         }
+
+
+@dataclass(frozen=True)
+class OutputReader:
+    """How the outputs of a bundle read.
+
+    Attributes:
+        tensors: as the manifest has them.
+        head: of a classifier; `None` of what is shown as numbers: a segmentation, a regression, several outputs.
+    """
+
+    tensors: tuple[OutputTensor, ...]
+    head: Head | None
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> OutputReader:
+        """Of a bundle."""
+        try:
+            head = head_of(bundle.manifest.outputs)
+        except InputError:
+            head = None
+        return cls(bundle.manifest.outputs, head)
+
+    def on_source(self, outputs: Mapping[str, NDArray[Any]], prepared: Prepared | None) -> dict[str, NDArray[Any]]:
+        """The outputs in the manifest's order; maps are brought back onto the source where the recipe asks for it."""
+        return {tensor.name: _on_source(outputs[tensor.name], tensor, prepared) for tensor in self.tensors}
+
+    def reading(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """The decided class and its score.
+
+        Raises:
+            InputError: the model answered NaN or infinity.
+        """
+        if self.head is None:
+            return {}
+        decided, score = self.head.read(outputs[self.head.output])
+        classes = self.head.classes
+        names = self.head.named if len(self.head.named) == classes else tuple(f"class {i}" for i in range(classes))
+        return {"class": names[decided], "class_index": decided, "score": score}
 
 
 def run_bundle(
@@ -103,51 +148,36 @@ def iter_answers(
         runner: not entered yet; what runs the bundle instead of ONNX Runtime, in its own precision.
     """
     reader = reader_of(bundle)
-    head = _head(bundle.manifest.outputs)
+    read = OutputReader.of(bundle)
     targets = _targets(files, save)
     with runner if runner is not None else runner_of(bundle, precision) as entered:
         for file in files:
-            made = [_answer(entered, item, file, head, bundle.manifest.outputs) for item in reader.items(file)]
+            made = [_answer(entered, item, file, read) for item in reader.items(file)]
             if file in targets:
                 _save(targets[file], [answer.outputs for answer in made])
             yield from made if len(made) == 1 else (replace(answer, index=i) for i, answer in enumerate(made))
             del made
 
 
-def _answer(runner: Runner, item: Item, file: Path, head: Head | None, tensors: tuple[OutputTensor, ...]) -> Answer:
+def _answer(runner: Runner, item: Item, file: Path, read: OutputReader) -> Answer:
     log = SpanLog()
     try:
-        outputs = item.answer(runner.infer(feeds, frame=i, spans=log) for i, feeds in enumerate(item.feeds))
+        raw = item.answer(runner.infer(feeds, frame=i, spans=log) for i, feeds in enumerate(item.feeds))
     except InputError as error:
         raise InputError(f"{file}: {error.what}", error.hint) from error
-    outputs = {tensor.name: _on_source(outputs[tensor.name], tensor, item) for tensor in tensors}
-    return Answer(file, outputs, runner.info, sum(span.duration_ns for span in log.spans), _reading(head, outputs))
+    outputs = read.on_source(raw, item.prepared)
+    return Answer(file, outputs, runner.info, sum(span.duration_ns for span in log.spans), read.reading(outputs))
 
 
-def _on_source(value: NDArray[Any], tensor: OutputTensor, item: Item) -> NDArray[Any]:
+def _on_source(value: NDArray[Any], tensor: OutputTensor, prepared: Prepared | None) -> NDArray[Any]:
     """A map brought back onto the pixels of the file, where the recipe asks for it: with its batch of 1, classes last.
 
     Probabilities are interpolated, whole numbers (labels) take the nearest.
     """
-    if tensor.geometry != "source" or item.prepared is None:
+    if tensor.geometry != "source" or prepared is None:
         return value
     how: Literal["linear", "nearest"] = "linear" if value.dtype.kind == "f" else "nearest"
-    return item.prepared.to_source(value, how=how)[None]
-
-
-def _head(outputs: tuple[OutputTensor, ...]) -> Head | None:
-    try:
-        return head_of(outputs)
-    except InputError:  # a segmentation, a regression, several outputs: shown as numbers
-        return None
-
-
-def _reading(head: Head | None, outputs: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    if head is None:
-        return {}
-    decided, score = head.read(outputs[head.output])
-    names = head.named if len(head.named) == head.classes else tuple(f"class {i}" for i in range(head.classes))
-    return {"class": names[decided], "class_index": decided, "score": score}
+    return prepared.to_source(value, how=how)[None]
 
 
 def _targets(files: Sequence[Path], save: Path | None) -> dict[Path, Path]:
