@@ -9,7 +9,7 @@ import typer
 
 from edgemed.base.errors import UsageError
 from edgemed.cli.console import print_json, say
-from edgemed.cli.runner import DlaCoreOption, RunnerOption, choose
+from edgemed.cli.runner import Chosen, DlaCoreOption, RunnerOption, choose
 
 _STREAMS = "Streams"
 
@@ -80,6 +80,7 @@ def run(
     from edgemed.cli.stream import StreamOptions, addresses_of, run_stream
     from edgemed.evaluate.execute import iter_answers
 
+    chosen = Chosen(runner, precision, dla_core)
     options = StreamOptions(policy, frames, seconds, slots, live, fps, trace)
     addresses = addresses_of(inputs, options)
     if addresses is not None:
@@ -87,12 +88,11 @@ def run(
             raise UsageError(
                 "--save keeps the outputs of files.", "Leave it out, or give files without stream options."
             )
-        run_stream(open_bundle(bundle), addresses, options, precision=precision, as_json=json)
+        run_stream(open_bundle(bundle), addresses, options, chosen, as_json=json)
         return
     files = [Path(text) for text in inputs]
     opened = open_bundle(bundle)
-    chosen = choose(opened, runner, precision, dla_core)
-    answers = iter_answers(opened, files, save=save, runner=chosen)
+    answers = iter_answers(opened, files, save=save, runner=choose(opened, chosen))
     # of each answer only what is printed is kept, and nothing is printed before all are there
     if json:
         print_json({"bundle": str(bundle), "results": [answer.to_json() for answer in answers]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from edgemed.base.runner import Runner
     from edgemed.bundle.model import RunPrecision
     from edgemed.bundle.read import Bundle
+    from edgemed.runtime.lane import Lane
 
 RunnerName = Literal["auto", "tensorrt", "onnxruntime"]
 RunnerOption = Annotated[
@@ -23,11 +25,33 @@ DlaCoreOption = Annotated[
 ]
 
 
-def choose(bundle: Bundle, runner: RunnerName, precision: RunPrecision | None, dla_core: int | None) -> Runner:
+@dataclass(frozen=True)
+class Chosen:
+    """What the command line says of the Runner."""
+
+    runner: RunnerName = "auto"
+    precision: RunPrecision | None = None
+    dla_core: int | None = None
+
+
+def choose(bundle: Bundle, chosen: Chosen) -> Runner:
     """The Runner, not entered yet; where it is not TensorRT though it might have been, stderr says why."""
     from edgemed.runtime.open import open_runner
 
-    opened = open_runner(bundle, runner=runner, precision=precision, dla_core=dla_core)
-    if opened.why is not None:
-        say(("On ONNX Runtime. ", "yellow"), opened.why, console=err)
-    return opened.runner
+    opened = open_runner(bundle, **vars(chosen))
+    _tell(opened.why)
+    return opened.it
+
+
+def choose_lane(bundle: Bundle, chosen: Chosen, slots: int) -> Lane:
+    """The same as a lane of so many slots."""
+    from edgemed.runtime.open import open_lane
+
+    opened = open_lane(bundle, slots=slots, **vars(chosen))
+    _tell(opened.why)
+    return opened.it
+
+
+def _tell(why: str | None) -> None:
+    if why is not None:
+        say(("On ONNX Runtime. ", "yellow"), why, console=err)

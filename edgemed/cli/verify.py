@@ -9,7 +9,7 @@ import typer
 
 from edgemed.base.errors import GateError, UsageError
 from edgemed.cli.console import ConsoleProgress, print_json, say
-from edgemed.cli.runner import DlaCoreOption, choose
+from edgemed.cli.runner import Chosen, DlaCoreOption, choose
 
 
 def verify(
@@ -36,7 +36,7 @@ def verify(
     with progress.stage("hashes") as stage:
         opened = open_bundle(bundle)
         stage.note(f"{len(opened.manifest.files)} files match")
-    chosen = None if runner == "onnxruntime" else choose(opened, runner, precision, dla_core)
+    chosen = None if runner == "onnxruntime" else choose(opened, Chosen(runner, precision, dla_core))
     results = check_bundle(opened, progress, chosen)
     if json:
         print_json(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from edgemed.base.errors import DeviceStateError, InputError, MissingSoftwareError, UsageError
 from edgemed.base.runner import Runner
@@ -11,23 +11,27 @@ from edgemed.bundle.model import RunPrecision, graph_of, specs_of
 from edgemed.bundle.read import Bundle
 from edgemed.device.here import Here, detect_here
 from edgemed.engine.onboard import find_plan
+from edgemed.engine.plans import Plan
 from edgemed.runners.ort import OnnxRuntimeRunner
-from edgemed.runtime.tensorrt import TensorRtRunner
+from edgemed.runtime.lane import Lane
+from edgemed.runtime.runner_lane import RunnerLane
+from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
 
 RunnerName = Literal["auto", "tensorrt", "onnxruntime"]
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A Runner that is not entered yet.
+class Opened(Generic[Kind]):
+    """A Runner or a lane that is not entered yet.
 
     Attributes:
-        runner: what was chosen.
+        it: what was chosen.
         why: why it is not TensorRT although nobody ruled it out, with what to do; `None` where there is nothing to
             say: it was asked for, or there is no NVIDIA GPU here.
     """
 
-    runner: Runner
+    it: Kind
     why: str | None = None
 
 
@@ -37,11 +41,9 @@ def open_runner(
     runner: RunnerName = "auto",
     precision: RunPrecision | None = None,
     dla_core: int | None = None,
-    contexts: int = 1,
-    slots: int = 1,
-    graphs: bool = True,
     here: Here | None = None,
-) -> Opened:
+    **options: Any,
+) -> Opened[Runner]:
     """Choose the Runner of a verified bundle. Nothing of the GPU is touched before it is entered.
 
     `auto` takes ONNX Runtime where TensorRT cannot be had here: no GPU, no TensorRT, no engine of this very key, or no
@@ -53,10 +55,8 @@ def open_runner(
         runner: `tensorrt` or `onnxruntime` to have that one or an error.
         precision: of the engine or the graph; `None` takes the bundle's own.
         dla_core: DLA core of the engine; only TensorRT has one.
-        contexts: execution contexts of the engine.
-        slots: frames that may be under way at a time.
-        graphs: replay CUDA graphs where the engine allows it.
         here: this machine; `None` looks.
+        options: for `TensorRtRunner`, where it is that.
 
     Raises:
         UsageError: a DLA core with ONNX Runtime.
@@ -65,19 +65,44 @@ def open_runner(
         InputError: the bundle has no graph for the precision.
         IntegrityError: the engine that is kept is damaged.
     """
+    found = _find(bundle, runner, precision, dla_core, here)
+    if isinstance(found.it, Plan):
+        return Opened(TensorRtRunner(found.it, **options))
+    return Opened(found.it, found.why)
+
+
+def open_lane(
+    bundle: Bundle,
+    *,
+    slots: int = 3,
+    runner: RunnerName = "auto",
+    precision: RunPrecision | None = None,
+    dla_core: int | None = None,
+    here: Here | None = None,
+    **options: Any,
+) -> Opened[Lane]:
+    """The same as a lane of so many slots; `options` are those of `TensorRtLane`."""
+    found = _find(bundle, runner, precision, dla_core, here)
+    if isinstance(found.it, Plan):
+        return Opened(TensorRtLane(found.it, slots, **options))
+    return Opened(RunnerLane(found.it, slots), found.why)
+
+
+def _find(
+    bundle: Bundle, runner: RunnerName, precision: RunPrecision | None, dla_core: int | None, here: Here | None
+) -> Opened[Plan] | Opened[OnnxRuntimeRunner]:
     if runner == "onnxruntime":
         if dla_core is not None:
             raise UsageError("ONNX Runtime runs on no DLA core.", "Leave out the DLA core, or take --runner tensorrt.")
         return Opened(_onnxruntime(bundle, precision))
     here = here if here is not None else detect_here()
     try:
-        plan = find_plan(bundle, precision=precision, dla_core=dla_core, here=here)
+        return Opened(find_plan(bundle, precision=precision, dla_core=dla_core, here=here))
     except (DeviceStateError, MissingSoftwareError, InputError) as error:
         if runner == "tensorrt" or dla_core is not None:
             raise
         alone = here.gpu is None and here.board is None
         return Opened(_onnxruntime(bundle, precision), None if alone else str(error))
-    return Opened(TensorRtRunner(plan, contexts=contexts, slots=slots, graphs=graphs))
 
 
 def _onnxruntime(bundle: Bundle, precision: RunPrecision | None) -> OnnxRuntimeRunner:

@@ -1,4 +1,4 @@
-"""TensorRT on the device: an engine opened in the process's CUDA context, and the Runner over it.
+"""TensorRT on the device: an engine opened in the process's CUDA context, its lane, and the Runner over it.
 
 Tested on real pycuda with a fake TensorRT, and through the real bindings over a stand-in for the library behind them;
 not run on TensorRT itself.
@@ -7,7 +7,7 @@ not run on TensorRT itself.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edgemed.base.errors import GpuError
 from edgemed.base.runner import RunnerInfo, RunnerSpecs
 from edgemed.base.spans import Span, SpanLog
 from edgemed.device.board import detect_board
@@ -30,6 +31,8 @@ from edgemed.runtime import driver
 from edgemed.runtime.cuda import Arena, Cuda, open_cuda
 from edgemed.runtime.cuda_lane import CudaLane
 from edgemed.runtime.execution import Execution
+from edgemed.runtime.lane import Shapes, Stage
+from edgemed.runtime.prepare import Prepare
 
 
 class OpenedEngine:
@@ -115,66 +118,85 @@ class OpenedEngine:
         self._grown.pop(address).close()
 
 
-class TensorRtRunner:
-    """Runs an engine, one inference at a time. Neither transposes nor casts: feeds match `specs`, or are refused.
-
-    The device is touched on entering, and freed on leaving. A batch that varies may be any that a profile takes.
+class TensorRtLane:
+    """The lane of an engine that is opened on entering: see `CudaLane`. The device is freed on leaving.
 
     Args:
         plan: a verified plan, or an engine folder.
-        contexts: execution contexts of the engine.
-        slots: frames that its lane may hold at a time; one is enough for `infer`.
+        slots: 3 keep copies both ways and computation busy.
+        contexts: execution contexts of the engine; with several, frames compute side by side.
         dla_core: DLA core to run on; `None` takes the one that the engine was built for, if any.
         graphs: replay a CUDA graph where the engine allows it.
-        timed: spans are the device's own, of copies and computation; else one, `compute`, from feeds to fetches.
+        prepare: kernels that make inputs of raw frames.
         device: index of the GPU.
+
+    Attributes:
+        timed: whether `stages` is wanted; set before entering.
     """
+
+    overlaps = True
 
     def __init__(
         self,
         plan: Plan | Path,
+        slots: int = 3,
         *,
         contexts: int = 1,
-        slots: int = 1,
         dla_core: int | None = None,
         graphs: bool = True,
-        timed: bool = False,
+        prepare: Prepare | None = None,
         device: int = 0,
     ) -> None:
+        self.timed = False
         self._plan = plan
+        self._wanted_slots = slots
         self._contexts = contexts
-        self._slots = slots
         self._dla_core = dla_core
         self._graphs = graphs
-        self._timed = timed
+        self._prepare = prepare
         self._device = device
-        self._lock = threading.Lock()
         self._lane: CudaLane | None = None
         self._undo = ExitStack()
 
     @property
+    def cuda(self) -> CudaLane:
+        """The lane that drives the engine, once entered."""
+        if self._lane is None:
+            raise RuntimeError("the lane was not entered")
+        return self._lane
+
+    @property
     def specs(self) -> RunnerSpecs:
-        return self.lane.specs
+        return self.cuda.specs
 
     @property
     def info(self) -> RunnerInfo:
-        return self.lane.info
+        return self.cuda.info
 
     @property
-    def lane(self) -> CudaLane:
-        """The lane under it, for a ring of its own; a Runner whose lane is driven by a ring must not `infer`."""
-        if self._lane is None:
-            raise RuntimeError("the Runner was not entered")
-        return self._lane
+    def slots(self) -> int:
+        return self._wanted_slots if self._lane is None else self._lane.slots
 
-    def __enter__(self) -> TensorRtRunner:
-        """Load the engine; see `OpenedEngine` for what it raises."""
+    @property
+    def poisoned(self) -> GpuError | None:
+        """The sticky error after which every frame fails, if there was one: the process has to be replaced."""
+        return self.cuda.poisoned
+
+    def __enter__(self) -> TensorRtLane:
+        """Load the engine and allocate everything; see `OpenedEngine` for what it raises. A failure leaves nothing."""
         plan = kept_plan(self._plan) if isinstance(self._plan, Path) else self._plan
         with ExitStack() as undo:
             engine = OpenedEngine(plan, contexts=self._contexts, dla_core=self._dla_core, device=self._device)
             undo.callback(engine.close)
-            lane = CudaLane(engine.cuda, engine.executions, engine.info, slots=self._slots, graphs=self._graphs)
-            lane.timed = self._timed
+            lane = CudaLane(
+                engine.cuda,
+                engine.executions,
+                engine.info,
+                self._wanted_slots,
+                graphs=self._graphs,
+                prepare=self._prepare,
+            )
+            lane.timed = self.timed
             self._lane = undo.enter_context(lane)
             self._undo = undo.pop_all()
         return self
@@ -185,6 +207,72 @@ class TensorRtRunner:
         self._lane = None
         self._undo.close()
 
+    def inputs(self, slot: int, shapes: Shapes | None = None) -> Mapping[str, NDArray[Any]]:
+        """See `CudaLane.inputs`."""
+        return self.cuda.inputs(slot, shapes)
+
+    def start(self, slot: int) -> None:
+        """See `CudaLane.start`."""
+        self.cuda.start(slot)
+
+    def finish(self, slot: int) -> Mapping[str, NDArray[Any]]:
+        """See `CudaLane.finish`."""
+        return self.cuda.finish(slot)
+
+    def stages(self, slot: int) -> Sequence[Stage]:
+        """See `CudaLane.stages`."""
+        return self.cuda.stages(slot)
+
+
+class TensorRtRunner:
+    """Runs an engine, one inference at a time. Neither transposes nor casts: feeds match `specs`, or are refused.
+
+    The device is touched on entering, and freed on leaving. A batch that varies may be any that a profile takes.
+
+    Args:
+        plan: a verified plan, or an engine folder.
+        contexts, dla_core, graphs, device: as of `TensorRtLane`.
+        timed: spans are the device's own, of copies and computation; else one, `compute`, from feeds to fetches.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | Path,
+        *,
+        contexts: int = 1,
+        dla_core: int | None = None,
+        graphs: bool = True,
+        timed: bool = False,
+        device: int = 0,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._timed = timed
+        self._lane = TensorRtLane(plan, 1, contexts=contexts, dla_core=dla_core, graphs=graphs, device=device)
+        self._lane.timed = timed
+
+    @property
+    def specs(self) -> RunnerSpecs:
+        return self._lane.specs
+
+    @property
+    def info(self) -> RunnerInfo:
+        return self._lane.info
+
+    @property
+    def graphs(self) -> str:
+        """`replayed`, `not yet recorded`, or `not used: …` and why."""
+        return self._lane.cuda.graphs
+
+    def __enter__(self) -> TensorRtRunner:
+        """Load the engine; see `OpenedEngine` for what it raises."""
+        self._lane.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lane.__exit__(kind, value, traceback)
+
     def infer(
         self, feeds: Mapping[str, NDArray[Any]], *, frame: int | None = None, spans: SpanLog | None = None
     ) -> dict[str, NDArray[Any]]:
@@ -194,7 +282,7 @@ class TensorRtRunner:
             InputError: a feed is missing, unknown, has another dtype or shape, or a batch that no profile takes.
             GpuError: the GPU failed; `sticky` where this process can use it no more.
         """
-        lane = self.lane
+        lane = self._lane.cuda
         check_feeds(lane.specs, feeds)
         shapes = {spec.name: feeds[spec.name].shape for spec in lane.specs.inputs if None in spec.shape}
         with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,14 +30,16 @@ from edgemed.base.runner import Runner, RunnerInfo, TensorSpec
 from edgemed.base.spans import SpanLog
 from edgemed.runtime import driver
 from edgemed.runtime.cuda import open_cuda
-from edgemed.runtime.tensorrt import OpenedEngine, TensorRtRunner
+from edgemed.runtime.frames import Frame
+from edgemed.runtime.ring import Ring
+from edgemed.runtime.tensorrt import OpenedEngine, TensorRtLane, TensorRtRunner
 from tests.engine.engines import asked, write_engine
 from tests.engine.fake_runtime import EngineScript
 from tests.engine.fake_tensorrt import Script, make_fake
 from tests.runtime.fakecuda.handle import FakeCudaHandle
 from tests.runtime.tensorrt_engines import COLUMNS, FIXED, GROWING, batched, expected, kernels_for, plan_for
 
-Open = Callable[..., TensorRtRunner]
+Open = Callable[..., Any]
 
 
 @pytest.fixture
@@ -44,12 +47,19 @@ def opened(fakecuda: FakeCudaHandle, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """Opens a Runner over a scripted engine; closed, with its kernels, before the shim is looked at."""
     with ExitStack() as stack:
 
-        def open_(script: EngineScript, version: str = "10.3.0", *, key: Any = None, **options: Any) -> Any:
+        def open_(
+            script: EngineScript,
+            kind: Any = TensorRtRunner,
+            *,
+            version: str = "10.3.0",
+            key: Any = None,
+            **options: Any,
+        ) -> Any:
             monkeypatch.setitem(sys.modules, "tensorrt", make_fake(version, Script(), script))
             cuda = open_cuda()
             stack.enter_context(kernels_for(cuda, script))
-            runner = TensorRtRunner(plan_for(cuda, script, version=version, **(key or {})), **options)
-            return stack.enter_context(runner)
+            plan = plan_for(cuda, script, version=version, **(key or {}))
+            return stack.enter_context(kind(plan, **options))
 
         yield open_
 
@@ -73,11 +83,11 @@ def test_a_runner_answers(fakecuda: FakeCudaHandle, opened: Open, integrated: in
     fakecuda.set(integrated=integrated)
     fakecuda.delay("kernel", us=200)
     script = fixed()
-    runner = opened(script, version, graphs=graphs)
+    runner = opened(script, version=version, graphs=graphs)
     assert isinstance(runner, Runner)
     assert runner.specs.inputs == (TensorSpec("x", "float32", (4, COLUMNS)),)
     assert runner.info == RunnerInfo("tensorrt", "fp16", open_cuda().facts.name, "0" * 64)
-    assert runner.lane.zero_copy == bool(integrated)
+    assert runner._lane.cuda.zero_copy == bool(integrated)
     for seed in range(5):
         assert is_right(runner, frame(4, seed))
     executions = len(asked(script, "execute_async_v3"))
@@ -85,7 +95,7 @@ def test_a_runner_answers(fakecuda: FakeCudaHandle, opened: Open, integrated: in
         assert is_right(runner, frame(4, seed))
     again = len(asked(script, "execute_async_v3")) - executions
     assert again == (0 if graphs else 5)  # a graph is replayed without TensorRT
-    assert runner.lane.graphs == ("replayed" if graphs else "not used: not wanted")
+    assert runner.graphs == ("replayed" if graphs else "not used: not wanted")
 
 
 def test_answers_are_the_callers_own(opened: Open) -> None:
@@ -166,13 +176,13 @@ def test_an_output_that_only_the_data_sizes(fakecuda: FakeCudaHandle, opened: Op
         script.grown_shape = (rows, COLUMNS)
         feeds = frame(4, rows)
         np.testing.assert_array_equal(runner.infer(feeds)["y"], expected(feeds["x"])[:rows])
-    assert "depends on the data" in runner.lane.graphs
+    assert "depends on the data" in runner.graphs
 
 
 def test_slots_and_contexts_work_side_by_side(fakecuda: FakeCudaHandle, opened: Open) -> None:
     fakecuda.delay(us=300)
     script = fixed()
-    lane = opened(script, contexts=2, slots=4, graphs=False).lane
+    lane = opened(script, TensorRtLane, slots=4, contexts=2, graphs=False)
     frames = [frame(4, seed) for seed in range(12)]
     for turn in range(0, len(frames), 4):
         for slot, feeds in enumerate(frames[turn : turn + 4]):
@@ -185,6 +195,24 @@ def test_slots_and_contexts_work_side_by_side(fakecuda: FakeCudaHandle, opened: 
     }
     assert [len(streams) for streams in by_context.values()] == [1, 1]
     assert by_context[1] != by_context[2]
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_ring_runs_on_the_lane_of_an_engine(
+    fakecuda: FakeCudaHandle, opened: Open, contexts: int, graphs: bool
+) -> None:
+    fakecuda.delay(us=100)
+    options = {"slots": 4, "contexts": contexts, "graphs": graphs}
+    ring = opened(batched(), lambda plan, **options: Ring(TensorRtLane(plan, **options), spans=True), **options)
+    feeds = {number: frame((1, 4, 16)[number // 12 % 3], number) for number in range(72)}
+    answered = 0
+    for outcome in ring.run(Frame(number, data, time.monotonic_ns()) for number, data in feeds.items()):
+        np.testing.assert_array_equal(outcome.outputs["y"], expected(feeds[outcome.frame]["x"]))
+        assert {"copy-in", "compute", "copy-out"} <= {span.name for span in outcome.spans}
+        answered += 1
+    assert answered == len(feeds)
+    assert ring.lane.poisoned is None
 
 
 def test_threads_take_turns(opened: Open) -> None:
@@ -303,7 +331,8 @@ def test_a_sticky_error_that_tensorrt_tells_poisons_the_process(fakecuda: FakeCu
         with pytest.raises(GpuError, match="illegal memory access") as again:
             runner.infer(frame(4))
         assert again.value.sticky
-    assert open_cuda().poison is not None
+    with pytest.raises(GpuError, match="illegal memory access"):
+        open_cuda()
     runner.__exit__(None, None, None)
     fakecuda.forgive()  # nothing can be freed in a context that is lost
 
@@ -356,4 +385,4 @@ def test_the_dla_core_stands_in_the_name(opened: Open) -> None:
     runner = opened(script, key={"dla_core": 0}, dla_core=1)
     assert runner.info.device == f"{open_cuda().facts.name} DLA 1"
     assert asked(script, "deserialize")[0][2] == 1
-    assert runner.lane.graphs == "not used: the engine cannot be recorded"
+    assert runner.graphs == "not used: the engine cannot be recorded"
