@@ -23,12 +23,15 @@ from edgemed.cli import main as cli_main
 from edgemed.device.board import detect_board
 from edgemed.device.gpu import Gpu
 from edgemed.device.here import Here
+from edgemed.engine import onboard
 from edgemed.engine.onboard import DeviceEngine, build_on_device
 from edgemed.runners.ort import OnnxRuntimeRunner
 from edgemed.runtime import open as opening
+from edgemed.runtime.contained.build import build as build_worker
+from edgemed.runtime.contained.spec import BundleWorker
 from edgemed.runtime.cuda import open_cuda
 from edgemed.runtime.open import open_runner
-from edgemed.runtime.tensorrt import TensorRtRunner
+from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
 from tests.engine.fake_runtime import EngineScript
 from tests.engine.fake_tensorrt import Script, make_fake
 from tests.runtime.fakecuda.handle import FakeCudaHandle
@@ -199,6 +202,18 @@ def test_a_plan_of_something_else_does_not(bundle: Bundle, device: Build, change
     assert isinstance(open_runner(bundle).it, OnnxRuntimeRunner)
 
 
+def test_a_worker_is_built_on_the_engine(bundle: Bundle, device: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onboard, "detect_here", opening.detect_here)
+    device(bundle)
+    message = BundleWorker(bundle.path, "tensorrt", options={"slots": 2, "contexts": 2}).read().message
+    with build_worker(message) as lane:
+        assert isinstance(lane, TensorRtLane)
+        assert (lane.slots, lane.info.backend) == (2, "tensorrt")
+        lane.inputs(0)["image"][...] = 0
+        lane.start(0)
+        assert lane.finish(0)["score"].flat[0] == OFFSET
+
+
 # ---- the command line
 
 
@@ -227,6 +242,17 @@ def test_run_says_on_stderr_why_it_is_not_the_engine(
     said = capsys.readouterr()
     assert json.loads(said.out)["results"][0]["backend"] == "onnxruntime"
     assert "On ONNX Runtime. No fp32 engine" in " ".join(said.err.split())
+
+
+def test_a_stream_runs_on_the_engine(
+    bundle: Bundle, image: Path, device: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device(bundle)
+    assert command("run", bundle.path, image, image, "--slots", "2", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [result["backend"] for result in document["results"]] == ["tensorrt", "tensorrt"]
+    assert document["account"]["answered"] == 2
+    assert {"copy-in", "compute", "copy-out"} <= document["account"]["stages"].keys()
 
 
 def test_verify_runs_the_golden_vectors_on_the_engine(
@@ -271,8 +297,6 @@ def test_refusals(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from edgemed.engine import onboard
-
     monkeypatch.setattr(onboard, "detect_here", opening.detect_here)
     name, *options = arguments
     assert command(name, bundle.path, *([image] if name == "run" else []), *options) == code
