@@ -308,8 +308,10 @@ class Attendant:
 
     def _tick(self, now_ns: int) -> None:
         self._desk.expire(now_ns)
-        if self._desk.broken:
+        if isinstance(self._desk.broken, BlockingIOError):
             raise Lost(ChildError("The worker does not read what it is sent.", _HINT))
+        if self._desk.broken is not None:
+            raise self._death()
         if self._load_by_ns is not None:
             if now_ns > self._load_by_ns:
                 raise Lost(
