@@ -115,7 +115,6 @@ schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python -m scripts.make_schemas
 
 constraints: $(STAMP)  ## choose and pin the newest versions that fit, for each Python
-	$(BIN)/python -m pip install --quiet uv
 	for version in 3.10 3.11 3.12 3.13; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --python-version $$version --python-platform x86_64-manylinux_2_28 \
 	    $(EXTRAS:%=--extra %) --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
