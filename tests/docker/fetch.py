@@ -22,6 +22,7 @@ from tests.engine.fetch_bindings import cache_dir
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = REPO / "docker" / "jetson"
 HERE = REPO / "tests" / "docker"
+CACHE = cache_dir() / "rehearsal"  # now: a fixture moves XDG_CACHE_HOME to a private place later
 PYTHON = (3, 11)  # Debian 12's, for which `constraints-py311.txt` is made
 # what every Ubuntu or CUDA image has, and python3
 RUNTIME = (
@@ -70,7 +71,7 @@ def kept(kind: str, fill: Callable[[Path], None], *sources: str | Path) -> Path:
     """Folder of the cache for these sources (texts, or files by their content), filled when it is not there."""
     texts = [source.read_bytes() if isinstance(source, Path) else source.encode() for source in sources]
     digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
-    target = cache_dir() / "rehearsal" / f"{kind}-{digest}"
+    target = CACHE / f"{kind}-{digest}"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from edgemed.base.toml import read_toml
 from edgemed.device.profile import shipped_profiles
+from tests.docker import fetch
 from tests.docker.fetch import BOARDS, HERE, REPO, SCRIPTS, Board, resolution
 from tests.docker.test_rehearsal import environment, instructions
 
@@ -226,7 +227,7 @@ def test_every_pin_has_a_wheel_for_the_board(board: Board) -> None:
 
 
 def test_a_pin_without_a_wheel_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEMED_CACHE", str(tmp_path))
+    monkeypatch.setattr(fetch, "CACHE", tmp_path)
     text = (SCRIPTS / "pycuda.txt").read_text(encoding="utf-8")
     (tmp_path / "pins.txt").write_text(text)  # pycuda comes as source alone
     with pytest.raises(subprocess.CalledProcessError) as caught:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from evaluate.bundles import write_bundle, write_images
 from evaluate.hostile import with_golden
 
 from tests.docker.fetch import REPO, SCRIPTS, packages, unsupported, wheels
+from tests.runtime.fakecuda import fetch as fakecuda
 
 UNSHARE = [
     "unshare",
@@ -274,3 +276,28 @@ def test_a_wheel_that_was_changed_is_refused(image: Image, tmp_path: Path) -> No
     finally:
         wheel.write_bytes(whole)
         shutil.rmtree(assembled / "opt/again", ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_pycuda_is_built_against_a_stub_and_runs_on_a_driver(tmp_path: Path) -> None:
+    """`build-pycuda.sh` with NVIDIA's headers; the driver is the host-only one that the runtime is tested on."""
+    if reason := unsupported() or fakecuda.unsupported():
+        refuse(reason)
+    fake = fakecuda.ensure()
+    (headers,) = fake.library.parent.parent.glob(f"headers-{fakecuda.digest(*fakecuda.HEADERS)}")
+    root, out = tmp_path / "cuda", tmp_path / "wheels"
+    (root / "lib64/stubs").mkdir(parents=True)
+    out.mkdir()
+    build = [str(SCRIPTS / "build-pycuda.sh"), str(SCRIPTS / "pycuda.txt"), str(wheels() / "tools"), str(out)]
+    env = {**os.environ, "CUDA_ROOT": str(root)}
+    without = subprocess.run(build, capture_output=True, text=True, env=env)
+    assert (without.returncode, "no stub of libcuda.so" in without.stderr) == (4, True)
+    (root / "include").symlink_to(headers)
+    shutil.copy(fake.library, root / "lib64/stubs/libcuda.so")
+    assert "linked to libcuda.so.1" in must(subprocess.run(build, capture_output=True, text=True, env=env)).stdout
+    (wheel,) = out.glob("pycuda-*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    code = "import pycuda.driver as d; d.init(); print(d.get_version(), d.Device.count())"
+    env |= {"LD_LIBRARY_PATH": str(fake.library.parent), "PYTHONPATH": str(tmp_path / "site")}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert must(run).stdout == "(12, 0, 0) 1\n"
