@@ -62,9 +62,14 @@ def unsupported() -> str | None:
     """Why nothing can be rehearsed on this machine, or None."""
     if missing := [tool for tool in ("apt-get", "dpkg-deb", "unshare", "chroot", "mount") if not shutil.which(tool)]:
         return f"this machine lacks {', '.join(missing)}"
-    if sys.version_info[:2] != PYTHON:
-        return "the wheels of the rehearsal are pinned for Python 3.11 alone"
     return None
+
+
+def other_python() -> str | None:
+    """Why this interpreter cannot fetch the wheels, or None."""
+    if sys.version_info[:2] == PYTHON:
+        return None
+    return f"its wheels are pinned for Python 3.11, Debian 12's; this is {sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def kept(kind: str, fill: Callable[[Path], None], *sources: str | Path) -> Path:
@@ -152,7 +157,7 @@ def _apt_download(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if reason := unsupported():
+    if reason := unsupported() or other_python():
         sys.stderr.write(f"The images of docker/jetson are not rehearsed: {reason}.\n")
     else:
         packages()

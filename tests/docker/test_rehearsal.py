@@ -21,7 +21,7 @@ import pytest
 from evaluate.bundles import write_bundle, write_images
 from evaluate.hostile import with_golden
 
-from tests.docker.fetch import REPO, SCRIPTS, packages, unsupported, wheels
+from tests.docker.fetch import REPO, SCRIPTS, other_python, packages, unsupported, wheels
 from tests.runtime.fakecuda import fetch as fakecuda
 
 UNSHARE = [
@@ -100,6 +100,8 @@ def refuse(reason: str) -> None:
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The stages `assembled` and the last one, as both Dockerfiles run them."""
+    if reason := other_python():
+        pytest.skip(reason)  # as TensorRT's bindings, which have no wheels for some Pythons
     if reason := unsupported():
         refuse(reason)
     if os.geteuid() != 0:
@@ -281,7 +283,9 @@ def test_a_wheel_that_was_changed_is_refused(image: Image, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_pycuda_is_built_against_a_stub_and_runs_on_a_driver(tmp_path: Path) -> None:
     """`build-pycuda.sh` with NVIDIA's headers; the driver is the host-only one that the runtime is tested on."""
-    if reason := unsupported() or fakecuda.unsupported():
+    if reason := other_python():
+        pytest.skip(reason)
+    if reason := fakecuda.unsupported():
         refuse(reason)
     fake = fakecuda.ensure()
     (headers,) = fake.library.parent.parent.glob(f"headers-{fakecuda.digest(*fakecuda.HEADERS)}")
