@@ -208,9 +208,10 @@ class TensorRtExecution:
         )
 
     def _switch(self, profile: int) -> None:
+        self._device.synchronize()  # it copies into what an execution under way may read
         done = self._context.set_optimization_profile_async(profile, self._device.stream)
         self._must(done, f"switch to optimization profile {profile}")
-        self._device.synchronize()  # what it copies must be there before any stream runs the engine
+        self._device.synchronize()  # and must have copied before any stream runs the engine
         self._active = profile
 
     def _settle_outputs(self) -> None:
@@ -260,7 +261,10 @@ class TensorRtExecution:
         # an object with a recorder tells it everything; the log is asked only where the recorder is empty
         messages = [report.message for report in reported] or self._bridge.log.since(self._logged)
         self._logged = self._bridge.log.total
-        return gpu_error(self._bridge, doing, [report.code for report in reported], messages)
+        failure = gpu_error(self._bridge, doing, [report.code for report in reported], messages)
+        if failure.sticky:
+            self._device.lost(failure)
+        return failure
 
 
 def _takes(ranges: Profile, shapes: Mapping[str, Shape]) -> bool:

@@ -18,11 +18,12 @@ class DeviceCalls:
 
     Attributes:
         stream: handle of a stream on which profiles are switched; `enqueue` may use any other.
-        synchronize: waits until that stream is empty.
+        synchronize: waits until the device has done everything that was put on any stream.
         allocate: device address of so many bytes, aligned to 256; raises `GpuMemoryError`.
         free: gives an address of `allocate` back once the device has done with it.
         aux_streams: handles for TensorRT's auxiliary streams, none of them `stream` or one that is enqueued on;
             where there are fewer than it wants, it makes its own.
+        lost: told of an error after which nothing on the device can be trusted, before it is raised.
     """
 
     stream: int
@@ -30,6 +31,7 @@ class DeviceCalls:
     allocate: Callable[[int], int]
     free: Callable[[int], None]
     aux_streams: tuple[int, ...] = ()
+    lost: Callable[[GpuError], None] = lambda _error: None
 
 
 class GrownOutput:

@@ -50,7 +50,7 @@ class _Pinned:
     lease: weakref.ref[ctypes.Array[ctypes.c_ubyte]]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Belongings:
     """What an arena owns. It does not know the arena, so that it can be freed when the arena is gone."""
 
@@ -77,7 +77,7 @@ class _Belongings:
                         return
             except GpuError as error:
                 _log.error("What an arena owned could not be freed: %s", error.what)
-        self._abandon()
+        self.abandon()
 
     def _settle(self) -> None:
         """Wait for the streams without the GIL: freeing would wait with it, and stop every other thread."""
@@ -107,7 +107,7 @@ class _Belongings:
             else:
                 _free_after(lease, pinned.owner, self.host)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Leave everything to the end of the process: with a dead context, freeing fails and pycuda prints so."""
         natives: list[Any] = [event._native for event in self.events]
         natives += [stream._native for stream in self.streams]
@@ -126,6 +126,15 @@ class _Belongings:
         )
         for owned in (*everything, self.registered):
             owned.clear()
+
+
+_open: weakref.WeakSet[_Belongings] = weakref.WeakSet()
+
+
+def abandon_all() -> None:
+    """At the end of the process: run no destructor of pycuda's any more."""
+    for belongings in list(_open):
+        belongings.abandon()
 
 
 def _try(free: Callable[[], None]) -> None:
@@ -164,6 +173,8 @@ class Arena:
         self._lock = threading.Lock()
         self._belongings = _Belongings(host)
         self._finalizer = weakref.finalize(self, self._belongings.free, True)
+        self._finalizer.atexit = False  # see `abandon_all`
+        _open.add(self._belongings)
 
     def stream(self) -> Stream:
         """A stream that does not wait for the null stream.

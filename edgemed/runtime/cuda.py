@@ -19,7 +19,7 @@ from typing import Any
 
 from edgemed.base.errors import DeviceStateError, GpuError, MissingSoftwareError, UsageError
 from edgemed.base.lazy import require
-from edgemed.runtime import driver
+from edgemed.runtime import arena, driver
 from edgemed.runtime.arena import Arena, Host, keep_forever
 from edgemed.runtime.driver import Graph, HandleEvent, NotCaptured
 from edgemed.runtime.streams import Event, Kernel, Module, Stream
@@ -204,6 +204,7 @@ class Cuda:
         self._forked = True
         self._current.refuse(_refuse_forked)
         self._current.forget()
+        _empty_stack(self.native)
 
 
 def _refuse_forked() -> None:
@@ -235,6 +236,8 @@ def open_cuda(device: int = 0) -> Cuda:
             _cuda = _open(device)
         if _cuda._forked:
             _refuse_forked()
+        if _cuda.poison is not None:
+            raise GpuError(_cuda.poison.what, _cuda.poison.hint, sticky=True)
         if _cuda.facts.index != device:
             raise UsageError(
                 f"This process uses GPU {_cuda.facts.index}; it cannot use GPU {device} too.",
@@ -259,7 +262,7 @@ def _open(device: int) -> Cuda:
     except native.Error as error:
         raise driver.translate(error) from error
     keep_forever(context)
-    atexit.register(_empty_stack, native, os.getpid())
+    atexit.register(_at_exit, native, os.getpid())
     return Cuda(native, context, facts)
 
 
@@ -305,12 +308,18 @@ def _facts(native: Native, device: Native, index: int) -> Facts:
     )
 
 
-def _empty_stack(native: Native, pid: int) -> None:
-    """At exit, in the main thread: a context left pushed (Ctrl-C can do it) would make pycuda abort."""
+def _at_exit(native: Native, pid: int) -> None:
+    """Leave all to the driver, which cleans up after a process: to free here would wait for work that may hang."""
     if os.getpid() == pid:
-        with contextlib.suppress(native.Error):
-            while True:
-                native.Context.pop()
+        arena.abandon_all()
+        _empty_stack(native)
+
+
+def _empty_stack(native: Native) -> None:
+    """A context left pushed (Ctrl-C can do it, and a fork inside a block) would make pycuda abort the process."""
+    with contextlib.suppress(native.Error):
+        while True:
+            native.Context.pop()
 
 
 def _after_fork() -> None:

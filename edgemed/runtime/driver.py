@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from edgemed.base.errors import GpuError, GpuMemoryError, MissingSoftwareError
 
+T = TypeVar("T", bound=ctypes.CDLL)
 SONAME = "libcuda.so.1"  # what pycuda's extension is linked against, so that both load the same library
 
 OUT_OF_MEMORY = 2
@@ -31,6 +32,7 @@ _EVENT_DISABLE_TIMING = 2
 _REGISTER_PORTABLE = 1
 _REGISTER_DEVICEMAP = 2
 _LARGEST_CODE = 999
+_LONGEST_DETAIL = 2000  # characters of a compiler's log
 
 
 @cache
@@ -40,8 +42,18 @@ def library() -> ctypes.CDLL:
     Raises:
         MissingSoftwareError: it is not on this machine.
     """
+    return _load(ctypes.CDLL)
+
+
+@cache
+def quick() -> ctypes.PyDLL:
+    """The same for calls that do not wait: to give the GIL away is to wait for it, up to 5 ms beside a busy thread."""
+    return _load(ctypes.PyDLL)
+
+
+def _load(kind: type[T]) -> T:
     try:
-        return ctypes.CDLL(SONAME)
+        return kind(SONAME)
     except OSError as error:
         raise MissingSoftwareError(
             f"NVIDIA's driver library {SONAME} is not on this machine.",
@@ -101,7 +113,8 @@ def gpu_error(code: int, routine: str, detail: str = "") -> GpuError:
     text = error_text(code)
     what = f"The GPU failed in {routine}: {error_name(code)}{f' ({text})' if text else ''}."
     if detail:
-        what += f" {detail.strip()}"
+        printable = "".join(letter for letter in detail[:_LONGEST_DETAIL] if letter.isprintable() or letter == "\n")
+        what += f" {printable.strip()}"
     if code == OUT_OF_MEMORY:
         return GpuMemoryError(
             what, "Use fewer slots or a smaller batch, or end other programs that hold memory of this GPU."
@@ -169,7 +182,7 @@ class HandleEvent:
         blocking: a thread that waits sleeps, instead of spinning on the processor.
     """
 
-    __slots__ = ("_query", "_record", "_synchronize", "_value", "handle")
+    __slots__ = ("_query", "_record", "_synchronize", "_value", "_wait", "handle")
 
     def __init__(self, *, blocking: bool = True) -> None:
         value = ctypes.c_void_p()
@@ -177,9 +190,10 @@ class HandleEvent:
         call("cuEventCreate", ctypes.byref(value), ctypes.c_uint(flags))
         self._value = value
         self.handle: int = value.value or 0
-        self._query = library().cuEventQuery
+        self._query = quick().cuEventQuery
+        self._record = quick().cuEventRecord
+        self._wait = quick().cuStreamWaitEvent
         self._synchronize = library().cuEventSynchronize
-        self._record = library().cuEventRecord
 
     def record(self, stream: int) -> None:
         """Mark the work put on a stream (a driver handle) so far."""
@@ -199,13 +213,14 @@ class HandleEvent:
 
     def wait_on(self, stream: int) -> None:
         """Make later work of a stream (a driver handle) wait for the marked work."""
-        call("cuStreamWaitEvent", ctypes.c_void_p(stream), self._value, ctypes.c_uint(0))
+        check(self._wait(ctypes.c_void_p(stream), self._value, ctypes.c_uint(0)), "cuStreamWaitEvent")
 
     def destroy(self) -> None:
         """Doing it twice does no harm."""
         if self.handle:
             self.handle = 0
-            call("cuEventDestroy_v2", self._value)
+            value, self._value = self._value, ctypes.c_void_p()  # later uses are refused, not undefined
+            call("cuEventDestroy_v2", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +237,7 @@ class Graph:
 
     def __init__(self, executable: ctypes.c_void_p) -> None:
         self._exec = executable
-        self._launch = library().cuGraphLaunch
+        self._launch = quick().cuGraphLaunch
 
     def launch(self, stream: int) -> None:
         """Put the recorded work on a stream (a driver handle).
@@ -259,22 +274,29 @@ def capture(stream: int, work: Callable[[], object]) -> Graph | NotCaptured:
         call("cuStreamBeginCapture_v2", handle, ctypes.c_int(_CAPTURE_THREAD_LOCAL))
     except GpuError as error:
         return _not_captured(error)
-    graph, refused = ctypes.c_void_p(), None
+    graph = ctypes.c_void_p()
+    try:
+        refused, code = _recorded(handle, work, graph)
+        if refused is None and not code and graph:
+            return _instantiate(graph)
+        return _not_captured(refused or gpu_error(code or NOT_SUPPORTED, "cuStreamEndCapture"))
+    finally:
+        if graph:
+            library().cuGraphDestroy(graph)
+
+
+def _recorded(
+    stream: ctypes.c_void_p, work: Callable[[], object], graph: ctypes.c_void_p
+) -> tuple[GpuError | None, int]:
+    """What the work was refused, and what ending the capture answered."""
+    refused = None
     try:
         work()
     except GpuError as error:
         refused = error
     finally:
-        code = library().cuStreamEndCapture(handle, ctypes.byref(graph))
-    try:
-        if refused is not None:
-            return _not_captured(refused)
-        if code or not graph:
-            return _not_captured(gpu_error(code or NOT_SUPPORTED, "cuStreamEndCapture"))
-        return _instantiate(graph)
-    finally:
-        if graph:
-            library().cuGraphDestroy(graph)
+        code = library().cuStreamEndCapture(stream, ctypes.byref(graph))
+    return refused, code
 
 
 def _not_captured(error: GpuError) -> NotCaptured:

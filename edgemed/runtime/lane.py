@@ -17,9 +17,13 @@ Stage = tuple[str, int, int]  # name, start_ns, end_ns on the clock of time.mono
 class Lane(Protocol):
     """Slots are started and finished in the same order, each by one thread at a time; a ring sees to both.
 
+    `timed` says whether `stages` is wanted, and is set before the lane is entered.
+
     `start` and `finish` may be called from different threads. The lane takes care of whatever a thread needs (a CUDA
     context) within each call, and leaves nothing behind in it.
     """
+
+    timed: bool
 
     @property
     def specs(self) -> RunnerSpecs: ...

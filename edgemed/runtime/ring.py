@@ -81,6 +81,7 @@ class Ring:
             UsageError: `latest` needs two slots; a depth is 1 or more.
             GpuError, …: what the lane raises.
         """
+        self.lane.timed = self._spans
         self.lane.__enter__()
         try:
             self._open()

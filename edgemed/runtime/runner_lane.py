@@ -27,6 +27,7 @@ class RunnerLane:
     """
 
     overlaps = False
+    timed = False  # two readings of the clock: taken always
 
     def __init__(self, runner: Runner, slots: int = 3) -> None:
         if slots < 1:

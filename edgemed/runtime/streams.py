@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edgemed.base.errors import GpuError
 from edgemed.runtime.driver import translate
 
 Native = Any  # an object of pycuda, which has no types
@@ -186,6 +187,14 @@ class Kernel:
             raise translate(error) from error
 
 
+def _load(native: Native, image: bytes) -> Native:
+    try:
+        return native.module_from_buffer(image)
+    except UnicodeDecodeError as error:
+        # pycuda takes a buffer for the compiler's log that the driver does not write to when it fails earlier
+        raise GpuError("The GPU's driver could not load an image of kernels.", "Run `edgemed doctor`.") from error
+
+
 class Module:
     """Loaded PTX or a cubin. `kernel` may be called in any thread; the context need not be current."""
 
@@ -194,7 +203,7 @@ class Module:
     def __init__(self, native: Native, current: AbstractContextManager[None], image: bytes) -> None:
         self._module = native
         self._current = current
-        self._native: Native = native.module_from_buffer(image)
+        self._native: Native = _load(native, image)
         self._kernels: list[Kernel] = []
 
     def kernel(self, name: str, arguments: str) -> Kernel:

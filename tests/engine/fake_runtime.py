@@ -39,6 +39,7 @@ class EngineScript:
         work: puts the work of an execution on its stream; may raise.
         grown_shape: what a data-dependent output turns out to be.
         alive: what was made and not freed yet, in order; `freed` is the order in which it went.
+        on_free: called when something goes.
     """
 
     tensors: tuple[Tensor, ...] = (("x", "INPUT", "FLOAT", (1, 3, 8, 8)), ("y", "OUTPUT", "FLOAT", (1, 2)))
@@ -66,7 +67,7 @@ class EngineScript:
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     alive: list[str] = field(default_factory=list)
     freed: list[str] = field(default_factory=list)
-    runtimes: list[Any] = field(default_factory=list)
+    on_free: Callable[[str], None] | None = None
 
 
 def add_runtime(trt: Any, script: EngineScript, flavour: str, number: tuple[int, ...]) -> None:
@@ -133,6 +134,8 @@ class _Part:
     def __del__(self) -> None:
         self._script.alive.remove(self._label)
         self._script.freed.append(self._label)
+        if self._script.on_free is not None:
+            self._script.on_free(self._label)
 
 
 def _report(trt: Any, part: Any, reports: tuple[Report, ...]) -> None:

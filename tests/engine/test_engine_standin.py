@@ -106,7 +106,7 @@ def test_an_engine_runs_through_the_real_bindings(row: fetch_bindings.Bindings, 
     assert said["aux"] == 2
     assert said["profiles"] == [[[n, 3, 8, 8] for n in batches] for batches in ((1, 2, 4), (5, 6, 8))]
     assert (said["first"], said["second"]) == ([2, 2], [8, 2])
-    assert said["synchronized"] == 1
+    assert said["synchronized"] == 2
     assert said["unknown"] is None
     assert said["grown"] == [0x100000, [5, 6]]
     assert said["freed"] == [0x100000]

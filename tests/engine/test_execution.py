@@ -104,7 +104,7 @@ def test_a_profile_is_switched_on_the_given_stream_and_waited_for() -> None:
         assert not asked(script, "set_optimization_profile_async")
         execution.set_input_shapes({"x": (32, *REST)})
         assert asked(script, "set_optimization_profile_async") == [(1, 4711)]
-        assert memory.log == ["synchronize"]
+        assert memory.log == ["synchronize", "synchronize"]
         execution.set_input_shapes({"x": (4, *REST)})
         assert len(asked(script, "set_optimization_profile_async")) == 1
         execution.set_input_shapes({"x": (1, *REST)})
@@ -325,9 +325,11 @@ def test_an_enqueue_that_fails(version: str, reports: Any, kind: type[GpuError],
 @pytest.mark.parametrize("text", [sign for pair in STICKY.items() for sign in pair])
 def test_errors_after_which_cuda_is_lost_are_sticky(text: str) -> None:
     script = EngineScript(refused={"execute_async_v3": (("INTERNAL_ERROR", f"Error Code 1: Cuda Runtime ({text})"),)})
+    told: list[GpuError] = []
     with loaded(script) as engine, pytest.raises(GpuError) as caught:
-        engine.execution(Memory().calls()).enqueue(1)
+        engine.execution(Memory().calls(lost=told.append)).enqueue(1)
     assert caught.value.sticky
+    assert told == [caught.value]
 
 
 def test_an_error_that_comes_late_is_raised_though_the_call_succeeds() -> None:

@@ -44,11 +44,11 @@ def _bundle(message: dict[str, Any]) -> Bundle:
 
 
 def _onnxruntime(message: dict[str, Any]) -> Runner:
+    from edgemed.bundle.model import graph_of, specs_of
     from edgemed.runners.ort import OnnxRuntimeRunner
-    from edgemed.runtime.contained.spec import specs_of
 
-    bundle, precision = _bundle(message), message["precision"]
-    graph = {"fp32": "float"}.get(precision, precision)
+    bundle = _bundle(message)
+    precision, graph = graph_of(bundle, message["precision"])
     return OnnxRuntimeRunner(
         bundle.graph_source(graph),
         precision=precision,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgemed.base.errors import InputError
 from edgemed.base.runner import RunnerInfo, RunnerSpecs
 from edgemed.base.spans import SpanLog
+from edgemed.bundle.model import RunPrecision
 from edgemed.runners.golden import GoldenResult
 from edgemed.runners.ort import check_feeds
 from edgemed.runtime.contained.requests import Reply, Request
@@ -80,6 +81,7 @@ class ContainedRunner:
         limits: Limits | None = None,
         on_status: OnStatus | None = None,
     ) -> None:
+        self.lane_slots = lane_slots
         self._standby = standby
         self._on_status = on_status
         self._moving = threading.Lock()
@@ -99,7 +101,7 @@ class ContainedRunner:
         bundle: Path,
         backend: Backend = "tensorrt",
         *,
-        precision: Literal["fp32", "fp16", "int8"] | None = None,
+        precision: RunPrecision | None = None,
         fallback: Fallback = "refuse",
         options: Mapping[str, Any] | None = None,
         **others: Any,

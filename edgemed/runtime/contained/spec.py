@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.runner import RunnerSpecs, TensorSpec
+from edgemed.bundle.model import RunPrecision, specs_of
 from edgemed.bundle.read import Bundle, open_bundle
 from edgemed.runners.golden import Golden
 from edgemed.runtime.contained.shared import Shape
@@ -89,7 +90,7 @@ class BundleWorker:
 
     bundle: Path
     backend: Backend
-    precision: Literal["fp32", "fp16", "int8"] | None = None
+    precision: RunPrecision | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self) -> Known:
@@ -125,15 +126,6 @@ class FunctionWorker:
     def read(self) -> Known:
         message = {"kind": "function", "function": self.function, "arguments": dict(self.arguments)}
         return Known(message, None, self.greatest, self.golden)
-
-
-def specs_of(bundle: Bundle) -> RunnerSpecs:
-    """What the manifest says that the model takes and gives."""
-    manifest = bundle.manifest
-    return RunnerSpecs(
-        tuple(TensorSpec(t.name, t.dtype, t.shape) for t in manifest.inputs),
-        tuple(TensorSpec(t.name, t.dtype, t.shape) for t in manifest.outputs),
-    )
 
 
 def _greatest(bundle: Bundle) -> dict[str, Shape]:

@@ -17,11 +17,11 @@ Words = NDArray[np.int32]
 # fmt: off
 HEAD: Final = (
     "FORMAT", "RAW_TYPE", "RAW_CHANNELS", "RAW_FRAME", "RAW_ROW", "RAW_COLUMN", "RAW_RED", "RAW_GREEN", "RAW_BLUE",
-    "CHROMA", "Y_OFFSET", "Y_GAIN", "V_TO_RED", "U_TO_GREEN", "V_TO_GREEN", "U_TO_BLUE", "TURNED", "TABLE",
-    "TABLE_FIRST", "TABLE_CHANNEL", "BEFORE", "BEFORE_COUNT", "AFTER", "AFTER_COUNT", "CHANNELS", "FILL_BEFORE",
-    "FILL_AFTER", "OUT_TYPE", "OUT_CHANNELS", "OUT_ROWS", "OUT_COLUMNS", "OUT_FRAME", "OUT_CHANNEL", "OUT_ROW",
-    "OUT_COLUMN", "TILE_ROWS", "TILE_COLUMNS", "ROW_TAPS", "ROW_INDEX", "ROW_WEIGHT", "ROW_PAD", "COLUMN_TAPS",
-    "COLUMN_INDEX", "COLUMN_WEIGHT", "COLUMN_PAD", "SPAN", "SPAN_COUNT", "SPAN_INDEX", "DIVISOR", "WORDS", "EXACT",
+    "CHROMA", "YUV", "TURNED", "TABLE", "TABLE_FIRST", "TABLE_CHANNEL", "BEFORE", "BEFORE_COUNT", "AFTER",
+    "AFTER_COUNT", "CHANNELS", "FILL_BEFORE", "FILL_AFTER", "OUT_TYPE", "OUT_CHANNELS", "OUT_ROWS", "OUT_COLUMNS",
+    "OUT_FRAME", "OUT_CHANNEL", "OUT_ROW", "OUT_COLUMN", "TILE_ROWS", "TILE_COLUMNS", "ROW_TAPS", "ROW_INDEX",
+    "ROW_WEIGHT", "ROW_PAD", "COLUMN_TAPS", "COLUMN_INDEX", "COLUMN_WEIGHT", "COLUMN_PAD", "SPAN", "SPAN_COUNT",
+    "SPAN_INDEX", "DIVISOR", "WORDS", "EXACT",
 )  # as in prepare.cu
 # fmt: on
 
@@ -29,8 +29,9 @@ THREADS: Final = 256
 _TILE: Final = (8, 32)  # rows, columns: a warp's loads are neighbours in a source row
 _SHARED_WISHED = 24 << 10  # several blocks of a multiprocessor of any architecture since sm_80
 _SHARED_MOST = 48 << 10  # what a kernel may have without asking for more
-_FORMATS = {"gray": 0, "rgb": 0, "bgr": 0, "yuyv": 1, "uyvy": 2, "nv12": 3}
+_FORMATS = {"gray": 0, "rgb": 0, "bgr": 0, "yuyv": 1, "uyvy": 2, "nv12": 3, "nv21": 4}
 _TYPES = {"uint8": 0, "uint16": 1, "int16": 2}
+_OUTPUTS = {"float32": 0, "float16": 1, "uint8": 2}
 _MOST_SAMPLES = 1 << 31
 
 
@@ -104,7 +105,7 @@ def pack(program: Program, raw: RawFormat, shape: tuple[int, ...], dtype: str, *
         program: of the recipe.
         raw: what frames are.
         shape: of the sample.
-        dtype: float32 or float16.
+        dtype: float32, float16 or uint8.
         channels_first: in `shape`.
     """
     if max(int(np.prod(raw.shape)), int(np.prod(shape))) >= _MOST_SAMPLES:
@@ -113,7 +114,7 @@ def pack(program: Program, raw: RawFormat, shape: tuple[int, ...], dtype: str, *
     if program.resampled and tiles is None:
         return "it reduces by more than shared memory holds"
     head, writer = dict.fromkeys(HEAD, 0), _Writer()
-    _raw_words(head, raw)
+    _raw_words(head, writer, raw)
     _out_words(head, shape, dtype, channels_first)
     _value_words(head, writer, program, raw)
     _place_words(head, writer, program, tiles)
@@ -155,27 +156,21 @@ class _Writer:
         return np.concatenate([first, *self._tables])
 
 
-def _raw_words(head: dict[str, int], raw: RawFormat) -> None:
+def _raw_words(head: dict[str, int], writer: _Writer, raw: RawFormat) -> None:
     head["FORMAT"], head["RAW_TYPE"] = _FORMATS[raw.pixels], _TYPES[raw.dtype]
     head["RAW_CHANNELS"] = 3 if raw.color else 1
-    plane = raw.shape if raw.frames is None else raw.shape[1:]
-    samples = plane[2] if len(plane) == 3 else 1
-    head["RAW_FRAME"], head["RAW_ROW"], head["RAW_COLUMN"] = int(np.prod(plane)), plane[1] * samples, samples
-    if samples == 3:
+    head["RAW_FRAME"], head["RAW_ROW"], head["RAW_COLUMN"] = raw.frame_samples, raw.row_samples, raw.pixel_samples
+    if raw.pixel_samples == 3:
         head["RAW_RED"], head["RAW_GREEN"], head["RAW_BLUE"] = (0, 1, 2) if raw.pixels == "rgb" else (2, 1, 0)
     if raw.pixels in CAMERA:
-        head["CHROMA"] = raw.rows * raw.columns
-        yuv = raw.yuv
-        head["Y_OFFSET"], head["Y_GAIN"] = yuv.luma_offset, yuv.luma_gain
-        head["V_TO_RED"], head["U_TO_GREEN"] = yuv.v_to_red, yuv.u_to_green
-        head["V_TO_GREEN"], head["U_TO_BLUE"] = yuv.v_to_green, yuv.u_to_blue
+        head["CHROMA"], head["YUV"] = raw.rows * raw.row_samples, writer.add(np.stack(raw.yuv))
 
 
 def _out_words(head: dict[str, int], shape: tuple[int, ...], dtype: str, channels_first: bool) -> None:
     sides = shape[2:] if channels_first else shape[1:-1]
     channels = shape[1] if channels_first else shape[-1]
     frames, rows, columns = (1, *sides) if len(sides) == 2 else sides
-    head["OUT_TYPE"] = int(dtype == "float16")
+    head["OUT_TYPE"] = _OUTPUTS[dtype]
     head["OUT_CHANNELS"], head["OUT_ROWS"], head["OUT_COLUMNS"] = channels, rows, columns
     pixel = 1 if channels_first else channels
     head["OUT_COLUMN"], head["OUT_ROW"], head["OUT_FRAME"] = pixel, columns * pixel, rows * columns * pixel

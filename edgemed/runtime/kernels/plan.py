@@ -32,7 +32,7 @@ from edgemed.runtime.kernels.raw import KNOWN, RawFormat
 
 _MOST_OPERATIONS = 16
 _SHORT = 2  # operations of arithmetic that cost less than a look into a table of 65,536
-_OUTPUTS = ("float32", "float16")
+_OUTPUTS = ("float32", "float16", "uint8")
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,8 @@ class _Lowering:
         if given.scaling != Scaling():
             scaling = steps.Scale(op="scale", offset=given.scaling.offset, divisor=given.scaling.divisor)
             self._point(scaling, "scaling")
+        if self._own.spec.dtype == "uint8" and self._domain is None:
+            raise _Refused("input", "rounding to uint8 after resampling or luma could fall on either side")
         self._close_table()
         self._finish()
         return self

@@ -41,7 +41,7 @@ static pthread_barrier_t gate;
 
 /* words of the block's head; offsets are in words from its beginning */
 enum {
-    FORMAT,         /* 0 channels side by side, 1 YUYV, 2 UYVY, 3 NV12 */
+    FORMAT,         /* 0 channels side by side, 1 YUYV, 2 UYVY, 3 NV12, 4 NV21 */
     RAW_TYPE,       /* 0 uint8, 1 uint16, 2 int16 */
     RAW_CHANNELS,   /* 1, or 3: red, green, blue after `fetch` */
     RAW_FRAME,      /* distances in samples */
@@ -50,13 +50,8 @@ enum {
     RAW_RED,        /* place of each channel in a pixel, samples */
     RAW_GREEN,
     RAW_BLUE,
-    CHROMA,         /* NV12: where its second plane begins, samples */
-    Y_OFFSET,       /* YUV to RGB in 16-bit fixed point */
-    Y_GAIN,
-    V_TO_RED,
-    U_TO_GREEN,
-    V_TO_GREEN,
-    U_TO_BLUE,
+    CHROMA,         /* where the second plane of NV12 and NV21 begins, samples */
+    YUV,            /* offset of five tables of 256: what luma adds to all, V to red, U and V to green, U to blue */
     TURNED,         /* rows of the output run along columns of the source */
     TABLE,          /* offset of floats, one for each value that a sample can have; 0: no table */
     TABLE_FIRST,    /* the value of its first entry */
@@ -68,7 +63,7 @@ enum {
     CHANNELS,       /* of what is resampled */
     FILL_BEFORE,    /* offset of three floats for each way of padding, from number 1 on */
     FILL_AFTER,
-    OUT_TYPE,       /* 0 float32, 1 float16 */
+    OUT_TYPE,       /* 0 float32, 1 float16, 2 uint8 */
     OUT_CHANNELS,
     OUT_ROWS,
     OUT_COLUMNS,
@@ -206,25 +201,25 @@ FN int sample_of(const int *REST plan, const unsigned char *REST raw, unsigned a
 /* red, green and blue of one pixel of a camera; chroma is shared by neighbours, not interpolated */
 FN void camera(const int *REST plan, const unsigned char *REST raw, unsigned base, int row, int column, int *rgb)
 {
-    int luma, u, v;
-    if (plan[FORMAT] == 3) {
-        unsigned pair = base + (unsigned)plan[CHROMA] + (unsigned)((row >> 1) * plan[RAW_ROW] + (column & ~1));
-        luma = raw[base + (unsigned)(row * plan[RAW_ROW] + column)];
-        u = raw[pair];
-        v = raw[pair + 1];
+    int luma, u, v, format = plan[FORMAT];
+    const int *tables = plan + plan[YUV];
+    base += (unsigned)row * (unsigned)plan[RAW_ROW];
+    if (format >= 3) {
+        unsigned pair = base - (unsigned)(row - (row >> 1)) * (unsigned)plan[RAW_ROW] + (unsigned)plan[CHROMA];
+        pair += (unsigned)(column & ~1);
+        luma = raw[base + (unsigned)column];
+        u = raw[pair + (unsigned)(format == 4)];
+        v = raw[pair + (unsigned)(format == 3)];
     } else { /* Y U Y V, or U Y V Y */
-        int first = plan[FORMAT] == 2;
-        unsigned pair = base + (unsigned)(row * plan[RAW_ROW] + (column & ~1) * 2);
-        luma = raw[pair + (unsigned)((column & 1) * 2 + first)];
-        u = raw[pair + (unsigned)(1 - first)];
-        v = raw[pair + (unsigned)(3 - first)];
+        unsigned first = format == 2, pair = base + (unsigned)(column & ~1) * 2;
+        luma = raw[pair + (unsigned)(column & 1) * 2 + first];
+        u = raw[pair + 1 - first];
+        v = raw[pair + 3 - first];
     }
-    luma = (luma - plan[Y_OFFSET]) * plan[Y_GAIN] + 32768;
-    u -= 128;
-    v -= 128;
-    rgb[0] = bounded((luma + v * plan[V_TO_RED]) >> 16, 255);
-    rgb[1] = bounded((luma - u * plan[U_TO_GREEN] - v * plan[V_TO_GREEN]) >> 16, 255);
-    rgb[2] = bounded((luma + u * plan[U_TO_BLUE]) >> 16, 255);
+    luma = tables[luma];
+    rgb[0] = bounded((luma + tables[256 + v]) >> 16, 255);
+    rgb[1] = bounded((luma + (tables[512 + u] + tables[768 + v])) >> 16, 255);
+    rgb[2] = bounded((luma + tables[1024 + u]) >> 16, 255);
 }
 
 /* one source pixel, after all that comes before resampling */
@@ -275,10 +270,12 @@ FN void store(const int *REST plan, void *REST out, int frame, int row, int colu
                   (unsigned)column * (unsigned)plan[OUT_COLUMN];
     for (int channel = 0; channel < plan[OUT_CHANNELS]; ++channel, at += (unsigned)plan[OUT_CHANNEL]) {
         float value = channel == 0 ? v[0] : channel == 1 ? v[1] : v[2];
-        if (plan[OUT_TYPE] == 1)
+        if (plan[OUT_TYPE] == 0)
+            ((float *)out)[at] = value;
+        else if (plan[OUT_TYPE] == 1)
             ((unsigned short *)out)[at] = half_of(value);
         else
-            ((float *)out)[at] = value;
+            ((unsigned char *)out)[at] = (unsigned char)between(rintf(value), 0.0f, 255.0f);
     }
 }
 
@@ -469,7 +466,7 @@ static void launch(void **params, const unsigned *grid, int resample)
     size_t raw_size = (size_t)plan[RAW_FRAME] * grid[2] * (plan[RAW_TYPE] == 0 ? 1 : 2);
     size_t out_size = (size_t)plan[OUT_CHANNELS] * (size_t)(plan[OUT_ROWS] * plan[OUT_COLUMNS]) * grid[2];
     size_t tile = (size_t)plan[TILE_ROWS] * (size_t)plan[SPAN] * (size_t)plan[CHANNELS];
-    Launch whole = {memory(*raw, raw_size, 0), memory(*out, out_size * (plan[OUT_TYPE] == 1 ? 2 : 4), 1), plan, grid,
+    Launch whole = {memory(*raw, raw_size, 0), memory(*out, plan[OUT_TYPE] == 2 ? out_size : out_size * (plan[OUT_TYPE] == 1 ? 2 : 4), 1), plan, grid,
                     0, resample, 0};
     if (!whole.raw || !whole.out)
         return;

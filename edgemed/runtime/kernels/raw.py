@@ -10,39 +10,14 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.recipe.image import Facts, Image, LookupTable, Window
+from edgemed.runtime.sources.pixels import Matrix, nv12_to_rgb, packed_to_rgb, tables
 
-PixelFormat = Literal["gray", "rgb", "bgr", "yuyv", "uyvy", "nv12"]
-Matrix = Literal["bt601", "bt709"]
+PixelFormat = Literal["gray", "rgb", "bgr", "yuyv", "uyvy", "nv12", "nv21"]
 
 KNOWN = ("uint8", "uint16", "int16")
-_PER_PIXEL = {"gray": 1, "rgb": 3, "bgr": 3, "yuyv": 2, "uyvy": 2, "nv12": 1}
-CAMERA = ("yuyv", "uyvy", "nv12")
-_PRIMARIES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # Kr and Kb of ITU-R BT.601 and BT.709
-
-
-@dataclass(frozen=True)
-class Yuv:
-    """YUV to RGB in 16-bit fixed point, so that GPU and CPU agree to the last bit.
-
-    `red = (luma_gain * (Y - luma_offset) + v_to_red * (V - 128) + 2**15) >> 16`, held to 0-255; the others likewise.
-    """
-
-    luma_offset: int
-    luma_gain: int
-    v_to_red: int
-    u_to_green: int
-    v_to_green: int
-    u_to_blue: int
-
-    @staticmethod
-    def of(matrix: Matrix, *, full_range: bool) -> Yuv:
-        """The matrix of a standard; `full_range`: 0-255 (JPEG), else 16-235 and 16-240 (video)."""
-        red, blue = _PRIMARIES[matrix]
-        green = 1 - red - blue
-        luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)
-        v, u = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
-        fixed = [round(value * 65_536) for value in (luma, v, u * blue / green, v * red / green, u)]
-        return Yuv(0 if full_range else 16, *fixed)
+CAMERA = ("yuyv", "uyvy", "nv12", "nv21")
+_PLANAR = ("nv12", "nv21")
+_PER_PIXEL = {"gray": 1, "rgb": 3, "bgr": 3, "yuyv": 2, "uyvy": 2, "nv12": 1, "nv21": 1}
 
 
 @dataclass(frozen=True)
@@ -53,14 +28,15 @@ class RawFormat:
         rows: of the picture.
         columns: of the picture.
         dtype: of a stored sample; kernels take uint8, uint16 and int16, and colour of uint8.
-        pixels: how samples make pixels: `yuyv` and `uyvy` share chroma between two columns, `nv12` between two rows
-            and two columns, with its second plane below the first.
+        pixels: how samples make pixels: `yuyv` and `uyvy` share chroma between two columns, `nv12` and `nv21` between
+            two rows and two columns, with their second plane below the first.
+        stride: samples from one row to the next, where a driver adds some behind each; `None`: none are added.
         frames: of a cine or volume that is prepared at once; `None` for single pictures.
         facts: what a contract asks for; `None`: rows, columns and bits alone.
         windows: VOI windows of the file or stream, in the unit of the values.
         tables: VOI LUTs, likewise.
-        stored_range: the smallest and greatest value that the stored bits can make; `None`: all of the type's, for
-            gray.
+        stored_range: the smallest and greatest value that the stored bits can make; `None`: all of an unsigned type,
+            unknown of a signed one.
         values: `(2 ** bits of dtype,)`: what each stored number stands for, from the type's smallest on: rescale and
             MONOCHROME1 (see `stored`). `None`: for itself.
         matrix: of YUV.
@@ -72,12 +48,13 @@ class RawFormat:
     dtype: str = "uint8"
     pixels: PixelFormat = "gray"
     frames: int | None = None
+    stride: int | None = None
     facts: Facts | None = None
     windows: tuple[Window, ...] = ()
     tables: tuple[LookupTable, ...] = ()
     stored_range: tuple[float, float] | None = None
     values: NDArray[Any] | None = field(default=None, repr=False, compare=False)
-    matrix: Matrix = "bt601"
+    matrix: Matrix = "601"
     full_range: bool = False
 
     def __post_init__(self) -> None:
@@ -85,10 +62,15 @@ class RawFormat:
             raise InputError(f"Frames of {self.rows}x{self.columns} pixels hold nothing.", "Correct the format.")
         if self.pixels != "gray" and self._type.kind not in "ui":
             raise InputError(f"Raw {self.pixels} frames of {self.dtype} are not known.", "Colour is uint8.")
-        odd = self.columns % 2 or (self.pixels == "nv12" and self.rows % 2)
+        odd = self.columns % 2 or (self.pixels in _PLANAR and self.rows % 2)
         if self.pixels in CAMERA and odd:
             raise InputError(
                 f"{self.pixels} pictures of {self.rows}x{self.columns} share chroma evenly.", "Give even sizes."
+            )
+        if self.stride is not None and self.stride < self.columns * self.pixel_samples:
+            raise InputError(
+                f"Rows of {self.columns} {self.pixels} pixels do not fit into {self.stride} samples.",
+                "Correct the stride.",
             )
         if self.values is not None and (not self.counted or self.values.shape != (1 << 8 * self._type.itemsize,)):
             raise InputError(
@@ -100,11 +82,36 @@ class RawFormat:
         return np.dtype(self.dtype)
 
     @property
+    def pixel_samples(self) -> int:
+        """Samples from one pixel to the next in a row."""
+        return _PER_PIXEL[self.pixels]
+
+    @property
+    def row_samples(self) -> int:
+        """Samples from one row to the next."""
+        return self.columns * self.pixel_samples if self.stride is None else self.stride
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples from one frame to the next."""
+        return self._lines * self.row_samples
+
+    @property
+    def _lines(self) -> int:
+        return self.rows * 3 // 2 if self.pixels in _PLANAR else self.rows
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Of the raw array of `dtype`: `(rows, columns)`, with 2 or 3 samples behind, or `(rows * 3 / 2, columns)`."""
-        rows = self.rows * 3 // 2 if self.pixels == "nv12" else self.rows
-        samples = _PER_PIXEL[self.pixels]
-        plane = (rows, self.columns) if samples == 1 else (rows, self.columns, samples)
+        """Of the raw array of `dtype`: `(rows, columns)`, with 2 or 3 samples behind, or `(rows * 3 / 2, columns)`.
+
+        With a stride it is `(lines, stride)` whatever the format; frames stand before all that.
+        """
+        if self.stride is not None:
+            plane: tuple[int, ...] = (self._lines, self.stride)
+        elif self.pixel_samples == 1:
+            plane = (self._lines, self.columns)
+        else:
+            plane = (self._lines, self.columns, self.pixel_samples)
         return plane if self.frames is None else (self.frames, *plane)
 
     @property
@@ -123,9 +130,10 @@ class RawFormat:
         return self.pixels != "gray"
 
     @property
-    def yuv(self) -> Yuv:
-        """Numbers of the conversion to RGB."""
-        return Yuv.of(self.matrix, full_range=self.full_range)
+    def yuv(self) -> tuple[NDArray[np.int32], ...]:
+        """Five tables of 256: what luma adds to all, V to red, U and V to green, and U to blue, times 2**16."""
+        by = tables(self.matrix, full=self.full_range)
+        return by.y, by.red_v, by.green_u, by.green_v, by.blue_u
 
     @staticmethod
     def of(image: Image) -> RawFormat:
@@ -195,20 +203,36 @@ class RawFormat:
                 f"A frame is {frame.dtype} {frame.shape}, and the source said {self.dtype} {self.shape}.",
                 "Tell the format that the source gives.",
             )
-        pixels = self._decoded(frame)
-        bits = 8 * self._type.itemsize
+        pixels, span = self._decoded(frame), self.stored_range
+        unsigned = self._type.kind == "u" and self.values is None
+        bits = 8 * self._type.itemsize if unsigned else None
         facts = self.facts or Facts(self.rows, self.columns, self.frames or 1, bits=bits)
-        span = self.stored_range
-        if span is None and not self.color and self.values is None:
-            span = (float(self.first), float(np.iinfo(self._type).max))
+        if span is None and unsigned:
+            span = (0.0, float(np.iinfo(self._type).max))
         return Image(pixels, facts, self.windows, self.tables, span, stacked=self.frames is not None)
 
     def _decoded(self, frame: NDArray[Any]) -> NDArray[Any]:
+        if self.stride is not None:
+            frame = frame[..., : self.columns * self.pixel_samples]
+            if self.pixel_samples > 1:
+                frame = frame.reshape(*frame.shape[:-1], self.columns, self.pixel_samples)
         if self.values is not None:
             return np.asarray(self.values[frame.astype(np.int32) - self.first])
         if self.pixels == "bgr":
             return np.ascontiguousarray(frame[..., ::-1])
-        return _to_rgb(frame, self) if self.pixels in CAMERA else frame
+        if self.pixels not in CAMERA:
+            return np.ascontiguousarray(frame)
+        if self.frames is None:
+            return self._to_rgb(frame)
+        return np.stack([self._to_rgb(one) for one in frame])
+
+    def _to_rgb(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """One frame of a camera, as its source turns it into RGB."""
+        by = tables(self.matrix, full=self.full_range)
+        if self.pixels in _PLANAR:
+            return nv12_to_rgb(frame[: self.rows], frame[self.rows :], by, swapped=self.pixels == "nv21")
+        packed = frame.reshape(self.rows, 2 * self.columns)
+        return packed_to_rgb(packed, "YUYV" if self.pixels == "yuyv" else "UYVY", by)
 
 
 def _rescaled(
@@ -224,22 +248,3 @@ def _rescaled(
                 return whole.astype(name)
     scaled = numbers.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return np.float32(low + high) - scaled if inverted else scaled
-
-
-def _to_rgb(frame: NDArray[Any], raw: RawFormat) -> NDArray[np.uint8]:
-    """Camera frames to RGB; chroma is repeated, not interpolated."""
-    yuv = raw.yuv
-    if raw.pixels == "nv12":
-        luma, chroma = frame[..., : raw.rows, :], frame[..., raw.rows :, :]
-        u, v = (chroma[..., i::2].repeat(2, axis=-1).repeat(2, axis=-2) for i in (0, 1))
-    else:
-        first = raw.pixels == "uyvy"
-        luma = frame[..., int(first)]
-        u, v = (frame[..., i::2, int(not first)].repeat(2, axis=-1) for i in (0, 1))
-    base = (luma.astype(np.int32) - yuv.luma_offset) * yuv.luma_gain + 32_768
-    u, v = u.astype(np.int32) - 128, v.astype(np.int32) - 128
-    red = base + v * yuv.v_to_red
-    green = base - u * yuv.u_to_green - v * yuv.v_to_green
-    blue = base + u * yuv.u_to_blue
-    rgb: NDArray[np.uint8] = np.clip(np.stack([red, green, blue], axis=-1) >> 16, 0, 255).astype(np.uint8)
-    return rgb

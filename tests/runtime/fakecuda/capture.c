@@ -75,22 +75,28 @@ EXPORT CUresult cuStreamBeginCapture_v2(CUstream handle, CUstreamCaptureMode mod
     LEAVE(CUDA_SUCCESS);
 }
 
-EXPORT CUresult cuStreamEndCapture(CUstream handle, CUgraph *graph) {
-    ENTER(0, handle);
-    *graph = NULL;
-    Stream *stream = stream_of(handle);
-    if (!stream || !stream->capture) LEAVE(CUDA_ERROR_ILLEGAL_STATE);
+/* The capture ends whatever is answered, even a fault, as far as the calls themselves are not wrong. */
+static CUresult end(Stream *stream, CUgraph *graph, CUresult fault) {
     Capture *capture = stream->capture;
-    if (capture != my_capture) LEAVE(spoil(capture, CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD));
-    if (stream->place) LEAVE(spoil(capture, CUDA_ERROR_STREAM_CAPTURE_UNMATCHED));
-    CUresult code = capture->invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
+    if (capture != my_capture) return spoil(capture, CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD);
+    if (stream->place) return spoil(capture, CUDA_ERROR_STREAM_CAPTURE_UNMATCHED);
+    CUresult code = fault ? fault : capture->invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
     for (int i = 1; i < capture->places && !code; i++)
         if (capture->seen[0][i] < capture->issued[i]) code = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
     for (int i = 0; i < capture->places; i++) capture->streams[i]->capture = NULL;
     my_capture = NULL;
     if (code) release_graph(capture->graph);
     else { *graph = capture->graph; live_graphs++; }
-    LEAVE(code); /* the capture itself is kept: events name it */
+    return code; /* the capture itself is kept: events name it */
+}
+
+EXPORT CUresult cuStreamEndCapture(CUstream handle, CUgraph *graph) {
+    static Site site = {__func__};
+    pthread_mutex_lock(&G);
+    CUresult result = enter(&site, true, 0, handle);
+    *graph = NULL;
+    Stream *stream = stream_of(handle);
+    LEAVE(stream && stream->capture ? end(stream, graph, result) : result ? result : CUDA_ERROR_ILLEGAL_STATE);
 }
 
 void release_graph(Graph *graph) {

@@ -268,6 +268,7 @@ __attribute__((constructor)) static void from_environment(void) {
     E(214, "CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable ECC error encountered")                                     \
     E(218, "CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed")                                                  \
     E(220, "CUDA_ERROR_NVLINK_UNCORRECTABLE", "uncorrectable NVLink error detected during the execution")             \
+    E(226, "CUDA_ERROR_CONTAINED", "invalid access contained to this process")                                        \
     E(400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle")                                                    \
     E(401, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state")                      \
     E(500, "CUDA_ERROR_NOT_FOUND", "named symbol not found") E(600, "CUDA_ERROR_NOT_READY", "device not ready")       \
@@ -284,7 +285,9 @@ __attribute__((constructor)) static void from_environment(void) {
     E(717, "CUDA_ERROR_INVALID_ADDRESS_SPACE", "operation not supported on global/shared address space")              \
     E(718, "CUDA_ERROR_INVALID_PC", "invalid program counter")                                                        \
     E(719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure")                                                  \
+    E(721, "CUDA_ERROR_TENSOR_MEMORY_LEAK", "tensor memory not completely freed")                                     \
     E(801, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported")                                                     \
+    E(810, "CUDA_ERROR_MPS_CLIENT_TERMINATED", "the MPS client has been terminated by the server")                    \
     E(900, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing")               \
     E(901, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture")        \
     E(902, "CUDA_ERROR_STREAM_CAPTURE_MERGE", "operation would result in a merge of separate capture sequences")      \
@@ -294,6 +297,7 @@ __attribute__((constructor)) static void from_environment(void) {
     E(906, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "operation would make the legacy stream depend on a capturing stream")\
     E(907, "CUDA_ERROR_CAPTURED_EVENT", "operation not permitted on an event last recorded in a capturing stream")    \
     E(908, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "attempt to terminate a thread-local capture from another thread")\
+    E(911, "CUDA_ERROR_EXTERNAL_DEVICE", "an async error has occurred in external entity outside of CUDA")            \
     E(999, "CUDA_ERROR_UNKNOWN", "unknown error")
 
 #define NAME_CASE(code, name, text) case code: *out = name; return CUDA_SUCCESS;

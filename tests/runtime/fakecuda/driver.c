@@ -360,10 +360,10 @@ static void *find(const char *name, const char *suffix) {
 
 EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count, CUjit_option *options,
                                    void **values) {
-    ENTER(0, NULL);
-    for (unsigned i = 0; i < count; i++) /* nothing is said: pycuda reads as much of the log as this tells */
+    ENTER(0, NULL); /* one that fails here leaves the logs as they were, and pycuda reads bytes of its stack as such */
+    for (unsigned i = 0; i < count; i++)
         if (options[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES || options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES)
-            values[i] = NULL;
+            values[i] = NULL; /* nothing is said */
     if (my_capture) LEAVE(illegal_in_capture(NULL));
     if (!strstr(image, ".version")) LEAVE(CUDA_ERROR_INVALID_PTX);
     *module = calloc(1, sizeof **module);

@@ -45,11 +45,13 @@ class FakeCudaHandle:
             getattr(self._library, name).argtypes = (ctypes.c_char_p, ctypes.c_size_t)
         self.kernels(fake.kernels)
         self._baseline = self._live()
+        self.forgiven = False
 
     def fresh(self) -> None:
         """End faults and hangs, forget calls, races and settings; what is alive now is not counted as a leak."""
         self._library.fakecuda_reset()
         self._baseline = self._live()
+        self.forgiven = False
 
     def set(self, **values: int) -> None:
         """Settings: `sm`, `memory`, `integrated`, `map_host`, `register_host`, `devices`, `driver_version`, `trace`."""
@@ -64,7 +66,7 @@ class FakeCudaHandle:
 
     def fail(self, name: str, code: int, *, nth: int = 1, sticky: bool = False) -> None:
         """Have the n-th call of a driver function from now answer `code`; sticky: every later call too."""
-        routine, number = name.encode(), ctypes.c_long(nth)
+        routine, number = self._known(name).encode(), ctypes.c_long(nth)
         self._checked(self._library.fakecuda_fail(routine, number, code, int(sticky)), name)
 
     def fail_op(self, kind: OpKind, code: int, *, nth: int = 1) -> None:
@@ -95,13 +97,19 @@ class FakeCudaHandle:
         """What was found unordered."""
         return self._text(self._library.fakecuda_races)
 
+    def take_races(self) -> list[str]:
+        """The same, and they are forgotten."""
+        races = self.races()
+        self._library.fakecuda_forget_races()
+        return races
+
     def forgive(self) -> None:
-        """What was raced and leaked so far was meant to be."""
-        self.fresh()
+        """What this test races and leaves behind is meant to be: after a sticky error nothing can be freed."""
+        self.forgiven = True
 
     def calls(self, name: str = "") -> int:
         """How often a driver function was called (any, without a name); contexts pushed and popped do not count."""
-        return int(self._library.fakecuda_get(f"calls.{name}".encode()))
+        return int(self._library.fakecuda_get(f"calls.{self._known(name)}".encode()))
 
     def trace(self) -> list[Traced]:
         """Calls and operations since `set(trace=1)`, in order of their ends; the last 65,536."""
@@ -124,6 +132,11 @@ class FakeCudaHandle:
             if needed < room:
                 return buffer.value.decode().splitlines()
             room = 2 * needed
+
+    def _known(self, name: str) -> str:
+        if name and not any(hasattr(self._library, name + version) for version in ("", "_v2")):
+            raise ValueError(f"the shim does not take {name}")
+        return name
 
     def _checked(self, failed: int, name: str) -> None:
         if failed:

@@ -238,8 +238,8 @@ def camera_plan(raw: RawFormat, layout: Any = "NCHW") -> tuple[KernelPlan, Any]:
 
 
 @pytest.mark.parametrize("full_range", [False, True])
-@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
-@pytest.mark.parametrize("pixels", ["yuyv", "uyvy", "nv12"])
+@pytest.mark.parametrize("matrix", ["601", "709", "2020"])
+@pytest.mark.parametrize("pixels", ["yuyv", "uyvy", "nv12", "nv21"])
 def test_camera_formats(pixels: Any, matrix: Any, full_range: bool):
     raw = RawFormat(54, 46, pixels=pixels, matrix=matrix, full_range=full_range)
     taken = RNG.integers(0, 256, raw.shape, dtype=np.uint8)
@@ -247,13 +247,50 @@ def test_camera_formats(pixels: Any, matrix: Any, full_range: bool):
     agree(plan, make(raw.image(taken)), taken)
 
 
-@pytest.mark.parametrize("pixels", ["yuyv", "uyvy", "nv12"])
+@pytest.mark.parametrize("pixels", ["yuyv", "uyvy", "nv12", "nv21"])
 def test_camera_pixels_are_equal_to_the_last_bit(pixels: Any):
     raw = RawFormat(54, 46, pixels=pixels)
     taken = RNG.integers(0, 256, raw.shape, dtype=np.uint8)
     spec = spec_of(None, None, 3, "NHWC")
     plan = planned(recipe(), spec, "NHWC", raw)
     np.testing.assert_array_equal(twin.run(plan, taken)[0], raw.image(taken).pixels)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        RawFormat(54, 46, "int16", stride=64),
+        RawFormat(54, 46, pixels="bgr", stride=160),
+        RawFormat(54, 46, pixels="yuyv", stride=93),
+        RawFormat(54, 46, pixels="nv12", stride=64, frames=None),
+        RawFormat(54, 46, "uint16", stride=47).stored(bits=12, slope=0.1),
+    ],
+    ids=lambda raw: raw.pixels + raw.dtype,
+)
+def test_rows_with_something_behind_them(raw: RawFormat):
+    limits = np.iinfo(raw.dtype)
+    taken = RNG.integers(limits.min, limits.max, raw.shape, endpoint=True).astype(raw.dtype)
+    whole = recipe({"op": "rotate90"}, {"op": "resize", "filter": "area"})
+    spec = spec_of(30, 24, 3, "NCHW")
+    agree(planned(whole, spec, "NCHW", raw), Preprocessor(whole, spec, "NCHW")(raw.image(taken)), taken)
+
+
+def test_bytes_for_a_graph_that_prepares_them_itself():
+    """What a folded graph takes: bytes as they are, whatever the camera's format."""
+    whole = recipe({"op": "crop", "box": [2, 4, 40, 32]}, {"op": "flip", "axis": "columns"}, folded=True, resize="none")
+    spec = spec_of(None, None, 3, "NHWC", "uint8")
+    for raw in (RawFormat(54, 46, pixels="nv12"), RawFormat(54, 46, pixels="bgr")):
+        taken = RNG.integers(0, 256, raw.shape, dtype=np.uint8)
+        plan = planned(whole, spec, "NHWC", raw)
+        np.testing.assert_array_equal(twin.run(plan, taken), Preprocessor(whole, spec)(raw.image(taken)))
+
+
+def test_whole_numbers_are_rounded_and_held_as_the_recipe_does():
+    whole = recipe({"op": "scale", "offset": 100, "divisor": 2.5})
+    spec = spec_of(None, None, 1, "NHWC", "uint8")
+    pixels = np.arange(-300, 900, dtype=np.int16).reshape(30, 40)
+    plan = planned(whole, spec, "NHWC", RawFormat.of(plain(pixels)))
+    np.testing.assert_array_equal(twin.run(plan, pixels), Preprocessor(whole, spec)(pixels))
 
 
 def test_blue_first():

@@ -10,8 +10,9 @@ import pytest
 from edgemed.base.errors import GpuError
 from edgemed.recipe.apply import Preprocessor
 from edgemed.runtime.cuda import Graph, open_cuda
+from edgemed.runtime.kernels.beside import Beside, beside
 from edgemed.runtime.kernels.device import KernelPrepare
-from edgemed.runtime.kernels.plan import KernelPlan
+from edgemed.runtime.kernels.plan import KernelPlan, Refusal
 from edgemed.runtime.kernels.raw import RawFormat
 from tests.runtime.fakecuda.handle import FakeCudaHandle
 from tests.runtime.kernels import twin
@@ -122,3 +123,19 @@ def test_memory_that_is_too_small_is_an_error_of_the_device(fakecuda: FakeCudaHa
 def test_work_needs_the_kernels_loaded():
     with pytest.raises(RuntimeError, match="loaded before"):
         KernelPrepare(planned_case("ct")[0]).work({"pixels": 1}, {"x": 2})
+
+
+def test_both_ways_side_by_side(fakecuda: FakeCudaHandle):
+    fakecuda.kernels(twin.for_shim())
+    fakecuda.delay("kernel", us=2000)
+    raw, steps, channels, dtype = CASES["ct"]
+    frame = RNG.integers(-2000, 3000, raw.shape).astype(raw.dtype)
+    spec = spec_of(48, 40, channels, "NCHW", dtype)
+    found = beside(open_cuda(), recipe(*steps), spec, "NCHW", raw, frame, repeats=3)
+    assert isinstance(found, Beside)
+    assert found.difference <= CLOSE
+    assert len(found.cpu_ns) == len(found.kernel_ns) == len(found.copy_in_ns) == 3
+    assert min(found.kernel_ns) >= 1_900_000  # events are exact to half a microsecond or so
+    np.testing.assert_array_equal(found.expected, Preprocessor(recipe(*steps), spec, "NCHW")(frame))
+    refusal = beside(open_cuda(), recipe({"op": "median"}), spec, "NCHW", raw, frame)
+    assert isinstance(refusal, Refusal)

@@ -137,7 +137,7 @@ def test_stored_values_of_real_files_go_in_as_they_are():
 
 def test_the_format_of_a_stream_need_not_come_from_a_file():
     facts = Facts(480, 640, photometric="RGB", bits=8, modality="US", sop_class=KINDS["ultrasound"].facts.sop_class)
-    raw = RawFormat(480, 640, pixels="nv12", matrix="bt709", facts=facts)
+    raw = RawFormat(480, 640, pixels="nv12", matrix="709", facts=facts)
     whole = load_recipe(shipped("calibration")["ultrasound"])
     plan = plan_kernels(whole, spec_for("ultrasound", "float16"), "NCHW", raw)
     assert not isinstance(plan, Refusal)
