@@ -198,8 +198,15 @@ def test_a_file_without_a_window_takes_the_range_of_its_stored_bits():
 
 def test_pixels_as_far_apart_as_the_recipe_says():
     image = Image(frame("int16"), Facts(53, 47, bits=16, spacing=(0.7, 0.4)))
-    whole = recipe({"op": "spacing", "mm": [1.0, 0.5], "filter": "area"}, {"op": "window", "low": -9, "high": 2000})
-    difference(whole, spec_of(None, None, 1, "NHWC"), "NHWC", image)
+    spacing, window = {"op": "spacing", "mm": [1.0, 0.5], "filter": "area"}, {"op": "window", "low": -9, "high": 2000}
+    resize = {"op": "resize", "size": [30, 60], "filter": "nearest"}
+    for before in (
+        [],
+        [{"op": "rotate90"}],
+        [resize],
+        [{"op": "crop", "size": [20, 30]}, {"op": "rotate90", "turns": 3}],
+    ):
+        difference(recipe(*before, spacing, window), spec_of(None, None, 1, "NHWC"), "NHWC", image, gain=16.0)
 
 
 @pytest.mark.parametrize("layout", ["NDHWC", "NCDHW", "NTHWC"])
