@@ -27,6 +27,11 @@ from edgemed.runtime.kernels.places import NEAREST, Axis, is_block_mean, nearest
 from edgemed.runtime.kernels.points import Code, Operation, left_to_cpu, operation
 from edgemed.runtime.kernels.raw import RawFormat
 
+ROUNDING = 1e-6
+"""Of the greatest value: how far resampling, luma or a list of operations may take a value from the recipe's. Weights
+and the sums over rows are rounded to FP32 once each (6e-8), sums are carried exactly whatever the number of taps, luma
+is a sum of three in another order, filters with negative weights enlarge all that. 4.2e-7 is the most seen."""
+
 _MOST_OPERATIONS = 16
 _SHORT = 2  # operations of arithmetic that cost less than a look into a table of 65,536
 
@@ -45,6 +50,19 @@ class Refusal:
 
     def __str__(self) -> str:
         return f"The kernels do not take over the step {self.step}: {self.reason}."
+
+
+def enlarged(done: Operation, rounded: float, most: float) -> float:
+    """What an operation makes of the rounding of values up to `rounded`, on values up to `most`."""
+    if done.code in (Code.SCALE, Code.RAMP):
+        return rounded / min(abs(divisor) for divisor in done.b)
+    if done.code == Code.SIGMOID:
+        return rounded * max(abs(slope) for slope in done.b) / 4
+    if done.code == Code.POWER:
+        power = done.a[0]
+        steepest = power * most ** (power - 1) * rounded  # a root is steep at 0: there it is that of the rounding
+        return float(steepest if power >= 1 else (ROUNDING * rounded) ** power / ROUNDING)
+    return rounded
 
 
 class Refused(Exception):
@@ -68,6 +86,7 @@ class Lowering:
         self._domain: NDArray[Any] | None = self._as_pixels(self._values())
         low, high = self._domain.min(), self._domain.max()
         self._bounds = self._as_pixels(np.array([low, high], self._domain.dtype))
+        self._rounded = 0.0  # greatest value that was rounded otherwise than by the recipe, in the unit of now
         self._fills: list[NDArray[Any]] = []
         self._waiting: list[Operation | None] = []
         self.program = Program(channels=self._channels)
@@ -126,6 +145,7 @@ class Lowering:
 
     def _point(self, step: steps.Step, name: str) -> None:
         """A step on values: what it computes, and what it makes of all that is known of the values."""
+        most = self._most
         try:
             self._domain, self._bounds, self._fills = self._of_all(lambda state: run_step(step, state))
         except InputError as error:
@@ -133,8 +153,20 @@ class Lowering:
         known = self._bounds if self._domain is None else self._domain  # a VOI LUT need not rise, all others do or fall
         self._bounds = np.stack([known.min(axis=1), known.max(axis=1)], axis=1)
         self._check_finite(name)
-        self._operate(operation(step, self._state.image), name)
+        done = operation(step, self._state.image)
+        if done is not None and self._rounded:
+            self._rounded = max(enlarged(done, self._rounded, most), self._most)
+        self._operate(done, name)
         self.done.append(name)
+
+    @property
+    def _most(self) -> float:
+        return max(float(np.abs(values.astype(np.float64)).max()) for values in (self._bounds, *self._fills))
+
+    @property
+    def tolerance(self) -> float:
+        """How far a value of the sample may lie from the recipe's; 0 where nothing is rounded otherwise."""
+        return ROUNDING * self._rounded
 
     def _of_all(self, work: Callable[[State], State]) -> tuple[NDArray[Any] | None, NDArray[Any], list[NDArray[Any]]]:
         def through(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -188,6 +220,7 @@ class Lowering:
         luma = np.array([0.299, 0.587, 0.114])
         self._bounds = np.array([[[low @ luma], [high @ luma]]], np.float32)
         self._fills = [self._luma(fill) for fill in self._fills]
+        self._rounded = max(self._rounded, self._most)
         self.done.append(name)
 
     def _luma(self, fill: NDArray[Any]) -> NDArray[Any]:
@@ -323,6 +356,7 @@ class Lowering:
         low, high = low - np.abs(low) * 1e-6, high + np.abs(high) * 1e-6  # rounding
         self._bounds = np.concatenate([low, high], axis=1).astype(np.float32)
         self.program.fills_before, self._fills = self._packed(self._fills), []
+        self._rounded = max(self._rounded, self._most)
 
     @staticmethod
     def _packed(fills: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

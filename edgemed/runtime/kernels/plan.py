@@ -43,6 +43,8 @@ class KernelPlan:
         steps: what the launch does, in the recipe's order.
         transform: from pixels of the frame to pixels of the sample.
         bounds: the least and the greatest value that a sample can have.
+        tolerance: how far a value may lie from the recipe's by rounding: 0 where nothing is rounded otherwise.
+            float16 adds a step of its own where the two lie on either side of the middle between two numbers.
         block: the launch's orders and tables.
     """
 
@@ -54,6 +56,7 @@ class KernelPlan:
     steps: tuple[str, ...]
     transform: Transform
     bounds: tuple[float, float]
+    tolerance: float
     block: Block
 
     @property
@@ -104,6 +107,7 @@ def plan_kernels(recipe: Recipe, spec: TensorSpec, layout: Layout, raw: RawForma
         steps=tuple(made.done),
         transform=prepared.transform,
         bounds=made.program.bounds,
+        tolerance=made.tolerance,
         block=block,
     )
 

@@ -14,10 +14,6 @@ from edgemed.runtime.kernels.plan import KernelPlan, Refusal, plan_kernels
 from edgemed.runtime.kernels.raw import RawFormat
 from tests.runtime.kernels import twin
 
-CLOSE = 1e-6
-"""Of the greatest value that a sample can have. Weights and the rows' sums are rounded to FP32 once each (6e-8), sums
-are carried exactly whatever the number of taps, luma is a sum of three in another order; a steep normalisation and
-filters with negative weights enlarge all that. 4.2e-7 is the most seen in thousands of random cases."""
 HALF = 2.0**-10
 """Of the value: where FP32 values lie on either side of the middle of two float16 values, those differ by one step."""
 
@@ -43,7 +39,6 @@ def difference(
     layout: Layout,
     image: Image | np.ndarray,
     raw: RawFormat | None = None,
-    gain: float = 1.0,
 ) -> float:
     """Greatest difference as a share of the greatest value that a sample can have; asserts that it is small.
 
@@ -53,25 +48,24 @@ def difference(
         layout: of `spec`.
         image: what the recipe takes; its pixels are the raw frame.
         raw: of the frame, where it says more than the image.
-        gain: by how much steps behind resampling enlarge its rounding: a narrow window on values up to 65,535.
     """
     image = image if isinstance(image, Image) else plain(image)
     plan = planned(whole, spec, layout, raw or RawFormat.of(image))
-    return agree(plan, Preprocessor(whole, spec, layout).prepare(image).sample, image.pixels, gain)
+    return agree(plan, Preprocessor(whole, spec, layout).prepare(image).sample, image.pixels)
 
 
-def agree(plan: KernelPlan, expected: np.ndarray, frame: np.ndarray, gain: float = 1.0) -> float:
+def agree(plan: KernelPlan, expected: np.ndarray, frame: np.ndarray) -> float:
     """The same for a plan and what the recipe made of the frame."""
     found = twin.run(plan, frame)
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype
     scale = max(abs(bound) for bound in plan.bounds) or 1.0
     apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    half = HALF * np.abs(expected.astype(np.float64)) + 2.0**-24 if plan.dtype == "float16" else np.zeros_like(apart)
+    allowed = plan.tolerance + half
     low, high = plan.bounds
-    assert low - CLOSE * gain * scale <= expected.min()
-    assert expected.max() <= high + CLOSE * gain * scale
-    allowed = CLOSE * gain * scale + (
-        HALF * np.abs(expected.astype(np.float64)) + 2.0**-24 if plan.dtype == "float16" else 0
-    )
+    edge = 1e-6 * scale + half.max()  # bounds are themselves FP32
+    assert low - edge - plan.tolerance <= expected.min()
+    assert expected.max() <= high + edge + plan.tolerance
     assert (apart <= allowed).all(), f"{apart.max() / scale:.2e} of the range apart"
     return float(apart.max() / scale)

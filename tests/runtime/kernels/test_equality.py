@@ -59,9 +59,6 @@ STEPS: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
-GAIN = {"values-after": 65_536 / 190 / 0.2, "sigmoid-after": 65_536 / 150}  # of the deeper types: range by window
-
-
 def frame(kind: str, rows: int = 53, columns: int = 47, rng: np.random.Generator = RNG) -> np.ndarray:
     if kind == "color":
         return rng.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
@@ -82,8 +79,7 @@ def test_every_step_is_equal_to_the_recipes(name: str, kind: str):
                     assert dtype == "float16"
                     assert "float16 does not hold" in plan.reason
                     continue
-                gain = GAIN.get(name, 1.0) if kind in ("uint16", "int16") else 1.0
-                difference(recipe(*STEPS[name]), spec, layout, frame(kind), gain=gain)
+                difference(recipe(*STEPS[name]), spec, layout, frame(kind))
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "int16"])
@@ -118,16 +114,13 @@ def cases(draw: st.DrawFn) -> tuple[Any, ...]:
     layout = draw(st.sampled_from(["NHWC", "NCHW"]))
     spec = spec_of(high, wide, draw(st.sampled_from([1, 3])), layout, draw(st.sampled_from(["float32", "float16"])))
     color = draw(st.sampled_from(["gray", None]))
-    gain = (
-        1.0 if steps[0]["op"] == "window" else max(1.0, 65_536 / width)
-    )  # nothing is rounded before the window, or all
-    return recipe(*steps, color=color), spec, layout, kind, (rows, columns), gain
+    return recipe(*steps, color=color), spec, layout, kind, (rows, columns)
 
 
 @given(cases(), st.integers(0, 2**32 - 1))
 @settings(max_examples=400)
 def test_any_geometry_window_and_type(case: tuple[Any, ...], seed: int):
-    whole, spec, layout, kind, size, gain = case
+    whole, spec, layout, kind, size = case
     pixels = frame(kind, *size, rng=np.random.default_rng(seed))
     try:
         Preprocessor(whole, spec, layout)(pixels)
@@ -135,7 +128,7 @@ def test_any_geometry_window_and_type(case: tuple[Any, ...], seed: int):
         with pytest.raises(InputError):
             plan_kernels(whole, spec, layout, RawFormat.of(plain(pixels)))
         return
-    difference(whole, spec, layout, pixels, gain=gain)
+    difference(whole, spec, layout, pixels)
 
 
 @pytest.mark.parametrize("how", FILTERS)
@@ -206,7 +199,7 @@ def test_pixels_as_far_apart_as_the_recipe_says():
         [resize],
         [{"op": "crop", "size": [20, 30]}, {"op": "rotate90", "turns": 3}],
     ):
-        difference(recipe(*before, spacing, window), spec_of(None, None, 1, "NHWC"), "NHWC", image, gain=16.0)
+        difference(recipe(*before, spacing, window), spec_of(None, None, 1, "NHWC"), "NHWC", image)
 
 
 @pytest.mark.parametrize("layout", ["NDHWC", "NCDHW", "NTHWC"])

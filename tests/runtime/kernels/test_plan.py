@@ -223,3 +223,21 @@ def test_the_first_of_the_files_windows_is_the_default():
     missing = plan_kernels(recipe({"op": "window", "file": True, "index": 2}), spec, "NCHW", RawFormat.of(image))
     assert isinstance(missing, Refusal)
     assert "only 2 VOI windows" in missing.reason
+
+
+@pytest.mark.parametrize(
+    ("steps", "most"),
+    [
+        ([WINDOW, {"op": "resize", "filter": "nearest"}], 0),  # nothing is rounded otherwise than by the recipe
+        ([{"op": "resize"}], 255),
+        ([WINDOW, {"op": "resize"}], 1),
+        ([{"op": "resize"}, {"op": "window", "low": 100, "high": 110}], 25.5),  # a narrow window enlarges it
+        ([{"op": "resize"}, {"op": "window", "low": 0, "high": 1000}], 0.255),
+        ([WINDOW, {"op": "resize"}, {"op": "zscore", "mean": 0.45, "std": 0.25}], 4),
+        ([{"op": "resize"}, {"op": "window", "center": 9, "width": 100, "function": "SIGMOID"}], 2.55),
+        ([WINDOW, {"op": "resize"}, {"op": "gamma", "gamma": 2}], 2),
+        ([WINDOW, {"op": "resize"}, {"op": "gamma", "gamma": 0.5}], 1e3),  # a root is steep at 0
+    ],
+)
+def test_how_far_rounding_may_take_a_value(steps: list[dict[str, Any]], most: float):
+    assert planned(recipe(*steps), ONE, "NCHW", GRAY8).tolerance == pytest.approx(1e-6 * most, rel=1e-4)
