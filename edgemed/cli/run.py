@@ -1,4 +1,4 @@
-"""`edgemed run`: a bundle on files or on a stream, here and now, on ONNX Runtime."""
+"""`edgemed run`: a bundle on files or on a stream, here and now."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from edgemed.base.errors import UsageError
 from edgemed.cli.console import print_json, say
+from edgemed.cli.runner import Chosen, DlaCoreOption, RunnerOption, choose
 
 _STREAMS = "Streams"
 
@@ -25,8 +26,10 @@ def run(
     *,
     precision: Annotated[
         Literal["int8", "fp16", "fp32"] | None,
-        typer.Option(help="Graph to run; default the bundle's own.", show_default=False),
+        typer.Option(help="Graph or engine to run; default the bundle's own.", show_default=False),
     ] = None,
+    runner: RunnerOption = "auto",
+    dla_core: DlaCoreOption = None,
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write each input's outputs there, as NPZ.", show_default=False)
     ] = None,
@@ -77,6 +80,7 @@ def run(
     from edgemed.cli.stream import StreamOptions, addresses_of, run_stream
     from edgemed.evaluate.execute import iter_answers
 
+    chosen = Chosen(runner, precision, dla_core)
     options = StreamOptions(policy, frames, seconds, slots, live, fps, trace)
     addresses = addresses_of(inputs, options)
     if addresses is not None:
@@ -84,10 +88,11 @@ def run(
             raise UsageError(
                 "--save keeps the outputs of files.", "Leave it out, or give files without stream options."
             )
-        run_stream(open_bundle(bundle), addresses, options, precision=precision, as_json=json)
+        run_stream(open_bundle(bundle), addresses, options, chosen, as_json=json)
         return
     files = [Path(text) for text in inputs]
-    answers = iter_answers(open_bundle(bundle), files, precision=precision, save=save)
+    opened = open_bundle(bundle)
+    answers = iter_answers(opened, files, save=save, runner=choose(opened, chosen))
     # of each answer only what is printed is kept, and nothing is printed before all are there
     if json:
         print_json({"bundle": str(bundle), "results": [answer.to_json() for answer in answers]})

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgemed.base.errors import EdgemedError, InputError, Terminated, UsageError
 from edgemed.cli.console import err, say
+from edgemed.cli.runner import Chosen, choose_lane
 
 if TYPE_CHECKING:
     from edgemed.bundle.read import Bundle
     from edgemed.evaluate.execute import Answer, OutputReader
     from edgemed.runtime.frames import Outcome, Source
-    from edgemed.runtime.preprocess import RecipeFill
+    from edgemed.runtime.recipe_fill import RecipeFill
+    from edgemed.runtime.source_run import Account, SourceRun, Trace
     from edgemed.runtime.sources.open import Address
-    from edgemed.runtime.stream import Account, StreamRun, Trace
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def run_stream(
     bundle: Bundle,
     addresses: Sequence[Address],
     options: StreamOptions,
+    chosen: Chosen,
     *,
-    precision: Literal["int8", "fp16", "fp32"] | None,
     as_json: bool,
 ) -> None:
     """Run a bundle on a stream and print what comes of it.
@@ -69,13 +70,13 @@ def run_stream(
         KeyboardInterrupt, Terminated: after the account was printed.
     """
     from edgemed.evaluate.execute import OutputReader
-    from edgemed.runtime.preprocess import RecipeFill
-    from edgemed.runtime.stream import Trace
+    from edgemed.runtime.recipe_fill import RecipeFill
+    from edgemed.runtime.source_run import Trace
 
     fill = RecipeFill.of(bundle)
     trace = None if options.trace is None else Trace()
     name = ", ".join(address.shown for address in addresses)
-    stream, policy = _prepare(bundle, addresses, options, precision, fill, trace)
+    stream, policy = _prepare(bundle, addresses, options, chosen, fill, trace)
     out: _Output = _Document(str(bundle.path), name, policy) if as_json else _Lines()
     ended, failures = _follow(stream, fill, OutputReader.of(bundle), name, out)
     if ended is None or isinstance(ended, KeyboardInterrupt | Terminated) or stream.account.counts.submitted:
@@ -95,18 +96,16 @@ def _prepare(
     bundle: Bundle,
     addresses: Sequence[Address],
     options: StreamOptions,
-    precision: Literal["int8", "fp16", "fp32"] | None,
+    chosen: Chosen,
     fill: RecipeFill,
     trace: Trace | None,
-) -> tuple[StreamRun, str]:
-    from edgemed.evaluate.bundled import runner_of
+) -> tuple[SourceRun, str]:
     from edgemed.imaging.open import open_image
     from edgemed.runtime.policy import LATEST, LOSSLESS, Policy
-    from edgemed.runtime.runner_lane import RunnerLane
+    from edgemed.runtime.source_run import SourceRun
     from edgemed.runtime.sources.clips import ClipSource
     from edgemed.runtime.sources.limit import LimitedSource
     from edgemed.runtime.sources.open import open_source
-    from edgemed.runtime.stream import StreamRun
 
     opened = open_source(addresses, reader=open_image, live=options.live, fps=options.fps)
     source: Source = LimitedSource(opened, frames=options.frames, seconds=options.seconds)
@@ -119,12 +118,12 @@ def _prepare(
     slots = 3 if options.slots is None else options.slots
     if slots < 1:
         raise UsageError(f"{slots} slots hold nothing.", "Give 1 or more; 3 is usual.")
-    lane = RunnerLane(runner_of(bundle, precision), slots)
-    return StreamRun(lane, source, fill, policy, on_drop=fill.dropped, trace=trace), str(policy)
+    lane = choose_lane(bundle, chosen, slots)
+    return SourceRun(lane, source, fill, policy, on_drop=fill.dropped, trace=trace), str(policy)
 
 
 def _follow(
-    stream: StreamRun, fill: RecipeFill, read: OutputReader, name: str, out: _Output
+    stream: SourceRun, fill: RecipeFill, read: OutputReader, name: str, out: _Output
 ) -> tuple[KeyboardInterrupt | Terminated | EdgemedError | None, _Failures]:
     """Print outcomes until the stream ends; what ended it, if it was not its own end."""
     failures = _Failures()

@@ -17,7 +17,7 @@ from edgemed.base.runner import RunnerInfo
 from edgemed.runtime.faces import AsyncStream, Frames, Requests, Stream, answer_of, iterate
 from edgemed.runtime.fill import Fill, copy_feeds
 from edgemed.runtime.frames import Answer, Arrays, Counts, Drop, Failure, Frame, Outcome
-from edgemed.runtime.lane import Lane
+from edgemed.runtime.lane import Lane, MixedLane
 from edgemed.runtime.ledger import Ledger, unexpected
 from edgemed.runtime.policy import LOSSLESS, Policy
 from edgemed.runtime.slots import Box, Slot
@@ -108,6 +108,7 @@ class Ring:
         depth = usual if self._wanted_depth is None else self._wanted_depth
         if depth < 1:
             raise UsageError(f"A ring cannot work on {depth} frames at a time.", "Give a depth of 1 or more.")
+        self._mixed = lane if isinstance(lane, MixedLane) else None
         self._fill = self._wanted_fill or copy_feeds(lane.specs)
         slots = [Slot(index, partial(lane.inputs, index)) for index in range(lane.slots)]
         self._reset()
@@ -320,6 +321,8 @@ class Ring:
         try:
             slot.outputs = self.lane.finish(slot.index)
             slot.done_ns = time.monotonic_ns()
+            if self._mixed is not None:
+                slot.info = self._mixed.answered_by(slot.index)
             if self._spans:
                 slot.stages = self.lane.stages(slot.index)
         except Exception as error:

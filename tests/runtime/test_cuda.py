@@ -131,9 +131,14 @@ def test_a_context_that_cannot_be_entered_or_left(fakecuda: FakeCudaHandle) -> N
     with pytest.raises(GpuError, match="cuCtxPopCurrent"), cuda.current():
         fakecuda.set(context_fault=1)
     fakecuda.set(context_fault=0)
-    with pytest.raises(ZeroDivisionError), cuda.current():
-        fakecuda.set(context_fault=1)
-        raise ZeroDivisionError  # and what came first stays the error
+
+    def fails() -> None:
+        with cuda.current():
+            fakecuda.set(context_fault=1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):  # what came first stays the error
+        fails()
     fakecuda.set(context_fault=0)
     assert cuda.memory()
     cuda.native.Context.pop()  # pycuda still has it pushed, twice
@@ -169,15 +174,15 @@ def test_threads_that_end_inside_do_not_end_the_process() -> None:
 )
 def test_the_process_ends_well(ending: str) -> None:
     child.quiet(f"""
-        cuda = open_cuda()
-        arena = cuda.arena()
         def make():
-            global s, e, h, k, d, x, y, m
+            global cuda, arena, s, e, h, k, d, x, y, m
+            cuda = open_cuda()
+            arena = cuda.arena()
             s, e, h = arena.stream(), arena.event(), arena.handle_event()
             d = arena.device(400)
             x, y, m = arena.pinned(100, np.float32), arena.pinned((10, 10), np.uint8), arena.mapped(3, np.uint8)
             k = arena.module(handle.listing(handle.fetch.HERE / "standin.cu")).kernel("burn", "Q")
-        # pycuda's objects remember the thread that made them
+        # pycuda's objects remember the thread that made the context
         thread = threading.Thread(target=make)
         thread.start()
         thread.join()

@@ -26,6 +26,7 @@ def build(message: dict[str, Any]) -> Runner | Lane:
     """
     kinds: dict[str, Callable[[dict[str, Any]], Runner | Lane]] = {
         "onnxruntime": _onnxruntime,
+        "tensorrt": _tensorrt,
         "function": _function,
     }
     return kinds[message["kind"]](message)
@@ -56,6 +57,15 @@ def _onnxruntime(message: dict[str, Any]) -> Runner:
         threads=int(message["options"].get("threads", 0)),
         promised=specs_of(bundle),
     )
+
+
+def _tensorrt(message: dict[str, Any]) -> Lane:
+    from edgemed.engine.onboard import find_plan
+    from edgemed.runtime.tensorrt import TensorRtLane
+
+    options = dict(message["options"])
+    plan = find_plan(_bundle(message), precision=message["precision"], dla_core=options.get("dla_core"))
+    return TensorRtLane(plan, **options)
 
 
 def _function(message: dict[str, Any]) -> Runner | Lane:

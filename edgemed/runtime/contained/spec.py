@@ -85,7 +85,7 @@ class BundleWorker:
         bundle: the `NAME.edgemed` directory.
         backend: what runs it.
         precision: `None`: the bundle's own.
-        options: for the Runner: `threads` (onnxruntime); what `TensorRtRunner` takes (tensorrt).
+        options: for the Runner: `threads` (onnxruntime); what `TensorRtLane` takes (tensorrt).
     """
 
     bundle: Path

@@ -70,7 +70,7 @@ int64_t op_delay_ns(Kind kind, size_t bytes) {
 /* --- faults --- */
 static struct Fault { char name[64]; long left; int code; bool sticky; } faults[32];
 static struct OpFault { int kind; long left; int code; } op_faults[32];
-static bool released;
+static unsigned releases;
 static pthread_cond_t release = PTHREAD_COND_INITIALIZER;
 
 /* "cuMemAlloc" stands for "cuMemAlloc_v2" too */
@@ -98,22 +98,24 @@ EXPORT int fakecuda_fail_op(const char *kind, long nth, int code) {
     int i = 0;
     while (i < 32 && op_faults[i].left) i++;
     if (i < 32 && kind_of(kind) >= 0) op_faults[i] = (struct OpFault){kind_of(kind), nth, code};
-    released = false;
     pthread_mutex_unlock(&G);
     return i < 32 && kind_of(kind) >= 0 ? 0 : -1;
 }
 
 EXPORT int fakecuda_hang(const char *kind, long nth) { return fakecuda_fail_op(kind, nth, -1); }
 
+/* Ends what hangs, and what was going to. */
 EXPORT void fakecuda_release(void) {
     pthread_mutex_lock(&G);
-    released = true;
+    for (int i = 0; i < 32; i++)
+        if (op_faults[i].code < 0) op_faults[i].left = 0;
+    releases++;
     pthread_cond_broadcast(&release);
     pthread_mutex_unlock(&G);
 }
 
 void wait_for_release(void) {
-    while (!released) pthread_cond_wait(&release, &G);
+    for (unsigned now = releases; releases == now;) pthread_cond_wait(&release, &G);
 }
 
 int op_fault(Kind kind) {
@@ -218,7 +220,6 @@ EXPORT void fakecuda_reset(void) {
     wait_all();
     for (Site *s = sites; s; s = s->next) s->calls = 0;
     traced = 0;
-    released = false;
     race_reset();
     pthread_mutex_unlock(&G);
 }

@@ -1,0 +1,112 @@
+"""Which Runner a bundle runs on here: its TensorRT engine where this device has one, else ONNX Runtime, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from edgemed.base.errors import DeviceStateError, InputError, MissingSoftwareError, UsageError
+from edgemed.base.runner import Runner
+from edgemed.bundle.model import RunPrecision, graph_of, specs_of
+from edgemed.bundle.read import Bundle
+from edgemed.device.here import Here, detect_here
+from edgemed.engine.onboard import find_plan
+from edgemed.engine.plans import Plan
+from edgemed.runners.ort import OnnxRuntimeRunner
+from edgemed.runtime.lane import Lane
+from edgemed.runtime.runner_lane import RunnerLane
+from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
+
+RunnerName = Literal["auto", "tensorrt", "onnxruntime"]
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Opened(Generic[Kind]):
+    """A Runner or a lane that is not entered yet.
+
+    Attributes:
+        it: what was chosen.
+        why: why it is not TensorRT although nobody ruled it out, with what to do; `None` where there is nothing to
+            say: it was asked for, or there is no NVIDIA GPU here.
+    """
+
+    it: Kind
+    why: str | None = None
+
+
+def open_runner(
+    bundle: Bundle,
+    *,
+    runner: RunnerName = "auto",
+    precision: RunPrecision | None = None,
+    dla_core: int | None = None,
+    here: Here | None = None,
+    **options: Any,
+) -> Opened[Runner]:
+    """Choose the Runner of a verified bundle. Nothing of the GPU is touched before it is entered.
+
+    `auto` takes ONNX Runtime where TensorRT cannot be had here: no GPU, no TensorRT, no engine of this very key, or no
+    graph that this TensorRT takes. An engine that is there and damaged, or that fails, is an error and no reason to
+    answer with something else.
+
+    Args:
+        bundle: from `open_bundle`.
+        runner: `tensorrt` or `onnxruntime` to have that one or an error.
+        precision: of the engine or the graph; `None` takes the bundle's own.
+        dla_core: DLA core of the engine; only TensorRT has one.
+        here: this machine; `None` looks.
+        options: for `TensorRtRunner`, where it is that.
+
+    Raises:
+        UsageError: a DLA core with ONNX Runtime.
+        DeviceStateError: `tensorrt`, and no GPU, or no engine of this bundle is kept for this device.
+        MissingSoftwareError: `tensorrt`, and no TensorRT is installed.
+        InputError: the bundle has no graph for the precision.
+        IntegrityError: the engine that is kept is damaged.
+    """
+    found = _find(bundle, runner, precision, dla_core, here)
+    if isinstance(found.it, Plan):
+        return Opened(TensorRtRunner(found.it, **options))
+    return Opened(found.it, found.why)
+
+
+def open_lane(
+    bundle: Bundle,
+    *,
+    slots: int = 3,
+    runner: RunnerName = "auto",
+    precision: RunPrecision | None = None,
+    dla_core: int | None = None,
+    here: Here | None = None,
+    **options: Any,
+) -> Opened[Lane]:
+    """The same as a lane of so many slots; `options` are those of `TensorRtLane`."""
+    found = _find(bundle, runner, precision, dla_core, here)
+    if isinstance(found.it, Plan):
+        return Opened(TensorRtLane(found.it, slots, **options))
+    return Opened(RunnerLane(found.it, slots), found.why)
+
+
+def _find(
+    bundle: Bundle, runner: RunnerName, precision: RunPrecision | None, dla_core: int | None, here: Here | None
+) -> Opened[Plan] | Opened[OnnxRuntimeRunner]:
+    if runner == "onnxruntime":
+        if dla_core is not None:
+            raise UsageError("ONNX Runtime runs on no DLA core.", "Leave out the DLA core, or take --runner tensorrt.")
+        return Opened(_onnxruntime(bundle, precision))
+    here = here if here is not None else detect_here()
+    try:
+        return Opened(find_plan(bundle, precision=precision, dla_core=dla_core, here=here))
+    except (DeviceStateError, MissingSoftwareError, InputError) as error:
+        if runner == "tensorrt" or dla_core is not None:
+            raise
+        alone = here.gpu is None and here.board is None
+        return Opened(_onnxruntime(bundle, precision), None if alone else str(error))
+
+
+def _onnxruntime(bundle: Bundle, precision: RunPrecision | None) -> OnnxRuntimeRunner:
+    chosen, graph = graph_of(bundle, precision)
+    return OnnxRuntimeRunner(
+        bundle.graph_source(graph), precision=chosen, bundle_digest=bundle.digest, promised=specs_of(bundle)
+    )
