@@ -24,7 +24,7 @@ from edgemed.runtime.frames import Answer, Failure, Frame
 from edgemed.runtime.policy import LATEST
 from edgemed.runtime.prepare import Work
 from edgemed.runtime.ring import Ring
-from edgemed.runtime.streams import Stream
+from edgemed.runtime.streams import Event, Stream
 from tests.runtime.fakecuda.handle import FakeCudaHandle
 from tests.runtime.standin import StandIn
 
@@ -454,6 +454,47 @@ def test_a_refusal_while_recording_costs_no_frame(fakecuda: FakeCudaHandle) -> N
     with Bench(fakecuda, warm_up=False, engine={"fails_at": 5}) as bench:  # 1 to 3 run, 4 and on are recorded
         assert bench.run(10) == [True] * 10
         assert bench.lane.graphs == "not used: The stand-in refused."
+
+
+def test_ctrl_c_while_a_frame_is_started_costs_that_frame(fakecuda: FakeCudaHandle, monkeypatch) -> None:
+    copy_out, calls = Stream.copy_out, []
+
+    def interrupted(self, array, address) -> None:
+        calls.append(address)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        copy_out(self, array, address)
+
+    fakecuda.delay(us=300)
+    with Bench(fakecuda) as bench:
+        monkeypatch.setattr(Stream, "copy_out", interrupted)
+        bench.ring.submit(next(frames(1)))
+        with pytest.raises(KeyboardInterrupt):
+            bench.ring.submit(next(frames(1, 1)))
+        bench.ring.submit(next(frames(1, 2)))
+        outcomes = [bench.ring.collect() for _ in range(3)]
+        assert [isinstance(outcome, Failure) for outcome in outcomes] == [False, True, False]
+        assert bench.is_right(outcomes[0])
+        assert bench.is_right(outcomes[2])
+
+
+def test_ctrl_c_while_a_frame_is_waited_for_loses_nothing(fakecuda: FakeCudaHandle, monkeypatch) -> None:
+    synchronize, calls = Event.synchronize, []
+
+    def interrupted(self) -> None:
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        synchronize(self)
+
+    with Bench(fakecuda) as bench:
+        monkeypatch.setattr(Event, "synchronize", interrupted)
+        bench.ring.submit(next(frames(1)))
+        with pytest.raises(KeyboardInterrupt):
+            bench.ring.collect()
+        assert bench.ring.counts().in_flight == 1
+        assert bench.is_right(bench.ring.collect())
+    calls.clear()
 
 
 def test_threads_and_coroutines_share_one_lane(fakecuda: FakeCudaHandle) -> None:
