@@ -122,9 +122,10 @@ def cores_apart() -> Iterator[Callable[[], None]]:
 
 def throughput(cuda: Cuda, fake: handle.FakeCudaHandle, rounds: int, frames: int) -> tuple[float, float]:
     """Part 2; prints its table. Gives ours against the faster synchronous loop, and as a share of the limit."""
-    engines = [execution(cuda) for _ in range(4)]
+    engines = [execution(cuda) for _ in range(5)]
     contestants = {
         OURS: Ours(cuda, engines[0], 3),
+        f"{OURS}, four slots": Ours(cuda, engines[4], 4),
         BARE: Bare(cuda, engines[1], 3),
         TEXTBOOK: Textbook(cuda, engines[2]),
         RUNNER: RunnerLoop(cuda, engines[3]),

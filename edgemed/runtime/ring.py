@@ -207,6 +207,11 @@ class Ring:
             return None, ledger.refuse(frame, reason, box)
 
     def _wait_for_slot(self, frame: Frame) -> None:
+        if self._ledger.all_kept_by(threading.get_ident()):
+            raise UsageError(
+                "The loop that this thread is in keeps every slot: it would wait for itself.",
+                "Ask from another thread, or outside the loop.",
+            )
         left_ns = self._ledger.left_ns(frame)
         timeout = _STUCK_S if left_ns is None else min(_STUCK_S, max(left_ns, 0) / 1e9)
         woken = self._sleep(timeout)
@@ -374,10 +379,11 @@ class Ring:
     def infer(self, feeds: Arrays, *, deadline_ns: int | None = None) -> Answer:
         """Compute one frame and wait for it; its outputs are copies. Any number of threads may do so.
 
-        Not from inside a loop of `run`: its frames are in all the slots, and this thread would wait for itself.
+        Not from inside a loop of `run`: its frames are in all the slots.
 
         Raises:
             InputError: the feeds are not what the model takes.
+            UsageError: this thread is in a loop of `run`, and would wait for itself.
             ResourceError: the frame was dropped, by policy or because the ring was closed.
             GpuError, …: what made the frame fail.
         """
