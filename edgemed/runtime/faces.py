@@ -63,7 +63,7 @@ def iterate(ring: Ring, source: Frames) -> Generator[Outcome]:
 
 def _alternate(ring: Ring, source: Frames) -> Generator[Outcome]:
     """Submit and collect in turn, in the caller's thread."""
-    box = Box(sealed=True)
+    box = Box(sealed=True, thread=threading.get_ident())
     failure: Exception | None = None
     try:
         frames = iter(source)

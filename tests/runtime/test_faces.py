@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from edgemed.base.errors import GpuError, InputError, ResourceError
+from edgemed.base.errors import GpuError, InputError, ResourceError, UsageError
 from edgemed.runtime.frames import Answer, Failure
 from edgemed.runtime.policy import LATEST, Policy
 from edgemed.runtime.ring import Ring
@@ -100,6 +100,20 @@ def test_infer_raises_when_its_frame_is_dropped() -> None:
         ring.close()
         with pytest.raises(ResourceError, match="closed"):
             ring.infer(feeds(0))
+        assert idle(ring)
+
+
+def test_infer_inside_a_loop_that_keeps_all_slots_is_refused_and_not_waited_for() -> None:
+    with Ring(lane(2)) as ring:
+        refused = 0
+        for outcome in ring.run(frames(6)):
+            assert is_right(outcome)
+            try:
+                assert is_right_of(ring.infer(feeds(9)), 9)
+            except UsageError:
+                refused += 1
+        assert refused >= 4  # at the end there are no more frames to fill the slots
+        assert ring.counts().dropped["closed"] == refused
         assert idle(ring)
 
 
