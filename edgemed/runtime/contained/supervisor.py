@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
-from edgemed.base.errors import ChildError, EdgemedError, IntegrityError
+from edgemed.base.errors import ChildError, EdgemedError, GateError, IntegrityError
 from edgemed.base.runner import RunnerInfo, RunnerSpecs, TensorSpec
 from edgemed.runners.golden import GoldenResult
 from edgemed.runtime.contained.attend import Attendant, Lost
@@ -374,7 +374,8 @@ class Supervisor:
 
     def _given_up(self, error: EdgemedError) -> EdgemedError:
         what = f"Given up after {self.limits.rebuilds} rebuilds in {self.limits.window_ns / 60e9:g} minutes."
-        given_up = ChildError(f"{what} The last time: {error.what}", error.hint)
+        kind = GateError if isinstance(error, GateError) else ChildError
+        given_up = kind(f"{what} The last time: {error.what}", error.hint)
         given_up.__cause__ = error.__cause__
         return given_up
 
