@@ -123,8 +123,8 @@ constraints: $(STAMP)  ## choose and pin the newest versions that fit, for each 
 
 # wheels for the board, each held to its hash: Ubuntu 22.04 has glibc 2.35, 24.04 has 2.39. The rehearsal of the images
 # (tests/docker) runs on Debian 12, Python 3.11, glibc 2.36
-board-constraints: SHELL := /bin/bash
-board-constraints: $(STAMP)  ## the same for the images of docker/jetson
+board-pins: SHELL := /bin/bash
+board-pins: $(STAMP)  ## the same for the images of docker/jetson
 	pin() { $(BIN)/uv pip compile --quiet --upgrade --only-binary :all: --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-annotate "$$@"; }; \
 	for row in 3.10:aarch64-manylinux_2_35:docker/jetson 3.12:aarch64-manylinux_2_39:docker/jetson \
