@@ -77,11 +77,6 @@ class OpenedEngine:
         name = facts.name if core is None else f"{facts.name} DLA {core}"
         self.info = RunnerInfo(plan.key.flavour, plan.key.precision, name, plan.key.bundle)
 
-    @property
-    def specs(self) -> RunnerSpecs:
-        """What the engine takes and gives."""
-        return self._engine.specs
-
     def close(self) -> None:
         """Free contexts, engine and runtime, in that order. Doing it twice does no harm."""
         self._undo.close()

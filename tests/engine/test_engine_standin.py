@@ -39,7 +39,7 @@ def plan_of(text, dla_core=None):
     specs = RunnerSpecs((TensorSpec("x", "float32", (None, 3, 8, 8)),), (TensorSpec("y", "float32", (None, columns)),))
     key = EngineKey(bundle="0" * 64, flavour="tensorrt", version=trt.__version__, compute_capability="8.7",
                     board="stand-in", precision="fp16", dla_core=dla_core)
-    return Plan(key, specs, text.encode(), "engine")
+    return Plan(key, specs, text.encode, "engine")
 
 
 def calls(**changes):

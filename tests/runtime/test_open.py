@@ -30,7 +30,8 @@ from edgemed.runtime import open as opening
 from edgemed.runtime.contained.build import build as build_worker
 from edgemed.runtime.contained.spec import BundleWorker
 from edgemed.runtime.cuda import open_cuda
-from edgemed.runtime.open import open_runner
+from edgemed.runtime.open import open_lane, open_runner
+from edgemed.runtime.runner_lane import RunnerLane
 from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
 from tests.engine.fake_runtime import EngineScript
 from tests.engine.fake_tensorrt import Script, make_fake
@@ -132,6 +133,9 @@ def test_without_a_gpu_it_is_onnx_runtime_and_nothing_is_said(bundle: Bundle, no
 def test_with_a_gpu_and_no_engine_it_says_why_and_what_to_do(bundle: Bundle, device: Build) -> None:
     opened = open_runner(bundle)
     assert isinstance(opened.it, OnnxRuntimeRunner)
+    lane = open_lane(bundle, slots=2)
+    assert isinstance(lane.it, RunnerLane)
+    assert (lane.it.slots, lane.why) == (2, opened.why)
     assert opened.why is not None
     assert "No fp32 engine of little.edgemed is kept for tensorrt-10.3.0-sm" in opened.why
     assert f"edgemed build {bundle.path}" in opened.why
@@ -149,9 +153,19 @@ def test_an_engine_of_another_tensorrt_is_not_this_devices(
 
 
 def test_a_damaged_engine_is_an_error_and_no_reason_for_another_answer(bundle: Bundle, device: Build) -> None:
-    (device(bundle).folder / "plan").write_bytes(b"damaged")
+    folder = device(bundle).folder
+    (folder / "plan").write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match="does not match its hash"):
+        open_runner(bundle).it.__enter__()
+    (folder / "engine.json").write_bytes(b"{}")
+    with pytest.raises(IntegrityError, match="does not follow its schema"):
         open_runner(bundle)
+
+
+def test_a_record_of_another_key_in_this_folder_is_not_taken(bundle: Bundle, device: Build) -> None:
+    record = device(bundle).folder / "engine.json"
+    record.write_text(record.read_text().replace('"precision": "fp32"', '"precision": "fp16"'))
+    assert isinstance(open_runner(bundle).it, OnnxRuntimeRunner)
 
 
 def test_what_is_asked_for_is_given_or_refused(bundle: Bundle, nothing_here: None) -> None:
