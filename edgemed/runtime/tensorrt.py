@@ -28,6 +28,7 @@ from edgemed.engine.output import DeviceCalls
 from edgemed.engine.plans import Plan, kept_plan
 from edgemed.runners.ort import check_feeds
 from edgemed.runtime import driver
+from edgemed.runtime.arena import keep_forever
 from edgemed.runtime.cuda import Arena, Cuda, open_cuda
 from edgemed.runtime.cuda_lane import CudaLane
 from edgemed.runtime.execution import Execution
@@ -93,10 +94,11 @@ class OpenedEngine:
         )
 
     def _close_engine(self) -> None:
-        # in a context that is lost nothing can be freed, and TensorRT must not be asked to
-        if self.cuda.usable:
-            with self.cuda.current():
-                self._engine.close()
+        if not self.cuda.usable:
+            keep_forever(self._engine)  # in a context that is lost its destructors may hang or crash
+            return
+        with self.cuda.current():
+            self._engine.close()
 
     def _allocate(self, size: int) -> int:
         """Memory that goes by itself, which an arena's other memory does not."""
