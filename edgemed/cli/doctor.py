@@ -26,7 +26,7 @@ _FOR_PRECISION: Final[dict[str, tuple[str, ...]]] = {
 def doctor(
     bundle: Annotated[
         Path | None,
-        typer.Argument(metavar="[BUNDLE]", help="NAME.edgemed: also say whether it will run here.", show_default=False),
+        typer.Argument(metavar="BUNDLE", help="NAME.edgemed: also say whether it will run here.", show_default=False),
     ] = None,
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from edgemed.bundle.read import Bundle
     from edgemed.evaluate.execute import Answer, OutputReader
     from edgemed.runtime.frames import Outcome, Source
-    from edgemed.runtime.preprocess import RecipeFill
+    from edgemed.runtime.recipe_fill import RecipeFill
+    from edgemed.runtime.source_run import Account, SourceRun, Trace
     from edgemed.runtime.sources.open import Address
-    from edgemed.runtime.stream import Account, StreamRun, Trace
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def run_stream(
         KeyboardInterrupt, Terminated: after the account was printed.
     """
     from edgemed.evaluate.execute import OutputReader
-    from edgemed.runtime.preprocess import RecipeFill
-    from edgemed.runtime.stream import Trace
+    from edgemed.runtime.recipe_fill import RecipeFill
+    from edgemed.runtime.source_run import Trace
 
     fill = RecipeFill.of(bundle)
     trace = None if options.trace is None else Trace()
@@ -99,13 +99,13 @@ def _prepare(
     chosen: Chosen,
     fill: RecipeFill,
     trace: Trace | None,
-) -> tuple[StreamRun, str]:
+) -> tuple[SourceRun, str]:
     from edgemed.imaging.open import open_image
     from edgemed.runtime.policy import LATEST, LOSSLESS, Policy
+    from edgemed.runtime.source_run import SourceRun
     from edgemed.runtime.sources.clips import ClipSource
     from edgemed.runtime.sources.limit import LimitedSource
     from edgemed.runtime.sources.open import open_source
-    from edgemed.runtime.stream import StreamRun
 
     opened = open_source(addresses, reader=open_image, live=options.live, fps=options.fps)
     source: Source = LimitedSource(opened, frames=options.frames, seconds=options.seconds)
@@ -119,11 +119,11 @@ def _prepare(
     if slots < 1:
         raise UsageError(f"{slots} slots hold nothing.", "Give 1 or more; 3 is usual.")
     lane = choose_lane(bundle, chosen, slots)
-    return StreamRun(lane, source, fill, policy, on_drop=fill.dropped, trace=trace), str(policy)
+    return SourceRun(lane, source, fill, policy, on_drop=fill.dropped, trace=trace), str(policy)
 
 
 def _follow(
-    stream: StreamRun, fill: RecipeFill, read: OutputReader, name: str, out: _Output
+    stream: SourceRun, fill: RecipeFill, read: OutputReader, name: str, out: _Output
 ) -> tuple[KeyboardInterrupt | Terminated | EdgemedError | None, _Failures]:
     """Print outcomes until the stream ends; what ended it, if it was not its own end."""
     failures = _Failures()

@@ -11,6 +11,7 @@ import ctypes
 import logging
 import math
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ Shape = int | tuple[int, ...]
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+_ASK_S = 0.0005  # between two questions whether a stream has ended
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ class _Belongings:
         self.abandon()
 
     def _settle(self) -> None:
-        """Wait for the streams without the GIL: freeing would wait with it, and stop every other thread."""
+        """Wait for the streams by asking: Ctrl-C goes through, and other threads run, which freeing would stop."""
         for stream in self.streams:
-            _try(stream.synchronize)
+            _try(partial(_wait_for, stream))
 
     def _free_all(self) -> None:
         while self.graphs:
@@ -135,6 +137,11 @@ def abandon_all() -> None:
     """At the end of the process: run no destructor of pycuda's any more."""
     for belongings in list(_open):
         belongings.abandon()
+
+
+def _wait_for(stream: Stream) -> None:
+    while not stream.done():
+        time.sleep(_ASK_S)
 
 
 def _try(free: Callable[[], None]) -> None:
@@ -256,13 +263,13 @@ class Arena:
         Raises:
             GpuError: sticky.
         """
-        with self._lock:
-            self._refuse_closed()
-            with self._host.current:
-                graph = driver.capture(stream.handle, work)
-            if isinstance(graph, Graph):
+        self._refuse_closed()
+        with self._host.current:  # without the lock: what `work` asks of this arena is refused by the driver
+            graph = driver.capture(stream.handle, work)
+        if isinstance(graph, Graph):
+            with self._lock:
                 self._belongings.graphs.append(graph)
-            return graph
+        return graph
 
     def close(self) -> None:
         """Wait for the streams, then free everything. Doing it twice does no harm.

@@ -12,15 +12,14 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from edgemed.base.errors import DeviceStateError, GpuError, MissingSoftwareError, UsageError
 from edgemed.base.lazy import require
 from edgemed.runtime import arena, driver
 from edgemed.runtime.arena import Arena, Host, keep_forever
+from edgemed.runtime.current import Current
 from edgemed.runtime.driver import Graph, HandleEvent, NotCaptured
 from edgemed.runtime.streams import Event, Kernel, Module, Stream
 
@@ -70,69 +69,6 @@ class Facts:
     def zero_copy(self) -> bool:
         """Whether slots are better mapped than copied: the memory is the same, and kernels may use it in place."""
         return self.integrated and self.can_map_host_memory
-
-
-class _Stack:
-    """How deep one thread is inside `current`. A thread that ends inside is put right: pycuda would end the process."""
-
-    __slots__ = ("_pop", "depth")
-
-    def __init__(self, pop: Callable[[], None]) -> None:
-        self._pop = pop
-        self.depth = 0
-
-    def __del__(self) -> None:
-        if self.depth > 0:
-            self.depth = 0
-            self._pop()
-
-
-class _Stacks(threading.local):
-    def __init__(self, pop: Callable[[], None]) -> None:
-        self.mine = _Stack(pop)
-
-
-class Current:
-    """Makes the context current in this thread for a block; blocks may nest, and cost under a microsecond."""
-
-    __slots__ = ("_error", "_pop", "_push", "_stacks")
-
-    def __init__(self, push: Callable[[], None], pop: Callable[[], None], error: type[Exception]) -> None:
-        self._push = push
-        self._pop = pop
-        self._error = error
-        self._stacks = _Stacks(pop)
-
-    def __enter__(self) -> None:
-        stack = self._stacks.mine
-        if stack.depth == 0:
-            try:
-                self._push()
-            except self._error as error:
-                raise driver.translate(error) from error
-        stack.depth += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        stack = self._stacks.mine
-        stack.depth -= 1
-        if stack.depth == 0:
-            self._pop()
-
-    def refuse(self, push: Callable[[], None]) -> None:
-        """Have every later outermost entry raise what `push` raises."""
-        self._push = push
-
-    def forget(self) -> None:
-        """In a forked child: this thread is not inside, and leaving what it was inside of does nothing."""
-        self._stacks.mine.depth = 0
-        self._pop = _nothing
-        self._stacks = _Stacks(_nothing)
-
-
-def _nothing() -> None:
-    return None
 
 
 class Cuda:
@@ -199,6 +135,13 @@ class Cuda:
 
         self._current.refuse(push)
 
+    def at_exit(self, pid: int) -> None:
+        """Leave all to the driver, which cleans up after a process: to free here would wait for work that may hang."""
+        if os.getpid() == pid:
+            self._current.end()
+            arena.abandon_all()
+            _empty_stack(self.native)
+
     def after_fork(self) -> None:
         """Make every later use in a forked child a clear error."""
         self._forked = True
@@ -262,8 +205,9 @@ def _open(device: int) -> Cuda:
     except native.Error as error:
         raise driver.translate(error) from error
     keep_forever(context)
-    atexit.register(_at_exit, native, os.getpid())
-    return Cuda(native, context, facts)
+    cuda = Cuda(native, context, facts)
+    atexit.register(cuda.at_exit, os.getpid())
+    return cuda
 
 
 def _import_pycuda() -> Native:
@@ -306,13 +250,6 @@ def _facts(native: Native, device: Native, index: int) -> Facts:
         multiprocessors=int(ask(names.MULTIPROCESSOR_COUNT)),
         driver_version=f"{version // 1000}.{version % 1000 // 10}",
     )
-
-
-def _at_exit(native: Native, pid: int) -> None:
-    """Leave all to the driver, which cleans up after a process: to free here would wait for work that may hang."""
-    if os.getpid() == pid:
-        arena.abandon_all()
-        _empty_stack(native)
 
 
 def _empty_stack(native: Native) -> None:

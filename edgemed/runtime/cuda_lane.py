@@ -329,7 +329,7 @@ class CudaLane:
         with self._current:
             try:
                 mine.marks.done.synchronize()
-                outputs: Mapping[str, NDArray[Any]] = mine.shaped.outputs
+                outputs = mine.shaped.outputs
                 if self._dependent:
                     outputs = {**outputs, **self._fetch_grown(mine)}
                 if self._clock is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class Shaped:
     key: Key
     inputs: dict[str, NDArray[Any]]
     copies_in: list[tuple[int, NDArray[Any]]]  # to the address, from the array
-    outputs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     copies_out: list[tuple[NDArray[Any], int]] = field(default_factory=list)
     complete: bool = False
 
@@ -159,9 +160,10 @@ class CudaSlot:
                     "Build the engine with a profile whose greatest shape gives the greatest output.",
                 )
             shapes[name] = shape
-        shaped.outputs = layout.views(self._host_out, shapes)
-        for view in shaped.outputs.values():
+        outputs = layout.views(self._host_out, shapes)
+        for view in outputs.values():
             view.flags.writeable = False
+        shaped.outputs = MappingProxyType(outputs)  # every answer of the slot gets this same one
         if not self._mapped:
             shaped.copies_out = [
                 (self._host_out[offset : offset + length], self._device_out + offset)

@@ -49,10 +49,11 @@ class DeviceClock:
 
     def __init__(self, arena: Arena, frames: int) -> None:
         self._stream = arena.stream()
-        # frames end in the order in which they began, and each takes at most one new anchor: with one event more than
-        # frames, none is recorded anew while a frame still needs it
-        self._events = [arena.event(timing=True, blocking=False) for _ in range(frames + 2)]
-        self._next = 0
+        # frames end in the order in which they began, and each takes at most one new anchor: with more events than
+        # frames, used in turn, none is recorded anew while a frame still needs it
+        count = max(frames + 1, _TRIES)
+        self._events = [arena.event(timing=True, blocking=False) for _ in range(count)]
+        self._last = 0  # event of the present anchor
         self._anchor: Anchor | None = None
         self._taken_ns = 0
 
@@ -60,16 +61,16 @@ class DeviceClock:
         """The present anchor; takes a new one where it is old. Called with the context current, by one thread."""
         now_ns = time.monotonic_ns()
         if self._anchor is None:
-            self._anchor = min((self._take() for _ in range(_TRIES)), key=lambda each: each.uncertainty_ns)
-            self._taken_ns = now_ns
+            tried = [self._take(index) for index in range(_TRIES)]
+            self._anchor = min(tried, key=lambda each: each.uncertainty_ns)
+            self._last, self._taken_ns = tried.index(self._anchor), now_ns
         elif now_ns - self._taken_ns > ANCHOR_EVERY_NS:
-            self._anchor = self._take()
-            self._taken_ns = now_ns
+            self._last = (self._last + 1) % len(self._events)
+            self._anchor, self._taken_ns = self._take(self._last), now_ns
         return self._anchor
 
-    def _take(self) -> Anchor:
-        event = self._events[self._next]
-        self._next = (self._next + 1) % len(self._events)
+    def _take(self, index: int) -> Anchor:
+        event = self._events[index]
         before_ns = time.monotonic_ns()
         event.record(self._stream)
         event.synchronize()

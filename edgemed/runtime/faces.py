@@ -79,6 +79,8 @@ def _alternate(ring: Ring, source: Frames) -> Generator[Outcome]:
                 failure = error
                 break
             ring.submit(frame, box)
+            if ring.closed:
+                break
         while (outcome := ring.collect(box)) is not None:
             yield outcome
         if failure is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -76,3 +76,12 @@ class Lane(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class MixedLane(Protocol):
+    """A lane whose answers may come from different Runners: one that falls back on another."""
+
+    def answered_by(self, slot: int) -> RunnerInfo:
+        """Who computed the slot finished last in it."""
+        ...

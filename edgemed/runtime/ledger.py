@@ -21,7 +21,7 @@ class Ledger:
         slots: all of them, free.
         policy: decides on frames that come, and on when a filled slot may start.
         depth: slots that may be started and not handed over.
-        info: stands in every answer.
+        info: stands in every answer whose slot does not name another Runner.
         release: what an answer calls to give its slot back.
         spans: whether answers carry spans.
     """
@@ -188,7 +188,8 @@ class Ledger:
         late = slot.deadline_ns is not None and slot.done_ns > slot.deadline_ns
         spans = slot.spans() if self._spans else ()
         release = partial(self._release, slot)
-        return Answer(slot.frame, slot.outputs, self._info, slot.captured_ns, slot.done_ns, late, spans, release)
+        info = slot.info or self._info
+        return Answer(slot.frame, slot.outputs, info, slot.captured_ns, slot.done_ns, late, spans, release)
 
     def abandon(self, box: Box) -> list[Drop]:
         """Nobody wants the rest of a box. Drops what was not started; the rest is dropped as it is finished."""

@@ -12,17 +12,20 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgemed.base.errors import EdgemedError, UsageError
+from edgemed.base.errors import EdgemedError, ResourceError, UsageError
+from edgemed.base.runner import RunnerInfo
 from edgemed.runtime.faces import AsyncStream, Frames, Requests, Stream, answer_of, iterate
 from edgemed.runtime.fill import Fill, copy_feeds
 from edgemed.runtime.frames import Answer, Arrays, Counts, Drop, Failure, Frame, Outcome
-from edgemed.runtime.lane import Lane
+from edgemed.runtime.lane import Lane, MixedLane
 from edgemed.runtime.ledger import Ledger, unexpected
 from edgemed.runtime.policy import LOSSLESS, Policy
 from edgemed.runtime.slots import Box, Slot
 
 _LATEST_DEPTH = 2  # one computes while the next is copied; a third would only grow old on the device
 _STUCK_S = 10.0  # a wait for a slot that nobody gives back is then worth a word
+
+_NOBODY = RunnerInfo("none", "none", "none")
 
 _log = logging.getLogger(__name__)
 
@@ -64,11 +67,18 @@ class Ring:
         self._wanted_fill = fill
         self._on_drop = on_drop
         self._spans = spans
-        self._changed = threading.Condition(threading.Lock())  # guards the ledger; taken last
+        self._lock = threading.Lock()  # guards the ledger; taken last
+        self._changed = threading.Condition(self._lock)
+        self._sleepers = 0
         self._producer = threading.Lock()  # one frame enters at a time; taken first
         self._starter = threading.Lock()  # slots are started in the order in which they were filled
-        self._box = Box()
+        self._ledger = Ledger((), policy, 1, _NOBODY, self._release, spans=spans)  # until entered: closed, no slots
+        self._ledger.closed = True
         self._streams: list[Stream] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._box = Box()
         self._requests: Requests | None = None
         self._lost = 0
 
@@ -98,8 +108,10 @@ class Ring:
         depth = usual if self._wanted_depth is None else self._wanted_depth
         if depth < 1:
             raise UsageError(f"A ring cannot work on {depth} frames at a time.", "Give a depth of 1 or more.")
+        self._mixed = lane if isinstance(lane, MixedLane) else None
         self._fill = self._wanted_fill or copy_feeds(lane.specs)
         slots = [Slot(index, partial(lane.inputs, index)) for index in range(lane.slots)]
+        self._reset()
         self._ledger = Ledger(slots, self.policy, depth, lane.info, self._release, spans=self._spans)
 
     @property
@@ -108,9 +120,9 @@ class Ring:
 
     def close(self) -> None:
         """Take no more frames: they are dropped as "closed". What is inside can still be collected."""
-        with self._changed:
+        with self._lock:
             self._ledger.closed = True
-            self._changed.notify_all()
+            self._wake()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -131,12 +143,12 @@ class Ring:
         drops: list[Drop] = []
         with self._producer, self._starter:
             while True:
-                with self._changed:
+                with self._lock:
                     while self._ledger.finishing:
-                        self._changed.wait()
+                        self._sleep()
                     drops += self._ledger.settle()
                     slot = self._ledger.claim()
-                    self._changed.notify_all()
+                    self._wake()
                 if slot is None:
                     break
                 self._finish(slot)
@@ -173,19 +185,19 @@ class Ring:
 
     def room(self) -> bool:
         """Whether `submit` would find an empty slot now; a lone thread collects first where it would not."""
-        with self._changed:
+        with self._lock:
             return self._ledger.room()
 
     def _admit(self, frame: Frame, box: Box) -> tuple[Slot | None, Drop | None]:
         """A slot to fill, or none; and the frame that was dropped: for it, or this one itself."""
         ledger = self._ledger
-        with self._changed:
+        with self._lock:
             reason = ledger.enter(box)
             try:
                 while reason is None and (reason := ledger.refusal(frame, box)) is None:
                     if (taken := ledger.take(frame, box)) is not None:
                         if taken[1] is not None:
-                            self._changed.notify_all()  # whoever collects may have waited for the superseded one
+                            self._wake()  # whoever collects may have waited for the superseded one
                         return taken
                     self._wait_for_slot(frame)
             except BaseException:  # Ctrl-C while it waited
@@ -196,7 +208,7 @@ class Ring:
     def _wait_for_slot(self, frame: Frame) -> None:
         left_ns = self._ledger.left_ns(frame)
         timeout = _STUCK_S if left_ns is None else min(_STUCK_S, max(left_ns, 0) / 1e9)
-        woken = self._changed.wait(timeout)
+        woken = self._sleep(timeout)
         if not woken and left_ns is None:
             held, slots = self._ledger.held, len(self._ledger.slots)
             _log.warning("No slot came free for %.0f s; unreleased answers hold %d of %d.", timeout, held, slots)
@@ -208,9 +220,9 @@ class Ring:
         except Exception as error:
             slot.error = _failure("filling its slot", error)
         except BaseException:
-            with self._changed:
+            with self._lock:
                 self._ledger.drop_slot(slot, "closed")
-                self._changed.notify_all()
+                self._wake()
             raise
         if self._spans:
             slot.filled_ns = time.monotonic_ns()
@@ -219,7 +231,7 @@ class Ring:
     def _launch(self, filled: Slot | None = None) -> None:
         """Start what may be started, in order."""
         with self._starter:
-            with self._changed:
+            with self._lock:
                 if filled is not None:
                     self._ledger.put_filled(filled)
                 slot = self._ledger.next_to_start()
@@ -232,9 +244,9 @@ class Ring:
                     slot.error = _failure("starting", error)
                 except BaseException as error:
                     slot.error, interrupt = _failure("starting", error), error
-                with self._changed:
+                with self._lock:
                     self._ledger.put_started(slot)
-                    self._changed.notify_all()
+                    self._wake()
                     slot = self._ledger.next_to_start() if interrupt is None else None
                 if interrupt is not None:
                     raise interrupt
@@ -250,33 +262,37 @@ class Ring:
         mine = self._box if box is None else box
         ledger = self._ledger
         while True:
-            with self._changed:
+            with self._lock:
                 while (handed := ledger.hand_over(mine)) is None and (slot := ledger.claim()) is None:
                     if not mine.pending and (mine.sealed or ledger.closed):
                         return None
-                    self._changed.wait()
+                    self._sleep()
+                if handed is not None and not isinstance(handed, Answer):
+                    self._wake()  # its slot is free
+                waiting = bool(ledger.filled)
             if isinstance(handed, Answer):
                 return handed
             if handed is None:
                 assert slot is not None
                 self._finish(slot)
                 continue
-            self._after_vacating()
+            if waiting:
+                self._launch()
             if isinstance(handed, Failure):
                 return handed
             self._tell((handed,))
 
     def seal(self, box: Box) -> None:
         """No more frames will come for a box: whoever collects is told so once it is empty."""
-        with self._changed:
+        with self._lock:
             box.sealed = True
-            self._changed.notify_all()
+            self._wake()
 
     def discard(self, box: Box) -> None:
         """Nobody wants the rest of a box: it is dropped as it is finished, and frames that may yet come at once."""
-        with self._changed:
+        with self._lock:
             drops = self._ledger.abandon(box)
-            self._changed.notify_all()
+            self._wake()
         self._tell(drops)
 
     def abandon(self, box: Box) -> None:
@@ -290,13 +306,13 @@ class Ring:
             if slot.error is None:
                 self._await(slot)
         except BaseException:  # Ctrl-C while it waited
-            with self._changed:
+            with self._lock:
                 self._ledger.unclaim()
-                self._changed.notify_all()
+                self._wake()
             raise
-        with self._changed:
+        with self._lock:
             self._ledger.put_done(slot)
-            self._changed.notify_all()
+            self._wake()
             waiting = bool(self._ledger.filled)
         if waiting:
             self._launch()
@@ -305,23 +321,32 @@ class Ring:
         try:
             slot.outputs = self.lane.finish(slot.index)
             slot.done_ns = time.monotonic_ns()
+            if self._mixed is not None:
+                slot.info = self._mixed.answered_by(slot.index)
             if self._spans:
                 slot.stages = self.lane.stages(slot.index)
         except Exception as error:
             slot.error = _failure("computing", error)
 
     def _release(self, slot: Slot) -> None:
-        with self._changed:
+        with self._lock:
             self._ledger.vacate(slot)
-        self._after_vacating()
-
-    def _after_vacating(self) -> None:
-        """A slot became free: frames wait for it in `submit`, or under `latest` in a slot of their own."""
-        with self._changed:
-            self._changed.notify_all()
+            self._wake()
             waiting = bool(self._ledger.filled)
-        if waiting:
+        if waiting:  # under `latest`, for a slot to be free
             self._launch()
+
+    def _sleep(self, timeout: float | None = None) -> bool:
+        self._sleepers += 1
+        try:
+            return self._changed.wait(timeout)
+        finally:
+            self._sleepers -= 1
+
+    def _wake(self) -> None:
+        """Something changed that others may wait for. Mostly none does, and a look is cheaper than a call."""
+        if self._sleepers:
+            self._changed.notify_all()
 
     def _tell(self, drops: Iterable[Drop]) -> None:
         if self._on_drop is not None:
@@ -330,7 +355,7 @@ class Ring:
 
     def counts(self) -> Counts:
         """Where all frames are, at this instant."""
-        with self._changed:
+        with self._lock:
             lost = self._lost + sum(stream.lost for stream in self._streams)
             return self._ledger.counts(lost)
 
@@ -371,10 +396,13 @@ class Ring:
 
     async def ainfer(self, feeds: Arrays, *, deadline_ns: int | None = None) -> Answer:
         """`infer` for asyncio: the event loop never waits. Cancelled, the frame's answer is thrown away."""
-        with self._changed:
+        with self._lock:
+            if self._ledger.closed:
+                raise ResourceError("The ring is closed.", "Open it first.")
             if self._requests is None:
                 self._requests = Requests(self)
-        return await self._requests.infer(_frame(feeds, deadline_ns))
+            requests = self._requests
+        return await requests.infer(_frame(feeds, deadline_ns))
 
     def astream(self, source: Frames) -> AsyncStream:
         """`run` for asyncio: `async with ring.astream(source) as stream: async for outcome in stream: …`.
@@ -385,19 +413,19 @@ class Ring:
 
     def attach(self, stream: Stream) -> None:
         """A stream begins; for the faces."""
-        with self._changed:
+        with self._lock:
             self._streams.append(stream)
 
     def detach(self, stream: Stream) -> None:
         """A stream has ended; for the faces."""
-        with self._changed:
+        with self._lock:
             if stream in self._streams:
                 self._streams.remove(stream)
                 self._lost += stream.lost
 
     def add_lost(self, frames: int) -> None:
         """Frames that a source lost before it ended; for the faces."""
-        with self._changed:
+        with self._lock:
             self._lost += frames
 
 

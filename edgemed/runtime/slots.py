@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from edgemed.base.errors import EdgemedError
+from edgemed.base.runner import RunnerInfo
 from edgemed.base.spans import Span
 from edgemed.runtime.fill import Memory
 from edgemed.runtime.frames import Arrays, Drop
@@ -28,8 +29,8 @@ class Slot:
     """One frame's place. States change under the ring's lock; whoever changed it last owns the other attributes."""
 
     __slots__ = (
-        "box", "captured_ns", "deadline_ns", "done_ns", "error", "filled_ns", "frame", "index", "memory", "outputs",
-        "stages", "state", "taken_ns",
+        "box", "captured_ns", "deadline_ns", "done_ns", "error", "filled_ns", "frame", "index", "info", "memory",
+        "outputs", "stages", "state", "taken_ns",
     )  # fmt: skip
 
     def __init__(self, index: int, memory: Memory) -> None:
@@ -43,6 +44,7 @@ class Slot:
         self.filled_ns = 0
         self.done_ns = 0
         self.error: EdgemedError | None = None
+        self.info: RunnerInfo | None = None  # where the lane's answers come from different Runners
         self.outputs: Arrays = {}
         self.stages: Sequence[Stage] = ()
         self.box: Box | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import threading
 
 import numpy as np
@@ -108,6 +109,26 @@ def test_closing_waits_for_work_that_uses_it(fakecuda: FakeCudaHandle) -> None:
     fakecuda.release()
     closing.join()
     assert (here == 9).all()
+
+
+def test_closing_can_be_interrupted_and_tried_again(fakecuda: FakeCudaHandle) -> None:
+    cuda = open_cuda()
+    arena = cuda.arena()
+    stream, there = arena.stream(), arena.device(1000)
+    fakecuda.hang("fill")
+    with cuda.current():
+        stream.fill(there, 9, 1000)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            arena.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not arena.closed
+    fakecuda.release()
+    arena.close()
+    assert not fakecuda.live()
 
 
 def test_views_outlive_it(fakecuda: FakeCudaHandle) -> None:

@@ -121,6 +121,30 @@ def test_blocks_nest_and_survive_exceptions(fakecuda: FakeCudaHandle) -> None:
         assert "pushed" not in fakecuda.live()
 
 
+def test_a_context_that_cannot_be_entered_or_left(fakecuda: FakeCudaHandle) -> None:
+    cuda = open_cuda()
+    fakecuda.set(context_fault=1)
+    with pytest.raises(GpuError, match="cuCtxPushCurrent"), cuda.current():
+        pass
+    fakecuda.set(context_fault=0)
+    assert cuda.memory()  # the failed entry left no trace
+    with pytest.raises(GpuError, match="cuCtxPopCurrent"), cuda.current():
+        fakecuda.set(context_fault=1)
+    fakecuda.set(context_fault=0)
+
+    def fails() -> None:
+        with cuda.current():
+            fakecuda.set(context_fault=1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):  # what came first stays the error
+        fails()
+    fakecuda.set(context_fault=0)
+    assert cuda.memory()
+    cuda.native.Context.pop()  # pycuda still has it pushed, twice
+    cuda.native.Context.pop()
+
+
 def test_threads_that_end_inside_do_not_end_the_process() -> None:
     printed = child.quiet("""
         cuda = open_cuda()
@@ -150,20 +174,40 @@ def test_threads_that_end_inside_do_not_end_the_process() -> None:
 )
 def test_the_process_ends_well(ending: str) -> None:
     child.quiet(f"""
-        cuda = open_cuda()
-        arena = cuda.arena()
         def make():
-            global s, e, h, k, d, x, y, m
+            global cuda, arena, s, e, h, k, d, x, y, m
+            cuda = open_cuda()
+            arena = cuda.arena()
             s, e, h = arena.stream(), arena.event(), arena.handle_event()
             d = arena.device(400)
             x, y, m = arena.pinned(100, np.float32), arena.pinned((10, 10), np.uint8), arena.mapped(3, np.uint8)
             k = arena.module(handle.listing(handle.fetch.HERE / "standin.cu")).kernel("burn", "Q")
-        # pycuda's objects remember the thread that made them
+        # pycuda's objects remember the thread that made the context
         thread = threading.Thread(target=make)
         thread.start()
         thread.join()
         with cuda.current():
             {ending}
+    """)
+
+
+@pytest.mark.parametrize(
+    "busy", ["fake.delay('fill', us=0)", "fake.delay('fill', us=1000)", "fake.hang('fill', nth=9)"]
+)
+def test_the_process_ends_well_beside_a_daemon_thread(busy: str) -> None:
+    child.quiet(f"""
+        cuda = open_cuda()
+        arena = cuda.arena()
+        stream, there, begun = arena.stream(), arena.device(8), threading.Event()
+        {busy}
+        def loop():
+            while True:
+                with cuda.current():
+                    stream.fill(there, 0, 8)
+                    begun.set()
+                    stream.synchronize()
+        threading.Thread(target=loop, daemon=True).start()
+        begun.wait()
     """)
 
 

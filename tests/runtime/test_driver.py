@@ -171,6 +171,7 @@ def test_other_threads_may_allocate_while_one_captures(fakecuda: FakeCudaHandle)
     ("work", "reason"),
     [
         (lambda s: s.one.synchronize(), "cuStreamSynchronize: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"),
+        (lambda s: s.arena.device(10), "cuMemAlloc: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"),
         (lambda s: s.one.done(), "cuStreamQuery: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"),
         (lambda s: s.cuda.synchronize(), "cuCtxSynchronize: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"),
         (lambda s: (s.event.record(s.one), s.event.synchronize()), "CUDA_ERROR_CAPTURED_EVENT"),

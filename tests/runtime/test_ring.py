@@ -195,6 +195,39 @@ def test_closed_it_takes_nothing_and_gives_what_is_inside() -> None:
         assert ring.counts().dropped["closed"] == 1
 
 
+def test_before_it_is_entered_it_takes_nothing() -> None:
+    ring = Ring(lane())
+    returned = []
+    assert not ring.submit(frame(0, done=lambda: returned.append(0)))
+    assert ring.collect() is None
+    assert (returned, ring.counts().dropped["closed"]) == ([0], 1)
+
+
+def test_it_can_be_entered_again() -> None:
+    ring = Ring(lane())
+    for _ in range(2):
+        with ring:
+            ring.submit(frame(5))
+            assert is_right(ring.collect())
+            assert ring.counts().submitted == 1
+
+
+def test_closed_it_takes_no_more_of_a_source() -> None:
+    taken = []
+
+    def source():
+        for each in frames(100):
+            taken.append(each.id)
+            yield each
+
+    with Ring(lane(3)) as ring:
+        for outcome in ring.run(source()):
+            if outcome.frame == 4:
+                ring.close()
+        assert len(taken) < 10
+        assert accounted(ring)
+
+
 def test_closing_wakes_a_producer_that_waits() -> None:
     with Ring(lane(1)) as ring:
         ring.submit(frame(0))

@@ -88,12 +88,12 @@ def ask(code: str, *, patience_s: float = _PATIENCE_S) -> Answer:
     return Answer("fails", facts, _reason(child.returncode, err.decode(errors="replace")))
 
 
-def version_of(distribution: str) -> str | None:
-    """Version of an installed distribution, from its metadata."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def version_of(*distributions: str) -> str | None:
+    """Version of the first of these distributions that is installed, from its metadata."""
+    for name in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
 
 
 def _facts(output: str) -> dict[str, Any]:

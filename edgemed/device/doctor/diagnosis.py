@@ -43,7 +43,7 @@ class Line(_Strict):
     @field_validator("facts")
     @classmethod
     def _facts_are_safe_to_show(cls, facts: dict[str, Fact]) -> dict[str, Fact]:
-        return {key: _safe(value) for key, value in facts.items()}
+        return {printable(key)[:_LONGEST]: _safe(value) for key, value in facts.items()}  # rails name themselves
 
 
 class Diagnosis(_Strict):

@@ -175,8 +175,8 @@ def _look_alive() -> Live:
         driver=ask(GPU),
         tensorrt=ask_module("tensorrt", TENSORRT),
         pycuda=ask_module("pycuda", PYCUDA),
-        onnxruntime=version_of("onnxruntime"),
-        tensorrt_rtx=version_of("tensorrt_rtx"),
+        onnxruntime=version_of("onnxruntime", "onnxruntime-gpu"),
+        tensorrt_rtx=version_of("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
     )
 
 

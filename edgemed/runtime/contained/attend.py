@@ -32,8 +32,7 @@ from edgemed.runtime.contained.golden import GoldenRun, wrong
 from edgemed.runtime.contained.link import Link, check_answer
 from edgemed.runtime.contained.loaded import Loaded
 from edgemed.runtime.contained.process import WorkerProcess
-from edgemed.runtime.contained.protocol import Kind, Message, ProtocolError, error_from_json, unpack_stages
-from edgemed.runtime.contained.shared import unpack_shapes
+from edgemed.runtime.contained.protocol import Kind, Message, ProtocolError, error_from_json
 from edgemed.runtime.contained.spec import GoldenCase
 from edgemed.runtime.contained.stall import Stall
 from edgemed.runtime.contained.states import Event, Limits
@@ -122,7 +121,8 @@ class Attendant:
         """
         process, host = self._process, self._host
         poll = select.poll()
-        for descriptor in (process.ended, process.log, process.channel.fileno(), host.wake_descriptor):
+        speaks = process.channel.fileno()
+        for descriptor in (process.ended, process.log, speaks, host.wake_descriptor):
             poll.register(descriptor, select.POLLIN)
         self._handlers[Kind.LOADED] = self._on_loaded
         look_ns = 0
@@ -131,7 +131,11 @@ class Attendant:
             if now_ns >= look_ns:
                 self._tick(now_ns)
                 look_ns = self._desk.plan(self._next_look(now_ns))
-            ready = {descriptor for descriptor, _ in poll.poll(max(look_ns - now_ns, 0) // 1_000_000 + 1)}
+            events = poll.poll(max(look_ns - now_ns, 0) // 1_000_000 + 1)
+            if len(events) == 1 and events[0][0] == speaks:  # the usual case, and nothing else has happened
+                self._hear()
+                continue
+            ready = {descriptor for descriptor, _ in events}
             if process.log in ready and not process.read_log():
                 poll.unregister(process.log)
             if host.wake_descriptor in ready:
@@ -141,7 +145,7 @@ class Attendant:
                 if self._drain_by_ns is not None and self._desk.idle:
                     return
                 raise self._death()
-            if process.channel.fileno() in ready:
+            if speaks in ready:
                 self._hear()
 
     def asked(self, checks: list[Future[GoldenResult]]) -> None:
@@ -157,7 +161,7 @@ class Attendant:
     def _hear(self) -> None:
         try:
             message = self._process.channel.receive()
-            check_answer(message, self._generation, tuple(self._handlers))
+            check_answer(message, self._generation, self._handlers)
             self._handlers[message.kind](message)
         except BlockingIOError:
             return
@@ -266,9 +270,7 @@ class Attendant:
         run = self._run
         if run is None or message.request != self._runs:
             raise ProtocolError("an answer to a golden vector that was not asked")
-        outputs = self._linked.outputs_of(message)
-        _, rest = unpack_shapes(self._linked.outputs.layout, message.body)
-        unpack_stages(rest)
+        outputs, _ = self._linked.answer(message)
         result = run.take(outputs)
         if self._run_again:
             self._run, self._run_again = None, False
@@ -308,8 +310,10 @@ class Attendant:
 
     def _tick(self, now_ns: int) -> None:
         self._desk.expire(now_ns)
-        if self._desk.broken:
+        if isinstance(self._desk.broken, BlockingIOError):
             raise Lost(ChildError("The worker does not read what it is sent.", _HINT))
+        if self._desk.broken is not None:
+            raise self._death()
         if self._load_by_ns is not None:
             if now_ns > self._load_by_ns:
                 raise Lost(

@@ -45,7 +45,7 @@ class Desk:
         self._open = False
         self._refusal: EdgemedError | None = ChildError("The worker was not started.", "Enter it first.")
         self._look_ns = 0
-        self.broken = False  # a send failed: the worker is gone, or does not read
+        self.broken: OSError | None = None  # a send failed: the worker is gone, or does not read
 
     # -- from any thread -------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Desk:
             Whether the slot was not used after all, so that what waits has to be looked at again.
         """
         feeds = request.feeds  # before `ended` is looked at: they are dropped after the end
-        wanted = request.begin() and not request.ended
+        wanted = request.wanted()
         if wanted and request.home is not self:
             try:
                 link.fill(slot, feeds)
@@ -117,8 +117,8 @@ class Desk:
         self._flying[slot] = request
         try:
             link.run(slot, request.number, shapes)
-        except OSError:
-            self.broken = True
+        except OSError as error:
+            self.broken = error
             self._wake()
 
     def _release(self, slot: int) -> None:
@@ -130,7 +130,7 @@ class Desk:
     def connect(self, link: Link) -> None:
         """A worker has loaded. Nothing is sent before `open`."""
         with self._lock:
-            self._link, self._open, self.broken = link, False, False
+            self._link, self._open = link, False
 
     def accept(self) -> None:
         """Take requests from now on: a worker is there, or will be."""
@@ -185,7 +185,7 @@ class Desk:
     def disconnect(self) -> list[Request]:
         """The worker is lost: what it was asked for, in that order. Nothing it still says counts."""
         with self._lock:
-            self._link, self._open = None, False
+            self._link, self._open, self.broken = None, False, None
             lost = [request for request, _ in self._held]
             lost += sorted(self._flying.values(), key=lambda request: request.number)
             for slot in self._flying:

@@ -55,21 +55,22 @@ class RunnerDriver:
     def __init__(self, runner: Runner, inputs: Slots) -> None:
         self._runner = runner
         self._inputs = inputs
-        self._jobs: deque[Job] = deque()
+        self._job: Job | None = None
 
     @property
     def room(self) -> bool:
-        return True
+        return self._job is None  # nothing is gained by taking two: what comes waits in the socket
 
     @property
     def oldest(self) -> Job | None:
-        return self._jobs[0] if self._jobs else None
+        return self._job
 
     def start(self, job: Job) -> None:
-        self._jobs.append(job)
+        self._job = job
 
     def finish(self) -> tuple[Arrays, list[Stage]]:
-        job = self._jobs.popleft()
+        job, self._job = self._job, None
+        assert job is not None, "started before it is finished"
         log = SpanLog()
         outputs = self._runner.infer(self._inputs.arrays(job.slot, job.shapes), frame=job.request, spans=log)
         return outputs, [(span.name, span.start_ns, span.end_ns) for span in log.spans]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from edgemed.runtime.contained.loaded import Loaded
 from edgemed.runtime.contained.protocol import Channel, Kind, Message, ProtocolError, unpack_stages
 from edgemed.runtime.contained.requests import Arrays, Reply, Request
 from edgemed.runtime.contained.shared import Shapes, Slots, pack_shapes, unpack_shapes
+from edgemed.runtime.lane import Stage
+
+Outputs = dict[str, NDArray[Any]]
 
 
 class Link:
@@ -48,39 +51,38 @@ class Link:
         body = pack_shapes(self.inputs.layout, shapes)
         self._channel.send(Message(Kind.RUN, self.generation, slot, number, body))
 
-    def outputs_of(self, message: Message, into: dict[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
-        """Copies of what a `DONE` message is about.
+    def answer(self, message: Message, into: Outputs | None = None) -> tuple[Outputs, list[Stage]]:
+        """What a `DONE` message is about: copies of the outputs, and the stages.
 
         Args:
             message: it.
             into: where to put them, if they fit there; `None`: fresh arrays.
 
         Raises:
-            ProtocolError: it tells of shapes that cannot be.
+            ProtocolError: it tells of shapes or stages that cannot be.
         """
-        shapes, _ = unpack_shapes(self.outputs.layout, message.body)
+        shapes, rest = unpack_shapes(self.outputs.layout, message.body)
+        stages = unpack_stages(rest)
         views = self.outputs.arrays(message.slot, shapes)
         if into is None or any(into[name].shape != view.shape for name, view in views.items()):
-            return {name: view.copy() for name, view in views.items()}
+            return {name: view.copy() for name, view in views.items()}, stages
         for name, view in views.items():
             np.copyto(into[name], view)
-        return into
+        return into, stages
 
     def reply(self, request: Request, message: Message) -> Reply:
         """The reply that a `DONE` message gives to a request.
 
         Raises:
-            ProtocolError: see `outputs_of`.
+            ProtocolError: see `answer`.
         """
-        _, rest = unpack_shapes(self.outputs.layout, message.body)
-        stages = unpack_stages(rest)
+        outputs, stages = self.answer(message, request.into)
         spans = [Span("wait", request.submitted_ns, request.sent_ns, request.frame)]
         spans += [Span(name, start, end, request.frame) for name, start, end in stages]
-        outputs = self.outputs_of(message, request.into)
         return Reply(outputs, self.loaded.info, tuple(spans), self.generation, request.tries)
 
 
-def check_answer(message: Message, generation: int, kinds: Sequence[Kind]) -> None:
+def check_answer(message: Message, generation: int, kinds: Container[Kind]) -> None:
     """Hold a message against what may come now.
 
     Raises:

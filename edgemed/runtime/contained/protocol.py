@@ -12,9 +12,8 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edgemed.base import errors
 from edgemed.base.errors import ChildError, EdgemedError, GpuError
@@ -48,8 +47,10 @@ class Kind(IntEnum):
     FAULT = 19  # the worker is lost, and says no more after this
 
 
-@dataclass(frozen=True)
-class Message:
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+class Message(NamedTuple):
     """One message; `slot` and `request` are 0 where they mean nothing."""
 
     kind: Kind
@@ -96,10 +97,9 @@ def decode(data: bytes) -> Message:
     magic, version, kind, generation, slot, request = _HEADER.unpack_from(data)
     if (magic, version) != (_MAGIC, VERSION):
         raise ProtocolError("bytes that are no message of ours")
-    try:
-        return Message(Kind(kind), generation, slot, request, data[_HEADER.size :])
-    except ValueError as error:
-        raise ProtocolError(f"a message of kind {kind}") from error
+    if kind not in _KINDS:
+        raise ProtocolError(f"a message of kind {kind}")
+    return Message(_KINDS[kind], generation, slot, request, data[_HEADER.size :])
 
 
 class Channel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Mapping
@@ -63,17 +64,17 @@ class Request:
     sent_ns: int = 0
     number: int = 0
     tries: int = 0
+    told: bool = False
 
     @property
     def ended(self) -> bool:
         return self.future.done()
 
-    def begin(self) -> bool:
-        """Before the first worker is asked: `False` where the caller has cancelled."""
-        if self.tries == 0 and not self.future.set_running_or_notify_cancel():
-            self.feeds = {}
-            return False
-        return True
+    def wanted(self) -> bool:
+        """Whether a worker is to be asked; no longer after its end, by a deadline or because the caller cancelled."""
+        if self.ended:
+            self._notify()
+        return not self.ended
 
     def sent_at(self, number: int) -> None:
         """A worker is asked, by that number."""
@@ -86,7 +87,7 @@ class Request:
         try:
             self.future.set_result(reply)
         except InvalidStateError:
-            return
+            self._notify()
         self.feeds = {}
 
     def fail(self, error: EdgemedError) -> None:
@@ -94,7 +95,15 @@ class Request:
         try:
             self.future.set_exception(error)
         except InvalidStateError:
-            return
+            self._notify()
+        self.feeds = {}
+
+    def _notify(self) -> None:
+        """Tell those who wait for a cancelled future; it is never marked as running, so it can be until its end."""
+        if self.future.cancelled() and not self.told:
+            self.told = True
+            with contextlib.suppress(RuntimeError):  # another thread was quicker
+                self.future.set_running_or_notify_cancel()
         self.feeds = {}
 
 

@@ -238,8 +238,7 @@ class ContainedRunner:
         Raises:
             InputError: the feeds do not fit.
         """
-        check_feeds(self.specs, feeds)
-        self._check_sizes(feeds)
+        self._check(feeds)
         if timeout_ns is not None:
             by_ns = time.monotonic_ns() + timeout_ns
             deadline_ns = by_ns if deadline_ns is None else min(deadline_ns, by_ns)
@@ -247,16 +246,18 @@ class ContainedRunner:
         self.place(request)
         return request.future
 
-    def _check_sizes(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+    def _check(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        """Refuse feeds that no slot takes."""
         inputs = self.model.inputs
-        if inputs is None or inputs.layout.fixed:
-            return
-        for area in inputs.layout.areas:
-            if not area.admits(feeds[area.spec.name].shape):
-                raise InputError(
-                    f"{area.spec} got {feeds[area.spec.name].shape}, and takes {area.greatest} at most.",
-                    "Give smaller or fewer frames at a time.",
-                )
+        if inputs is None:
+            check_feeds(self.specs, feeds)
+        elif not inputs.takes(feeds):
+            check_feeds(self.specs, feeds)
+            area = next(area for area in inputs.layout.areas if not area.admits(feeds[area.spec.name].shape))
+            raise InputError(
+                f"{area.spec} got {feeds[area.spec.name].shape}, and takes {area.greatest} at most.",
+                "Give smaller or fewer frames at a time.",
+            )
 
     def place(self, request: Request) -> None:
         """Give a request to the worker that will answer it first, as far as can be known."""

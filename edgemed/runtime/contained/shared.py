@@ -42,6 +42,7 @@ class Area:
     spec: TensorSpec
     greatest: Shape
     offset: int
+    dtype: np.dtype[Any]
 
     def admits(self, shape: Shape) -> bool:
         """Whether an array of that shape fits the spec and the area."""
@@ -84,9 +85,9 @@ class Layout:
         """
         areas, offset = [], 0
         for spec in specs:
-            area = Area(spec, _greatest(spec, greatest), offset)
+            area = Area(spec, _greatest(spec, greatest), offset, _dtype(spec))
             areas.append(area)
-            size = int(np.prod(area.greatest, dtype=object)) * _dtype(spec).itemsize
+            size = int(np.prod(area.greatest, dtype=object)) * area.dtype.itemsize
             offset += -(-size // _ALIGN) * _ALIGN
         stride = max(-(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.PAGESIZE)
         layout = Layout(tuple(areas), slots, stride, header)
@@ -192,10 +193,22 @@ class Slots:
         self._last[slot] = (wanted, views)
         return dict(views)
 
+    def takes(self, feeds: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether feeds fit a slot: names, types and shapes."""
+        if len(feeds) != len(self.layout.areas):
+            return False
+        for area in self.layout.areas:
+            feed = feeds.get(area.spec.name)
+            if feed is None or feed.dtype != area.dtype:
+                return False
+            if feed.shape != area.spec.shape and not area.admits(feed.shape):
+                return False
+        return True
+
     def _views(self, slot: int, shapes: Shapes) -> dict[str, NDArray[Any]]:
         start = self.layout.header + slot * self.layout.stride
         return {
-            area.spec.name: np.ndarray(shapes[area.spec.name], _dtype(area.spec), self._map, offset=start + area.offset)
+            area.spec.name: np.ndarray(shapes[area.spec.name], area.dtype, self._map, offset=start + area.offset)
             for area in self.layout.areas
         }
 

@@ -76,12 +76,14 @@ def beside(
         start = time.perf_counter_ns()
         expected = own.prepare(raw.image(frame)).sample
         cpu_ns.append(time.perf_counter_ns() - start)
-    sample, kernel_ns, copy_in_ns = _on_device(cuda, plan, frame, repeats + 1)
-    apart = np.abs(sample.astype(np.float64) - expected.astype(np.float64)).max()
-    scale = max(abs(bound) for bound in plan.bounds) or 1.0
-    return Beside(
-        plan, float(apart / scale), tuple(cpu_ns[1:]), tuple(kernel_ns[1:]), tuple(copy_in_ns[1:]), sample, expected
-    )
+    sample, *times = _on_device(cuda, plan, frame, repeats + 1)
+    kernel_ns, copy_in_ns = (tuple(each[1:]) for each in times)
+    return Beside(plan, _apart(plan, sample, expected), tuple(cpu_ns[1:]), kernel_ns, copy_in_ns, sample, expected)
+
+
+def _apart(plan: KernelPlan, sample: NDArray[Any], expected: NDArray[Any]) -> float:
+    most = np.abs(sample.astype(np.float64) - expected.astype(np.float64)).max()
+    return float(most / (max(abs(bound) for bound in plan.bounds) or 1.0))
 
 
 def _on_device(

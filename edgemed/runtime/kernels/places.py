@@ -18,6 +18,7 @@ Indices = NDArray[np.int32]
 Weights = NDArray[np.float32]
 
 _REACH = {"antialias": 1, "bicubic": 2, "lanczos": 3, "area": 1, "bilinear": 1}  # new pixels to either side
+_MOST = 1 << 22  # values of combs that are made at once
 NEAREST = ("nearest", "pillow-nearest")
 
 
@@ -75,12 +76,18 @@ def taps(old: int, new: int, how: Method) -> tuple[Indices, Weights]:
         return np.arange(old, dtype=np.int32)[:, None], np.ones((old, 1), np.float32)
     reach = 2 * math.ceil(_REACH[how] * max(old / new, 1)) + 4
     stride = min(reach, old)  # no filter sees two bright pixels of one comb
-    combs = np.zeros((1, old, stride), np.float32)
-    combs[0, np.arange(old), np.arange(old) % stride] = 1
-    weights = np.asarray(resample(combs, (1, new, stride), how)[0], np.float32)
+    weights = np.empty((new, stride), np.float32)
+    at_once = max(1, _MOST // old)
+    for first in range(0, stride, at_once):
+        count = min(at_once, stride - first)
+        lit = np.arange(first, old)
+        lit = lit[(lit - first) % stride < count]
+        combs = np.zeros((1, old, count), np.float32)
+        combs[0, lit, (lit - first) % stride] = 1
+        weights[:, first : first + count] = resample(combs, (1, new, count), how)[0]
     centre = np.floor((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
-    first = np.clip(centre - stride // 2, 0, old - stride)[:, None]
-    index = first + (np.arange(stride) - first) % stride  # the one source pixel near the centre that lit this comb
+    begin = np.clip(centre - stride // 2, 0, old - stride)[:, None]
+    index = begin + (np.arange(stride) - begin) % stride  # the one source pixel near the centre that lit this comb
     order = np.argsort(np.where(weights != 0, index, old), axis=1, kind="stable")
     most = int((weights != 0).sum(axis=1).max())
     order = order[:, :most]

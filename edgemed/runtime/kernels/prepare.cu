@@ -189,29 +189,58 @@ FN void apply(const int *REST plan, int at, int count, int channels, float *v)
     }
 }
 
-FN int sample_of(const int *REST plan, const unsigned char *REST raw, unsigned at)
+/* what `fetch` asks of the head for every pixel, read once */
+typedef struct {
+    const unsigned char *raw; /* of this frame */
+    const int *plan;
+    int format, type, channels, row, column, red, green, blue, turned, table, table_channel, before, before_count;
+} Source;
+
+FN Source source_of(const int *REST plan, const unsigned char *REST raw, int frame)
 {
-    if (plan[RAW_TYPE] == 0)
-        return raw[at];
-    if (plan[RAW_TYPE] == 1)
-        return ((const unsigned short *)raw)[at];
-    return ((const short *)raw)[at];
+    Source source;
+    unsigned first = (unsigned)frame * (unsigned)plan[RAW_FRAME];
+    source.plan = plan;
+    source.format = plan[FORMAT];
+    source.type = plan[RAW_TYPE];
+    source.raw = raw + (source.type == 0 ? first : (size_t)first * 2);
+    source.channels = plan[RAW_CHANNELS];
+    source.row = plan[RAW_ROW];
+    source.column = plan[RAW_COLUMN];
+    source.red = plan[RAW_RED];
+    source.green = plan[RAW_GREEN];
+    source.blue = plan[RAW_BLUE];
+    source.turned = plan[TURNED];
+    source.table = plan[TABLE] - plan[TABLE_FIRST];
+    source.table_channel = plan[TABLE_CHANNEL];
+    source.before = plan[BEFORE];
+    source.before_count = plan[BEFORE_COUNT];
+    return source;
+}
+
+FN int sample_of(const Source *source, unsigned at)
+{
+    if (source->type == 0)
+        return source->raw[at];
+    if (source->type == 1)
+        return ((const unsigned short *)source->raw)[at];
+    return ((const short *)source->raw)[at];
 }
 
 /* red, green and blue of one pixel of a camera; chroma is shared by neighbours, not interpolated */
-FN void camera(const int *REST plan, const unsigned char *REST raw, unsigned base, int row, int column, int *rgb)
+FN void camera(const Source *source, int row, int column, int *rgb)
 {
-    int luma, u, v, format = plan[FORMAT];
-    const int *tables = plan + plan[YUV];
-    base += (unsigned)row * (unsigned)plan[RAW_ROW];
-    if (format >= 3) {
-        unsigned pair = base - (unsigned)(row - (row >> 1)) * (unsigned)plan[RAW_ROW] + (unsigned)plan[CHROMA];
-        pair += (unsigned)(column & ~1);
+    int luma, u, v;
+    const int *tables = source->plan + source->plan[YUV];
+    const unsigned char *raw = source->raw;
+    unsigned base = (unsigned)row * (unsigned)source->row;
+    if (source->format >= 3) {
+        unsigned pair = (unsigned)source->plan[CHROMA] + (unsigned)((row >> 1) * source->row + (column & ~1));
         luma = raw[base + (unsigned)column];
-        u = raw[pair + (unsigned)(format == 4)];
-        v = raw[pair + (unsigned)(format == 3)];
+        u = raw[pair + (unsigned)(source->format == 4)];
+        v = raw[pair + (unsigned)(source->format == 3)];
     } else { /* Y U Y V, or U Y V Y */
-        unsigned first = format == 2, pair = base + (unsigned)(column & ~1) * 2;
+        unsigned first = source->format == 2, pair = base + (unsigned)(column & ~1) * 2;
         luma = raw[pair + (unsigned)(column & 1) * 2 + first];
         u = raw[pair + 1 - first];
         v = raw[pair + 3 - first];
@@ -223,9 +252,10 @@ FN void camera(const int *REST plan, const unsigned char *REST raw, unsigned bas
 }
 
 /* one source pixel, after all that comes before resampling */
-FN void fetch(const int *REST plan, const unsigned char *REST raw, unsigned base, int row, int column, float *v)
+FN void fetch(const Source *source, int row, int column, float *v)
 {
-    int stored[3] = {0, 0, 0}, channels = plan[RAW_CHANNELS];
+    int stored[3] = {0, 0, 0};
+    const int *plan = source->plan;
     int padding = row < column ? row : column;
     if (padding < 0) { /* the later padding lies outside, and has the greater number */
         int at = plan[FILL_BEFORE] - 3 * (padding + 1);
@@ -234,34 +264,35 @@ FN void fetch(const int *REST plan, const unsigned char *REST raw, unsigned base
         v[2] = as_float(plan[at + 2]);
         return;
     }
-    if (plan[TURNED]) {
+    if (source->turned) {
         int other = row;
         row = column;
         column = other;
     }
-    if (plan[FORMAT] != 0)
-        camera(plan, raw, base, row, column, stored);
+    if (source->format != 0)
+        camera(source, row, column, stored);
     else {
-        unsigned at = base + (unsigned)row * (unsigned)plan[RAW_ROW] + (unsigned)(column * plan[RAW_COLUMN]);
-        stored[0] = sample_of(plan, raw, at + (unsigned)plan[RAW_RED]);
-        if (channels == 3) {
-            stored[1] = sample_of(plan, raw, at + (unsigned)plan[RAW_GREEN]);
-            stored[2] = sample_of(plan, raw, at + (unsigned)plan[RAW_BLUE]);
+        unsigned at = (unsigned)row * (unsigned)source->row + (unsigned)(column * source->column);
+        stored[0] = sample_of(source, at + (unsigned)source->red);
+        if (source->channels == 3) {
+            stored[1] = sample_of(source, at + (unsigned)source->green);
+            stored[2] = sample_of(source, at + (unsigned)source->blue);
         }
     }
-    if (plan[TABLE] != 0) {
-        int at = plan[TABLE] - plan[TABLE_FIRST];
+    if (source->table != 0) {
+        int at = source->table, next = source->table_channel;
         v[0] = as_float(plan[at + stored[0]]);
-        if (channels == 3) {
-            v[1] = as_float(plan[at + plan[TABLE_CHANNEL] + stored[1]]);
-            v[2] = as_float(plan[at + 2 * plan[TABLE_CHANNEL] + stored[2]]);
+        if (source->channels == 3) {
+            v[1] = as_float(plan[at + next + stored[1]]);
+            v[2] = as_float(plan[at + 2 * next + stored[2]]);
         }
     } else {
         v[0] = (float)stored[0];
         v[1] = (float)stored[1];
         v[2] = (float)stored[2];
     }
-    apply(plan, plan[BEFORE], plan[BEFORE_COUNT], channels, v);
+    if (source->before_count != 0)
+        apply(plan, source->before, source->before_count, source->channels, v);
 }
 
 FN void store(const int *REST plan, void *REST out, int frame, int row, int column, const float *v)
@@ -297,14 +328,14 @@ FN int is_padding(const int *REST plan, int row, int column, float *v)
 FN void direct(const unsigned char *REST raw, void *REST out, const int *REST plan, int tile_x, int tile_y, int frame)
 {
     int columns = plan[TILE_COLUMNS];
-    unsigned base = (unsigned)frame * (unsigned)plan[RAW_FRAME];
+    const Source source = source_of(plan, raw, frame);
     EACH(i, plan[TILE_ROWS] * columns) {
         int row = tile_y * plan[TILE_ROWS] + i / columns, column = tile_x * columns + i % columns;
         float v[3] = {0.0f, 0.0f, 0.0f};
         if (row >= plan[OUT_ROWS] || column >= plan[OUT_COLUMNS])
             continue;
         if (!is_padding(plan, row, column, v))
-            fetch(plan, raw, base, plan[plan[ROW_INDEX] + row], plan[plan[COLUMN_INDEX] + column], v);
+            fetch(&source, plan[plan[ROW_INDEX] + row], plan[plan[COLUMN_INDEX] + column], v);
         store(plan, out, frame, row, column, v);
     }
 }
@@ -326,7 +357,8 @@ FN void filter_rows(const unsigned char *REST raw, const int *REST plan, float *
 {
     int span = plan[plan[SPAN_COUNT] + tile_x], taps = plan[ROW_TAPS], channels = plan[CHANNELS];
     int exact = plan[EXACT];
-    unsigned base = (unsigned)frame * (unsigned)plan[RAW_FRAME];
+    const int *index = plan + plan[ROW_INDEX], *weights = plan + plan[ROW_WEIGHT];
+    const Source source = source_of(plan, raw, frame);
     EACH(i, plan[TILE_ROWS] * span) {
         int row = tile_y * plan[TILE_ROWS] + i / span;
         int column = plan[plan[SPAN_INDEX] + tile_x * plan[SPAN] + i % span];
@@ -334,10 +366,10 @@ FN void filter_rows(const unsigned char *REST raw, const int *REST plan, float *
         if (row >= plan[OUT_ROWS] || plan[plan[ROW_PAD] + row] != 0)
             continue;
         for (int tap = row * taps; tap < (row + 1) * taps; ++tap) {
-            float weight = as_float(plan[plan[ROW_WEIGHT] + tap]), v[3] = {0.0f, 0.0f, 0.0f};
+            float weight = as_float(weights[tap]), v[3] = {0.0f, 0.0f, 0.0f};
             if (weight == 0.0f)
                 continue;
-            fetch(plan, raw, base, plan[plan[ROW_INDEX] + tap], column, v);
+            fetch(&source, index[tap], column, v);
             add(&sum[0], &lost[0], v[0] * weight, exact);
             if (channels == 3) {
                 add(&sum[1], &lost[1], v[1] * weight, exact);
@@ -358,6 +390,7 @@ FN void filter_columns(const int *REST plan, void *REST out, const float *REST t
     int columns = plan[TILE_COLUMNS], span = plan[plan[SPAN_COUNT] + tile_x];
     int taps = plan[COLUMN_TAPS], channels = plan[CHANNELS], exact = plan[EXACT];
     float divisor = as_float(plan[DIVISOR]);
+    const int *index = plan + plan[COLUMN_INDEX], *weights = plan + plan[COLUMN_WEIGHT];
     EACH(i, plan[TILE_ROWS] * columns) {
         int row = tile_y * plan[TILE_ROWS] + i / columns, column = tile_x * columns + i % columns;
         float v[3] = {0.0f, 0.0f, 0.0f}, lost[3] = {0.0f, 0.0f, 0.0f};
@@ -365,8 +398,8 @@ FN void filter_columns(const int *REST plan, void *REST out, const float *REST t
             continue;
         if (!is_padding(plan, row, column, v)) {
             for (int tap = column * taps; tap < (column + 1) * taps; ++tap) {
-                float weight = as_float(plan[plan[COLUMN_WEIGHT] + tap]);
-                const float *from = tile + (i / columns * span + plan[plan[COLUMN_INDEX] + tap]) * channels;
+                float weight = as_float(weights[tap]);
+                const float *from = tile + (i / columns * span + index[tap]) * channels;
                 if (weight == 0.0f)
                     continue;
                 add(&v[0], &lost[0], from[0] * weight, exact);

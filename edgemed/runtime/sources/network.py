@@ -10,7 +10,7 @@ from typing import Any, Final
 from edgemed.base.errors import DeviceStateError, EdgemedError, InputError
 from edgemed.runtime.frames import Frame
 from edgemed.runtime.sources.base import SECOND, FrameSource
-from edgemed.runtime.sources.ffmpeg import decoded, open_container, pixels_of, reason, require_av, video_stream
+from edgemed.runtime.sources.ffmpeg import Converter, decoded, open_container, reason, require_av, video_stream
 
 SCHEMES: Final = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "tcp", "udp", "http", "https")
 
@@ -88,6 +88,7 @@ class NetworkSource(FrameSource):
     def _connected(self) -> Any:
         """Frames until the connection breaks; gives why."""
         av = require_av()
+        converter = Converter(self._name)
         packets = self._container.demux(self._stream)
         while not self._closing.is_set():
             try:
@@ -98,7 +99,7 @@ class NetworkSource(FrameSource):
             except (av.error.FFmpegError, OSError) as error:
                 return error
             for picture in decoded(packet):
-                pixels = pixels_of(picture, self._name)
+                pixels = converter.pixels(picture)
                 if pixels is None:
                     self._lost += 1
                 else:

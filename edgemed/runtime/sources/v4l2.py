@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import DeviceStateError, EdgemedError, InputError, UsageError
 from edgemed.runtime.frames import Frame
+from edgemed.runtime.kernels.raw import RawFormat
 from edgemed.runtime.sources import v4l2_abi as abi
 from edgemed.runtime.sources.base import SECOND, FrameSource, checked_rate
 from edgemed.runtime.sources.pixels import DamagedFrameError
-from edgemed.runtime.sources.v4l2_formats import FORMATS, Layout, layout_of
+from edgemed.runtime.sources.v4l2_formats import FORMATS, Layout, layout_of, raw_layout_of
 
 _LEFT_TO_DRIVER = 2  # one being filled, one for the next frame: below that a driver loses frames
 _MAX_BUFFERS = 32  # VIDEO_MAX_FRAME
@@ -47,9 +48,11 @@ class V4l2Source(FrameSource):
         pixel_format: one of `FORMATS`; `None` takes the first of them that the camera offers, uncompressed before MJPG.
         buffers: to ask the driver for; it may give others.
         timeout_s: without a frame, after which the camera counts as dead.
+        raw: leave the bytes as the driver gives them, for kernels that prepare them on the GPU.
 
     Attributes:
         driver_clock: frames carry the driver's times; `None` before the first.
+        raw_format: what raw frames are; `None` before the source is open, and of others.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class V4l2Source(FrameSource):
         pixel_format: str | None = None,
         buffers: int = 6,
         timeout_s: float = 5.0,
+        raw: bool = False,
     ) -> None:
         super().__init__(live=True)
         if pixel_format is not None and pixel_format not in FORMATS:
@@ -80,7 +84,9 @@ class V4l2Source(FrameSource):
         self._queued = 0
         self._streaming = False
         self._last_sequence: int | None = None
+        self._raw = raw
         self.driver_clock: bool | None = None
+        self.raw_format: RawFormat | None = None
 
     # --- opening
 
@@ -140,7 +146,10 @@ class V4l2Source(FrameSource):
                 f"{given.width}x{given.height}.",
                 self._sizes(given.pixelformat),
             )
-        return layout_of(name, given)
+        if not self._raw:
+            return layout_of(name, given)
+        layout, self.raw_format = raw_layout_of(name, given)
+        return layout
 
     def _offered(self) -> list[int]:
         found: list[int] = []

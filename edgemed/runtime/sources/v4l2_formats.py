@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemed.base.errors import DeviceStateError
+from edgemed.base.errors import DeviceStateError, UsageError
+from edgemed.runtime.kernels.raw import PixelFormat, RawFormat
 from edgemed.runtime.sources import v4l2_abi as abi
 from edgemed.runtime.sources.pixels import (
     Bytes,
@@ -39,6 +40,11 @@ FORMATS: Final = {
 _MOST_PIXELS = 1 << 28  # 16384 x 16384
 _ALTERNATE = 7  # V4L2_FIELD_ALTERNATE: each buffer is half of a picture
 _BYTES_ACROSS: Final = {"RGB24": 3, "BGR24": 3, "YUYV": 2, "UYVY": 2, "Y16": 2}  # of one pixel; 1 for the others
+
+_RAW: Final[dict[str, PixelFormat]] = {
+    "GREY": "gray", "Y16": "gray", "RGB24": "rgb", "BGR24": "bgr", "YUYV": "yuyv", "UYVY": "uyvy", "NV12": "nv12",
+    "NV21": "nv21",
+}  # fmt: skip
 
 Pixels = NDArray[Any]
 
@@ -102,6 +108,43 @@ def layout_of(name: str, given: abi.PixFormat) -> Layout:
         "NV21": partial(_planes, rows=rows, stride=stride, across=across, by=by, swapped=True),
     }
     return Layout(rows, columns, readers[name], lends=name in ("GREY", "Y16", "RGB24", "BGR24"))
+
+
+def raw_layout_of(name: str, given: abi.PixFormat) -> tuple[Layout, RawFormat]:
+    """The same for frames whose bytes are left as they are, for kernels that prepare them; and what the bytes mean.
+
+    Raises:
+        DeviceStateError: as above, or rows that begin in the middle of a sample.
+        UsageError: MJPG.
+    """
+    if name == "MJPG":
+        raise UsageError("MJPG pictures are decoded on the CPU, not on the GPU.", "Choose an uncompressed format.")
+    rows = layout_of(name, given).rows
+    columns, width = int(given.width), 2 if name == "Y16" else 1
+    across = columns * _BYTES_ACROSS.get(name, 1)
+    stride = int(given.bytesperline) or across
+    if stride % width:
+        raise DeviceStateError(f"The camera's rows are {stride} bytes apart in {name}.", "Choose another size.")
+    meant = RawFormat(
+        rows,
+        columns,
+        "uint16" if name == "Y16" else "uint8",
+        _RAW[name],
+        stride=None if stride == across else stride // width,
+        matrix=_matrix(given),
+        full_range=_full(given),
+    )
+
+    def read(filled: Bytes) -> Pixels:
+        nbytes = meant.frame_samples * width
+        missing = nbytes - filled.size
+        if missing > stride - across:
+            raise DamagedFrameError(f"{filled.size} of {nbytes} bytes")
+        if missing > 0:  # what would stand behind the last row
+            filled = np.concatenate([filled, np.zeros(missing, np.uint8)])
+        return filled[:nbytes].view(meant.dtype).reshape(meant.shape)
+
+    return Layout(meant.shape[0], meant.shape[1], read, lends=True), meant
 
 
 def _plane(filled: Bytes, *, rows: int, stride: int, across: int) -> Bytes:

@@ -15,10 +15,10 @@ from edgemed.runtime.frames import Frame
 from edgemed.runtime.sources.base import SECOND, FrameSource, checked_rate
 from edgemed.runtime.sources.ffmpeg import (
     CONTAINERS,
+    Converter,
     decoded,
     flushed,
     open_container,
-    pixels_of,
     reason,
     require_av,
     video_stream,
@@ -75,11 +75,12 @@ class VideoSource(FrameSource):
 
     def _frames(self) -> Iterator[Frame]:
         start_ns = time.monotonic_ns()
+        converter = Converter(str(self._path))
         clock = _Clock(self._rate, self._stream)
         for sequence, picture in enumerate(self._pictures()):
             if self._closing.is_set():
                 return
-            pixels = pixels_of(picture, str(self._path))
+            pixels = converter.pixels(picture)
             if pixels is None:
                 self._lost += 1
                 continue

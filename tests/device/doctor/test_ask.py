@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from edgemed.device.doctor.ask import GPU, PYCUDA, TENSORRT, Answer, ask, ask_module, version_of
+from tests.runtime.fakecuda import fetch
 
 FINE = "VERSION_TEXT = '2026.1'\n"
 DRIVER = """
@@ -94,3 +96,47 @@ def test_the_driver_is_asked_in_a_child() -> None:
 def test_versions_come_from_metadata() -> None:
     assert version_of("pytest") == pytest.__version__
     assert version_of("no-such-distribution-anywhere") is None
+
+
+# ── the real pycuda and the driver's calls, over a libcuda that runs on the host ──────────────────────────────────────
+
+
+@pytest.fixture
+def host_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := fetch.unsupported():
+        pytest.skip(reason)
+    fake = fetch.ensure()
+    monkeypatch.syspath_prepend(str(fake.site))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(fake.library.parent))  # children find it there; this process does not
+
+
+@pytest.mark.usefixtures("host_cuda")
+def test_the_real_pycuda_answers() -> None:
+    answer = ask_module("pycuda", PYCUDA)
+    assert answer.state == "works", answer
+    assert re.fullmatch(r"20\d\d\.\d.*", answer.text("version") or "")
+    assert (answer.text("built"), answer.facts["devices"]) == ("12.0", 1)
+
+
+@pytest.mark.usefixtures("host_cuda")
+def test_the_real_pycuda_without_a_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKECUDA_FAIL", "cuInit:1:100")  # CUDA_ERROR_NO_DEVICE
+    answer = ask_module("pycuda", PYCUDA)
+    assert (answer.state, answer.text("built")) == ("fails", "12.0")
+    assert "cuInit failed" in answer.error
+
+
+@pytest.mark.usefixtures("host_cuda")
+def test_the_real_pycuda_without_a_driver_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    answer = ask_module("pycuda", PYCUDA)
+    assert answer.state == "fails"
+    assert "libcuda.so.1" in answer.error
+
+
+@pytest.mark.usefixtures("host_cuda")
+def test_the_driver_tells_its_cuda_and_its_gpu() -> None:
+    answer = ask(GPU)
+    assert answer.state == "works", answer
+    assert re.fullmatch(r"\d+\.\d+", answer.text("cuda") or "")
+    assert re.fullmatch(r"\d+\.\d", answer.text("compute_capability") or "")

@@ -196,7 +196,9 @@ def kept(**key: object) -> Sickness:
     return lambda root: record(root, **key)  # type: ignore[arg-type, func-returns-value]
 
 
+FIFTEEN_WATTS = file("var/lib/nvpmodel/status", "pmode:0000 fmode:quiet\n")
 SHORT = {"total_gb": 7.6, "swap_gb": 8}
+NO_GPU = Answer("works", {"cuda": "12.6"})
 DRIVER = {"cuda": "12.6", "name": "Orin", "compute_capability": "8.7"}
 
 SICK: list[tuple[str, str, Sickness, str]] = [
@@ -244,10 +246,12 @@ SICK: list[tuple[str, str, Sickness, str]] = [
     ("pycuda", "wrong", answers(pycuda=Answer("fails", error="undefined symbol: cuCtxCreate_v4")), "cuCtxCreate_v4"),
     ("pycuda", "wrong", answers(pycuda=Answer("fails", {"built": "12.6"}, "cuInit failed: no device")), "cuInit"),
     ("onnxruntime", "note", answers(onnxruntime=None), "not installed"),
-    ("devices", "wrong", private_nodes, "may not open /dev/nvmap, /dev/nvgpu/igpu0/ctrl"),
+    ("devices", "wrong", both(private_nodes, answers(driver=NO_GPU)), "may not open /dev/nvmap, /dev/nvgpu/igpu0/ctrl"),
+    ("devices", "note", private_nodes, "CUDA works for this user"),
     ("devices", "wrong", no_nodes, "no device nodes"),
     ("devices", "note", lambda root: (root / "dev/video0").chmod(0o600), "/dev/video0 is not"),
-    ("power mode", "wrong", gpu(max_freq=612_000_000, min_freq=306_000_000), "limit in force is 612 MHz"),
+    ("power mode", "wrong", both(FIFTEEN_WATTS, gpu(max_freq=408_000_000, min_freq=0)), "limit in force is 408 MHz"),
+    ("power mode", "note", gpu(max_freq=714_000_000, min_freq=0), "holds the GPU to 714 MHz of 1020 MHz"),
     ("power mode", "wrong", file("var/lib/nvpmodel/status", "pmode:0007"), "Mode 7 is chosen"),
     (
         "power mode",
@@ -257,6 +261,7 @@ SICK: list[tuple[str, str, Sickness, str]] = [
     ),
     ("power mode", "unknown", gone("var/lib/nvpmodel/status"), "cannot be read"),
     ("clocks", "wrong", gpu(max_freq=306_000_000, min_freq=306_000_000), "held at 306 MHz"),
+    ("clocks", "ok", both(FIFTEEN_WATTS, gpu(max_freq=612_000_000, min_freq=612_000_000)), "locked at 612 MHz"),
     ("clocks", "note", gpu(min_freq=306_000_000), "first inference after a pause"),
     ("clocks", "unknown", lambda root: (gpu_folder(root) / "max_freq").unlink(), "cannot be read"),
     ("clocks", "unknown", gone("sys/class/devfreq/17000000.gpu"), "cannot be read"),
@@ -290,7 +295,14 @@ SICK: list[tuple[str, str, Sickness, str]] = [
     ("engines", "note", kept(compute_capability="7.2"), "compute capability 7.2"),
 ]
 # what follows of itself from a sickness elsewhere
-FOLLOWS = {"board": {"jetpack", "tensorrt"}, "cuda": {"board", "pycuda"}, "clocks": {"power mode"}, "swap": {"memory"}}
+FOLLOWS = {
+    "board": {"jetpack", "tensorrt"},
+    "cuda": {"board", "pycuda"},
+    "clocks": {"power mode"},
+    "devices": {"cuda"},
+    "power mode": {"clocks"},
+    "swap": {"memory"},
+}
 # a check that cannot be told without the running system is told so in `test_of_another_root_only_files_are_judged`
 NEVER_WRONG = {"onnxruntime"}
 
@@ -307,7 +319,7 @@ def test_one_sickness_is_found_and_no_other(
     lines = by_check(examine(scene_of(tmp_path, live)))
     line = lines[check]
     assert (line.status, said in line.found) == (status, True), line.found
-    assert line.remedy or status == "unknown"
+    assert line.remedy or status in ("ok", "unknown")
     wrong = {name for name, other in lines.items() if other.status == "wrong"}
     assert wrong - FOLLOWS.get(check, set()) == ({check} if status == "wrong" else set())
 
@@ -340,7 +352,7 @@ def test_closed_nodes_name_the_group_to_join(orin: Path) -> None:
     node.chmod(0o660)
     gid = node.stat().st_gid
     write(orin, "etc/group", f"root:x:0:\nvideo:x:{gid if gid else 44}:\n")
-    line = diagnose(orin, user=User(4321, frozenset({4321})))["devices"]
+    line = diagnose(orin, user=User(4321, frozenset({4321})), driver=NO_GPU)["devices"]
     assert line.status == "wrong"
     if gid:
         assert "usermod -aG video" in line.remedy
@@ -376,6 +388,22 @@ def test_a_board_that_lost_its_super_modes_is_told(orin: Path) -> None:
     (orin / "etc/nvpmodel/board_super.conf").rename(orin / "etc/nvpmodel/board.conf")
     (orin / "etc/nvpmodel.conf").symlink_to("/etc/nvpmodel/board.conf")
     assert "without the super modes" in diagnose(orin)["power mode"].found
+
+
+def test_a_mode_is_not_believed_by_its_name(orin: Path) -> None:
+    """MAXN_SUPER sets no limit in its table; the profile knows what it gives on this module."""
+    table = (orin / "etc/nvpmodel/board_super.conf").read_text()
+    write(orin, "etc/nvpmodel/board_super.conf", table.replace("NAME=MAXN ", "NAME=MAXN_SUPER "))
+    assert diagnose(orin)["power mode"].found == "MAXN_SUPER, GPU up to 1020 MHz"
+    (gpu_folder(orin) / "max_freq").write_text("624750000\n")
+    line = diagnose(orin)["power mode"]
+    assert (line.status, "allows the GPU 1020 MHz, but its limit in force is 625 MHz" in line.found) == ("wrong", True)
+
+
+def test_a_release_that_no_profile_knows_is_noted(orin: Path) -> None:
+    packages(nvidia_l4t_core="36.9.1-2027")(orin)
+    write(orin, "etc/nv_tegra_release", "# R36 (release), REVISION: 9.1, GCID: 1\n")
+    assert diagnose(orin)["jetpack"].status == "note"
 
 
 def test_the_newest_tensorrt_on_top_of_jetpack_is_no_fault(tmp_path: Path) -> None:

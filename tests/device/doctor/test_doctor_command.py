@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from evaluate.bundles import write_bundle
 
-from edgemed.device.doctor.checks import CHECKS
+from edgemed.device.doctor.checks import CHECKS, bundle
 from edgemed.device.profile import load_profile
 from tests.device.roots.builder import healthy, write
 
@@ -96,3 +96,10 @@ def test_a_state_that_cannot_be_written_is_wrong(tmp_path: Path) -> None:
     done = doctor("--json", EDGEMED_STATE="/proc/edgemed")
     (disk,) = (line for line in json.loads(done.stdout)["lines"] if line["check"] == "disk")
     assert (disk["status"], "EDGEMED_STATE" in disk["remedy"]) == ("wrong", True)
+
+
+def test_the_documentation_has_every_check() -> None:
+    page = (REPO / "docs" / "jetson.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[1] for row in page.splitlines() if row.startswith("| ")]
+    named = {name.strip() for row in rows for name in row.split(",")}
+    assert {check.__name__.replace("_", " ") for check in (*CHECKS, bundle)} <= named

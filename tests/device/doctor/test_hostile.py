@@ -41,7 +41,7 @@ def diagnose(root: Path) -> Diagnosis:
 
 def assert_is_safe(diagnosis: Diagnosis) -> None:
     texts = [diagnosis.machine, *(text for line in diagnosis.lines for text in (line.found, line.remedy))]
-    texts += [str(value) for line in diagnosis.lines for value in line.facts.values()]
+    texts += [str(part) for line in diagnosis.lines for fact in line.facts.items() for part in fact]
     for text in texts:
         assert not [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")], text
         assert len(text) < 2000

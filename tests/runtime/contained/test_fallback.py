@@ -39,6 +39,9 @@ def test_the_fallback_answers_while_the_first_is_lost_and_says_so(
     with runner:
         reply = runner.submit(frame(1)).result(WAIT_S)
         assert (reply.info.backend, runner.info.backend) == ("first", "first")
+        assert runner.fallback is not None
+        if standby == "warm":
+            runner.fallback.settle()
         assert runner.status.fallback is not None
         assert (runner.status.fallback.state is State.NEW) == (standby == "lazy")
         first.tell("kill")
@@ -83,8 +86,9 @@ def test_when_both_cannot_load_the_models_own_reason_is_given(tmp_path: Path) ->
 def test_a_lost_fallback_is_rebuilt_like_any_other(tmp_path: Path) -> None:
     runner, first, second = both(tmp_path, limits=replace(QUICK, rebuilds=1, window_ns=1))
     with runner:
-        second.tell("wrong")
         assert runner.fallback is not None
+        runner.fallback.settle()
+        second.tell("wrong")
         assert runner.fallback.check().result(WAIT_S).passed  # the fault is for its next load
         first.tell("refused")
         first.tell("kill")

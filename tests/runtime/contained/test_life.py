@@ -164,7 +164,10 @@ def test_a_request_that_waits_can_be_cancelled() -> None:
         first = runner.submit(frame(0))
         second, third = runner.submit(frame(1)), runner.submit(frame(2))
         assert second.cancel()
-        assert right(frame(0), first.result(WAIT_S).outputs)
+        assert second in wait([second], WAIT_S).done
+        assert first.cancel() or first.done()  # under way: nobody waits for it any more, and its slot comes back
+        assert third in wait([third], WAIT_S).done
+        assert first in wait([first], WAIT_S).done
         assert right(frame(2), third.result(WAIT_S).outputs)
         with pytest.raises(CancelledError):
             second.result(WAIT_S)

@@ -32,16 +32,20 @@ int64_t now_ns(void) {
 /* --- settings --- */
 static const char *const kinds[KINDS] = {"copy-in", "copy-out", "copy", "fill", "kernel"};
 static long long delay_us[KINDS], mbps[KINDS];
-static struct Setting { const char *name; long long usual, value; } settings[] = {
-    {"sm", 87}, {"memory", 8ll << 30}, {"integrated", 0}, {"map_host", 1}, {"register_host", 1},
-    {"devices", 1}, {"driver_version", 12060}, {"races", 1}, {"trace", 0}, {NULL},
+static struct Setting { const char *name; long long usual, value; } settings[SETTINGS] = {
+    [S_SM] = {"sm", 87, 0},
+    [S_MEMORY] = {"memory", 8ll << 30, 0},
+    [S_INTEGRATED] = {"integrated", 0, 0},
+    [S_MAP_HOST] = {"map_host", 1, 0},
+    [S_REGISTER_HOST] = {"register_host", 1, 0},
+    [S_DEVICES] = {"devices", 1, 0},
+    [S_DRIVER_VERSION] = {"driver_version", 12060, 0},
+    [S_RACES] = {"races", 1, 0},
+    [S_TRACE] = {"trace", 0, 0},
+    [S_CONTEXT_FAULT] = {"context_fault", 0, 0},
 };
 
-long long setting(const char *name) {
-    struct Setting *s = settings;
-    while (s->name && strcmp(s->name, name)) s++;
-    return s->value;
-}
+long long setting(int which) { return settings[which].value; }
 
 static int kind_of(const char *name) {
     for (int k = 0; k < KINDS; k++)
@@ -53,7 +57,7 @@ EXPORT int fakecuda_set(const char *name, long long value) {
     int kind = -1;
     if (!strncmp(name, "delay_us.", 9) && (kind = kind_of(name + 9)) >= 0) delay_us[kind] = value;
     else if (!strncmp(name, "mbps.", 5) && (kind = kind_of(name + 5)) >= 0) mbps[kind] = value;
-    for (struct Setting *s = settings; s->name; s++)
+    for (struct Setting *s = settings; s < settings + SETTINGS; s++)
         if (!strcmp(s->name, name)) { s->value = value; return 0; }
     return kind < 0 ? -1 : 0;
 }
@@ -66,7 +70,7 @@ int64_t op_delay_ns(Kind kind, size_t bytes) {
 /* --- faults --- */
 static struct Fault { char name[64]; long left; int code; bool sticky; } faults[32];
 static struct OpFault { int kind; long left; int code; } op_faults[32];
-static bool released;
+static unsigned releases;
 static pthread_cond_t release = PTHREAD_COND_INITIALIZER;
 
 /* "cuMemAlloc" stands for "cuMemAlloc_v2" too */
@@ -94,22 +98,24 @@ EXPORT int fakecuda_fail_op(const char *kind, long nth, int code) {
     int i = 0;
     while (i < 32 && op_faults[i].left) i++;
     if (i < 32 && kind_of(kind) >= 0) op_faults[i] = (struct OpFault){kind_of(kind), nth, code};
-    released = false;
     pthread_mutex_unlock(&G);
     return i < 32 && kind_of(kind) >= 0 ? 0 : -1;
 }
 
 EXPORT int fakecuda_hang(const char *kind, long nth) { return fakecuda_fail_op(kind, nth, -1); }
 
+/* Ends what hangs, and what was going to. */
 EXPORT void fakecuda_release(void) {
     pthread_mutex_lock(&G);
-    released = true;
+    for (int i = 0; i < 32; i++)
+        if (op_faults[i].code < 0) op_faults[i].left = 0;
+    releases++;
     pthread_cond_broadcast(&release);
     pthread_mutex_unlock(&G);
 }
 
 void wait_for_release(void) {
-    while (!released) pthread_cond_wait(&release, &G);
+    for (unsigned now = releases; releases == now;) pthread_cond_wait(&release, &G);
 }
 
 int op_fault(Kind kind) {
@@ -130,13 +136,13 @@ static void keep(const char *name, int64_t start_ns, int64_t end_ns, long thread
 }
 
 void trace_op(Kind kind, int actor, size_t bytes, int64_t start_ns, int64_t end_ns) {
-    if (setting("trace")) keep(kinds[kind], start_ns, end_ns, actor, bytes, NULL);
+    if (setting(S_TRACE)) keep(kinds[kind], start_ns, end_ns, actor, bytes, NULL);
 }
 
 CUresult enter(Site *site, bool needs_context, size_t bytes, const void *stream) {
     if (!site->known) { site->known = true; site->next = sites; sites = site; }
     site->calls++;
-    if (setting("trace")) {
+    if (setting(S_TRACE)) {
         int64_t now = now_ns();
         keep(site->name, now, now, syscall(SYS_gettid), bytes, stream);
     }
@@ -198,7 +204,7 @@ EXPORT long long fakecuda_get(const char *name) {
 }
 
 static void usual(void) {
-    for (struct Setting *s = settings; s->name; s++) s->value = s->usual;
+    for (struct Setting *s = settings; s < settings + SETTINGS; s++) s->value = s->usual;
     memset(delay_us, 0, sizeof delay_us);
     memset(mbps, 0, sizeof mbps);
     memset(faults, 0, sizeof faults);
@@ -214,7 +220,6 @@ EXPORT void fakecuda_reset(void) {
     wait_all();
     for (Site *s = sites; s; s = s->next) s->calls = 0;
     traced = 0;
-    released = false;
     race_reset();
     pthread_mutex_unlock(&G);
 }

@@ -13,21 +13,21 @@ long live_events, live_streams, live_graphs, live_execs, live_modules, live_push
 /* --- devices --- */
 EXPORT CUresult cuInit(unsigned flags) {
     ENTER_FREE(0, NULL);
-    LEAVE(setting("devices") ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE);
+    LEAVE(setting(S_DEVICES) ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE);
 }
 
 EXPORT CUresult cuDriverGetVersion(int *version) {
-    *version = (int)setting("driver_version");
+    *version = (int)setting(S_DRIVER_VERSION);
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuDeviceGetCount(int *count) {
-    *count = (int)setting("devices");
+    *count = (int)setting(S_DEVICES);
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuDeviceGet(CUdevice *device, int ordinal) {
-    if (ordinal < 0 || ordinal >= setting("devices")) return CUDA_ERROR_INVALID_DEVICE;
+    if (ordinal < 0 || ordinal >= setting(S_DEVICES)) return CUDA_ERROR_INVALID_DEVICE;
     *device = ordinal;
     return CUDA_SUCCESS;
 }
@@ -38,23 +38,23 @@ EXPORT CUresult cuDeviceGetName(char *name, int room, CUdevice device) {
 }
 
 EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice device) {
-    *major = (int)setting("sm") / 10;
-    *minor = (int)setting("sm") % 10;
+    *major = (int)setting(S_SM) / 10;
+    *minor = (int)setting(S_SM) % 10;
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
-    *bytes = (size_t)setting("memory");
+    *bytes = (size_t)setting(S_MEMORY);
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
     switch (attribute) {
-    case CU_DEVICE_ATTRIBUTE_INTEGRATED: *value = (int)setting("integrated"); break;
-    case CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY: *value = (int)setting("map_host"); break;
-    case CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED: *value = (int)setting("register_host"); break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = (int)setting("sm") / 10; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = (int)setting("sm") % 10; break;
+    case CU_DEVICE_ATTRIBUTE_INTEGRATED: *value = (int)setting(S_INTEGRATED); break;
+    case CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY: *value = (int)setting(S_MAP_HOST); break;
+    case CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED: *value = (int)setting(S_REGISTER_HOST); break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = (int)setting(S_SM) / 10; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = (int)setting(S_SM) % 10; break;
     case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT: *value = 2; break;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 16; break;
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING: *value = 1; break;
@@ -85,6 +85,7 @@ EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
 
 EXPORT CUresult cuCtxPushCurrent_v2(CUcontext context) {
     if (context != PRIMARY) return CUDA_ERROR_INVALID_CONTEXT;
+    if (setting(S_CONTEXT_FAULT)) return (CUresult)setting(S_CONTEXT_FAULT);
     depth++;
     __atomic_add_fetch(&live_pushed, 1, __ATOMIC_RELAXED);
     return CUDA_SUCCESS;
@@ -92,6 +93,7 @@ EXPORT CUresult cuCtxPushCurrent_v2(CUcontext context) {
 
 EXPORT CUresult cuCtxPopCurrent_v2(CUcontext *context) {
     if (!depth) return CUDA_ERROR_INVALID_CONTEXT;
+    if (setting(S_CONTEXT_FAULT)) return (CUresult)setting(S_CONTEXT_FAULT);
     depth--;
     __atomic_sub_fetch(&live_pushed, 1, __ATOMIC_RELAXED);
     if (context) *context = PRIMARY;
@@ -136,7 +138,7 @@ static bool touches(uintptr_t address, size_t bytes) {
     return false;
 }
 
-static size_t used(void) { return live_bytes[DEVICE] + (setting("integrated") ? live_bytes[PINNED] : 0); }
+static size_t used(void) { return live_bytes[DEVICE] + (setting(S_INTEGRATED) ? live_bytes[PINNED] : 0); }
 
 static Block *add_block(uintptr_t base, size_t size, Home home, unsigned flags) {
     Block *block = calloc(1, sizeof *block);
@@ -163,8 +165,8 @@ static bool remove_block(uintptr_t base, Home home) {
 static CUresult allocate(size_t bytes, Home home, unsigned flags, uintptr_t *address) {
     if (my_capture && home == DEVICE) return illegal_in_capture(NULL);
     if (!bytes) return CUDA_ERROR_INVALID_VALUE;
-    size_t counted = home == DEVICE || setting("integrated") ? bytes : 0;
-    if (used() + counted > (size_t)setting("memory")) return CUDA_ERROR_OUT_OF_MEMORY;
+    size_t counted = home == DEVICE || setting(S_INTEGRATED) ? bytes : 0;
+    if (used() + counted > (size_t)setting(S_MEMORY)) return CUDA_ERROR_OUT_OF_MEMORY;
     size_t rounded = (bytes + 4095) / 4096 * 4096;
     *address = (uintptr_t)aligned_alloc(4096, rounded);
     if (!*address) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -207,7 +209,7 @@ EXPORT CUresult cuMemFreeHost(void *pointer) {
 
 EXPORT CUresult cuMemHostRegister_v2(void *pointer, size_t bytes, unsigned flags) {
     ENTER(bytes, NULL);
-    if (!setting("register_host")) LEAVE(CUDA_ERROR_NOT_SUPPORTED);
+    if (!setting(S_REGISTER_HOST)) LEAVE(CUDA_ERROR_NOT_SUPPORTED);
     if (!pointer || !bytes) LEAVE(CUDA_ERROR_INVALID_VALUE);
     if (touches((uintptr_t)pointer, bytes)) LEAVE(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED);
     add_block((uintptr_t)pointer, bytes, REGISTERED, flags);
@@ -223,7 +225,7 @@ EXPORT CUresult cuMemHostUnregister(void *pointer) {
 EXPORT CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *pointer, unsigned flags) {
     ENTER(0, NULL);
     Block *block = block_of((uintptr_t)pointer, 1);
-    if (!block || !setting("map_host")) LEAVE(CUDA_ERROR_INVALID_VALUE);
+    if (!block || !setting(S_MAP_HOST)) LEAVE(CUDA_ERROR_INVALID_VALUE);
     *device = (CUdeviceptr)pointer; /* as with unified addressing */
     LEAVE(CUDA_SUCCESS);
 }
@@ -238,7 +240,7 @@ EXPORT CUresult cuMemHostGetFlags(unsigned *flags, void *pointer) {
 
 EXPORT CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     ENTER(0, NULL);
-    *total = (size_t)setting("memory");
+    *total = (size_t)setting(S_MEMORY);
     *free_bytes = *total > used() ? *total - used() : 0;
     LEAVE(CUDA_SUCCESS);
 }

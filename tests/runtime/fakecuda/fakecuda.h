@@ -126,7 +126,14 @@ void trace_op(Kind kind, int actor, size_t bytes, int64_t start_ns, int64_t end_
 int op_fault(Kind kind); /* 0, a code, or -1: hang */
 void wait_for_release(void);
 int64_t op_delay_ns(Kind kind, size_t bytes);
-long long setting(const char *name);
+enum {
+    S_SM, S_MEMORY, S_INTEGRATED, S_MAP_HOST, S_REGISTER_HOST, S_DEVICES, S_DRIVER_VERSION,
+    S_RACES,         /* whether accesses are checked */
+    S_TRACE,         /* whether calls and ops are kept */
+    S_CONTEXT_FAULT, /* what entering and leaving the context answers */
+    SETTINGS
+};
+long long setting(int which);
 int64_t now_ns(void);
 bool have_context(void);
 

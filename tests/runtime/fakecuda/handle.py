@@ -54,7 +54,7 @@ class FakeCudaHandle:
         self.forgiven = False
 
     def set(self, **values: int) -> None:
-        """Settings: `sm`, `memory`, `integrated`, `map_host`, `register_host`, `devices`, `driver_version`, `trace`."""
+        """Settings, by the names in `control.c`: `sm`, `memory`, `integrated`, `map_host`, `devices`, `trace`, …"""
         for name, value in values.items():
             self._checked(self._library.fakecuda_set(name.encode(), value), name)
 

@@ -45,7 +45,7 @@ static void say(const Access *a, const Access *b) {
 
 void note_access(uintptr_t address, size_t bytes, bool write, int actor, const Clock *clock, const char *what) {
     Block *block = block_of(address, bytes);
-    if (!block || !bytes || !setting("races")) return;
+    if (!block || !bytes || !setting(S_RACES)) return;
     Access now = {bare(address), bare(address) + bytes, write, actor, clock->at[actor], *clock, what};
     Access *same = NULL;
     for (size_t i = 0; i < block->count; i++) {

@@ -309,11 +309,16 @@ def test_several_frames_of_a_camera():
     agree(plan, Preprocessor(whole, spec, "NTHWC")(raw.image(taken)), taken)
 
 
-def test_the_way_back_is_the_recipes():
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_the_way_back_is_the_recipes(layout: Any):
+    """A map of two classes comes back to the same pixels of the frame."""
     whole = recipe({"op": "crop", "box": [3, 2, 40, 40]}, {"op": "rotate90"}, {"op": "resize", "fit": "pad"})
-    pixels = frame("uint8")
-    plan = planned(whole, spec_of(24, 20, 1, "NHWC"), "NHWC", RawFormat.of(plain(pixels)))
-    assert plan.transform == Preprocessor(whole, spec_of(24, 20, 1, "NHWC")).prepare(pixels).transform
+    pixels, spec = frame("uint8"), spec_of(24, 20, 1, layout)
+    plan = planned(whole, spec, layout, RawFormat.of(plain(pixels)))
+    prepared = Preprocessor(whole, spec, layout).prepare(pixels)
+    assert plan.transform == prepared.transform
+    answer = RNG.random((1, 2, 24, 20) if layout == "NCHW" else (1, 24, 20, 2)).astype(np.float32)
+    np.testing.assert_array_equal(plan.way_back.to_source(answer), prepared.to_source(answer))
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, min_value=-65_504, max_value=65_504), min_size=1, max_size=4))

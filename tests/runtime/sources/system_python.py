@@ -1,4 +1,4 @@
-"""The system's Python, which GStreamer is bound to; `make debian` installs both."""
+"""The system's Python, with GStreamer and the PyAV of Debian; `make debian` installs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 PYTHON = "/usr/bin/python3"
 REPO = Path(__file__).resolve().parents[3]
-_NEEDS = "import gi, numpy; gi.require_version('Gst', '1.0'); gi.require_version('GstRtspServer', '1.0')"
+_NEEDS = "import av, gi, numpy; gi.require_version('Gst', '1.0'); gi.require_version('GstRtspServer', '1.0')"
 
 
 @cache
@@ -32,7 +32,7 @@ def require() -> str:
     """Its path; what is missing skips the test, and fails it in CI."""
     complaint = _complaint()
     if complaint is not None:
-        text = f"GStreamer for {PYTHON} is not installed: make debian ({complaint})"
+        text = f"GStreamer and PyAV for {PYTHON} are not installed: make debian ({complaint})"
         if os.environ.get("CI") == "true":
             pytest.fail(text)
         pytest.skip(text)

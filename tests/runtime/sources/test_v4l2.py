@@ -138,6 +138,34 @@ def test_a_lost_signal_that_comes_back_is_no_end(library: Path) -> None:
     assert "error" not in found
 
 
+# --- frames for the kernels
+
+
+@pytest.mark.parametrize("pad", [0, 16])
+@pytest.mark.parametrize("name", ["GREY", "Y16", "BGR24", "YUYV", "UYVY", "NV12", "NV21"])
+def test_raw_frames_are_the_drivers_bytes_and_mean_what_the_others_show(library: Path, name: str, pad: int) -> None:
+    given = {"pad": pad, "fps": 50}
+    raw = camera.read(library, camera=given, pixel_format=name, raw=True, count=6)
+    shown = camera.read(library, camera=given, pixel_format=name, count=6)
+    across = {"GREY": 1, "NV12": 1, "NV21": 1, "BGR24": 3}.get(name, 2) * COLUMNS
+    size = (across + pad) * (ROWS * 3 // 2 if name.startswith("NV") else ROWS)
+    for frame in raw["frames"]:
+        assert frame["crc"] == zlib.crc32(camera.buffer(frame["sequence"], size))
+        assert frame["lent"]
+    by_number = {frame["sequence"]: frame["crc"] for frame in shown["frames"]}
+    both = [frame for frame in raw["frames"] if frame["sequence"] in by_number]
+    assert both
+    assert all(frame["decoded"] == by_number[frame["sequence"]] for frame in both)
+
+
+def test_a_raw_frame_cut_short_is_lost_and_mjpg_is_not_raw(library: Path) -> None:
+    found = camera.read(library, camera={"short_at": 2, "fps": 50}, pixel_format="NV12", raw=True, count=5)
+    assert found["lost"] >= 1
+    refused = camera.read(library, camera={}, pixel_format="MJPG", raw=True)
+    assert refused["error"][0] == "UsageError"
+    assert "decoded on the CPU" in refused["error"][1]
+
+
 # --- formats
 
 

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from runtime.sources import videos
+from runtime.sources import system_python, videos
 
 from edgemed.base.errors import EdgemedError, InputError, MissingSoftwareError, ResourceError
 from edgemed.runtime.sources.video import SUFFIXES, VideoSource
@@ -120,6 +121,95 @@ def test_noise_in_the_middle_ends_in_frames_and_losses(tmp_path: Path) -> None:
             continue
         assert frames
         assert [frame.id for frame in frames] == list(range(len(frames)))
+
+
+TAGS = [(1, 1, "709", False), (5, 1, "601", False), (1, 2, "709", True), (9, 1, "2020", False), (2, 1, "601", False)]
+
+
+def tagged(path: Path, colorspace: int, color_range: int) -> Path:
+    """One picture of many colours, in luma and chroma, lossless, with the tags of its matrix and range."""
+    import av
+
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = colorspace, color_range
+        stream.codec_context.options = {"qp": "0"}
+        frame = av.VideoFrame.from_ndarray(COLOURS, format="yuv444p")
+        frame.colorspace, frame.color_range = colorspace, color_range
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            file.mux(packet)
+    return path
+
+
+COLOURS = np.kron(np.random.default_rng(5).integers(60, 200, (3, 8, 8)), np.ones((1, 8, 8), int)).astype(np.uint8)
+
+
+def exact(matrix: str, full: bool) -> np.ndarray[Any, Any]:
+    y, u, v = COLOURS.astype(float)
+    kr, kb = {"601": (0.299, 0.114), "709": (0.2126, 0.0722), "2020": (0.2627, 0.0593)}[matrix]
+    luma = y / 255 if full else (y - 16) / 219
+    pb, pr = ((c - 128) / (255 if full else 224) for c in (u, v))
+    red, blue = luma + 2 * (1 - kr) * pr, luma + 2 * (1 - kb) * pb
+    green = (luma - kr * red - kb * blue) / (1 - kr - kb)
+    return np.clip(255 * np.stack([red, green, blue], axis=-1), 0, 255)
+
+
+@pytest.mark.parametrize(("colorspace", "color_range", "matrix", "full"), TAGS)
+def test_colours_follow_the_tags(tmp_path: Path, colorspace: int, color_range: int, matrix: str, full: bool) -> None:
+    """Within 3 levels: what FFmpeg's fast conversion errs by. The matrices differ by ten times that here."""
+    with VideoSource(tagged(tmp_path / "a.mkv", colorspace, color_range)) as source:
+        pixels = next(source).data["pixels"].astype(float)
+    assert np.abs(pixels - exact(matrix, full)).max() <= 3
+    others = [exact(*other) for other in (("601", False), ("709", False), ("601", True)) if other != (matrix, full)]
+    assert all(np.abs(pixels - other).max() > 8 for other in others)
+
+
+def test_the_pyav_of_debian_reads_the_same_pixels(tmp_path: Path) -> None:
+    """JetPack and Debian ship old ones, which by themselves take every video for BT.601."""
+    names = []
+    for index, (colorspace, color_range, *_) in enumerate(TAGS):
+        names.append(tagged(tmp_path / f"tag{index}.mkv", colorspace, color_range))
+    for index, (codec, pixel_format, suffix) in enumerate(CASES):
+        names.append(videos.write(tmp_path / f"video{index}{suffix}", 30, codec, pixel_format))
+    script = (
+        "import sys, numpy\nfrom pathlib import Path\nfrom edgemed.runtime.sources.video import VideoSource\n"
+        "for name in sys.argv[1:]:\n"
+        "    with VideoSource(Path(name)) as source:\n"
+        "        numpy.save(name + '.npy', numpy.stack([frame.data['pixels'] for frame in source]))\n"
+    )
+    subprocess.run(
+        [system_python.require(), "-c", script, *map(str, names)], env=system_python.environment(), check=True
+    )
+    for name in names:
+        with VideoSource(name) as source:
+            ours = np.stack([frame.data["pixels"] for frame in source]).astype(int)
+        theirs = np.load(f"{name}.npy").astype(int)
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() <= 2, name  # another release of the decoder and of the conversion
+
+
+def test_pictures_beyond_the_limit_are_refused_or_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first sight, and where a stream grows on its way."""
+    small = videos.write(tmp_path / "small.mjpeg", 3, "mjpeg", "yuvj420p")
+    large = videos.write(tmp_path / "large.mjpeg", 3, "mjpeg", "yuvj420p", size=(640, 480))
+    monkeypatch.setattr("edgemed.runtime.sources.ffmpeg.MOST_PIXELS", 128 * 128)
+    with pytest.raises(InputError, match="640x480, more than allowed"):
+        VideoSource(large).open()
+    grown = tmp_path / "grown.mjpeg"
+    grown.write_bytes(small.read_bytes() + large.read_bytes())
+    with VideoSource(grown) as source:
+        assert {frame.data["pixels"].shape for frame in source} == {(48, 64, 3)}
+    assert source.lost == 3
+
+
+def test_a_stream_that_changes_its_size_is_followed(tmp_path: Path) -> None:
+    small = videos.write(tmp_path / "small.mjpeg", 3, "mjpeg", "yuvj420p")
+    large = videos.write(tmp_path / "large.mjpeg", 3, "mjpeg", "yuvj420p", size=(640, 480))
+    (tmp_path / "both.mjpeg").write_bytes(small.read_bytes() + large.read_bytes())
+    with VideoSource(tmp_path / "both.mjpeg") as source:
+        found = [(frame.data["pixels"].shape, videos.number_of(frame.data["pixels"])) for frame in source]
+    assert found == [((48, 64, 3), n) for n in range(3)] + [((480, 640, 3), n) for n in range(3)]
 
 
 HOSTILE = {

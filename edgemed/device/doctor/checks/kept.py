@@ -76,24 +76,8 @@ def bundle(scene: Scene) -> Line:
             f"`edgemed inspect {asked.name} --device NAME` tells what a board will take.",
             facts=facts,
         )
-    if scene.too_old:
-        remedy = f"`edgemed inspect {asked.name} --device {scene.name}` prints how to export it."
-        return wrong("bundle", "edgemed does not run on this JetPack: see `jetpack`.", remedy, facts=facts)
-    if asked.precision == "int8" and not supports_int8(capability):
-        return wrong(
-            "bundle",
-            f"{asked.name} is INT8, for which TensorRT has no kernels on compute capability {capability}.",
-            "Build it for FP16: edgemed build MODEL --fp16",
-            facts=facts,
-        )
-    lowest = min((opset for opset, _ in asked.graphs.values()), default=0)
-    if scene.row is not None and lowest > scene.row.opset:
-        return wrong(
-            "bundle",
-            f"{asked.name} has opset {lowest}, TensorRT {scene.row.tensorrt} reads up to {scene.row.opset}.",
-            f"Build it for this board: edgemed build MODEL --device {scene.name}@{scene.row.jetpack[-1]}",
-            facts=facts,
-        )
+    if refused := _refused(scene, asked, capability):
+        return wrong("bundle", *refused, facts=facts)
     if scene.live is not None and not _has_engine(scene, scene.live, asked):
         return note(
             "bundle",
@@ -102,6 +86,22 @@ def bundle(scene: Scene) -> Line:
             facts=facts,
         )
     return ok("bundle", f"{asked.name} ({asked.precision}) has an engine for this machine", facts=facts)
+
+
+def _refused(scene: Scene, asked: BundleNeeds, capability: str) -> tuple[str, str] | None:
+    """Why no engine of the bundle can be had on this machine, and what to do; None where one can."""
+    if scene.too_old:
+        remedy = f"`edgemed inspect {asked.name} --device {scene.name}` prints how to export it."
+        return "edgemed does not run on this JetPack: see `jetpack`.", remedy
+    if asked.precision == "int8" and not supports_int8(capability):
+        found = f"{asked.name} is INT8, for which TensorRT has no kernels on compute capability {capability}."
+        return found, "Build it for FP16: edgemed build MODEL --fp16"
+    lowest = min((opset for opset, _ in asked.graphs.values()), default=0)
+    if scene.row is not None and lowest > scene.row.opset:
+        found = f"{asked.name} has opset {lowest}, TensorRT {scene.row.tensorrt} reads up to {scene.row.opset}."
+        remedy = f"Build it for this board: edgemed build MODEL --device {scene.name}@{scene.row.jetpack[-1]}"
+        return found, remedy
+    return None
 
 
 def _has_engine(scene: Scene, live: Live, asked: BundleNeeds) -> bool:

@@ -35,8 +35,11 @@ def devices(scene: Scene) -> Line:
         "cameras": tuple(f"/{path}" for path in cameras),
         "closed": tuple(f"/{path}" for path in (*closed, *closed_cameras)),
     }
-    if closed:
+    if closed and scene.gpu is None:
         return wrong("devices", f"This user may not open {_named(closed)}.", _remedy(scene, closed), facts=facts)
+    if closed:  # which of them CUDA needs depends on its release; it got the GPU
+        found = f"CUDA works for this user, although {_named(closed)} may not be opened."
+        return note("devices", found, _remedy(scene, closed), facts=facts)
     if closed_cameras:
         return note(
             "devices",

@@ -20,46 +20,25 @@ def cuda(scene: Scene) -> Line:
     """The driver's CUDA against JetPack's and against the toolkit that is installed."""
     if scene.live is None:
         return unknown("cuda", _OTHER_ROOT)
-    speaks = scene.live.driver.text("cuda")
-    toolkit = _toolkit(scene)
+    driver, toolkit = scene.live.driver, _toolkit(scene)
+    speaks = driver.text("cuda")
     facts: Facts = {"driver_cuda": speaks, "toolkit": toolkit}
-    if scene.live.driver.state == "fails":
-        return wrong(
-            "cuda", f"The CUDA driver cannot be asked: {scene.live.driver.error}.", "Restart the machine.", facts=facts
-        )
+    if driver.state == "fails":
+        return wrong("cuda", f"The CUDA driver cannot be asked: {driver.error}.", "Restart the machine.", facts=facts)
     if speaks is None:
-        if scene.board is None:
-            return unknown("cuda", "There is no CUDA driver (libcuda.so.1).", "It comes with the GPU's driver.")
-        return wrong(
-            "cuda",
-            "There is no CUDA driver (libcuda.so.1), although this is a Jetson.",
-            f"{_RUNTIME}; on the board: sudo apt install --reinstall nvidia-l4t-cuda",
-            facts=facts,
-        )
+        return _no_driver(scene, facts)
     if scene.gpu is None:
-        return wrong(
-            "cuda",
-            f"The CUDA {speaks} driver finds no GPU.",
-            "See `devices` below; after an upgrade of the driver, restart the machine.",
-            facts=facts,
-        )
+        remedy = "See `devices` below; after an upgrade of the driver, restart the machine."
+        return wrong("cuda", f"The CUDA {speaks} driver finds no GPU.", remedy, facts=facts)
     if scene.row is not None and numbers(speaks) < numbers(scene.row.cuda) and not agree(speaks, scene.row.cuda):
-        return wrong(
-            "cuda",
-            f"The driver speaks CUDA {speaks}, but this JetPack brings {scene.row.cuda}.",
-            "Finish the upgrade: sudo apt full-upgrade, then restart.",
-            facts=facts,
-        )
+        found = f"The driver speaks CUDA {speaks}, but this JetPack brings {scene.row.cuda}."
+        return wrong("cuda", found, "Finish the upgrade: sudo apt full-upgrade, then restart.", facts=facts)
     if toolkit is not None and numbers(toolkit)[:1] > numbers(speaks)[:1]:
-        return wrong(
-            "cuda",
-            f"The toolkit is CUDA {toolkit}, the driver only speaks {speaks}: what is compiled here will not load.",
-            f"Compile with a toolkit of CUDA {numbers(speaks)[0]}: PATH=/usr/local/cuda-{speaks}/bin:$PATH",
-            facts=facts,
-        )
-    return ok(
-        "cuda", f"driver speaks CUDA {speaks}" + (f", toolkit {toolkit}" if toolkit else ", no toolkit"), facts=facts
-    )
+        found = f"The toolkit is CUDA {toolkit}, the driver only speaks {speaks}: what is compiled here will not load."
+        remedy = f"Compile with a toolkit of CUDA {numbers(speaks)[0]}: PATH=/usr/local/cuda-{speaks}/bin:$PATH"
+        return wrong("cuda", found, remedy, facts=facts)
+    beside = f"toolkit {toolkit}" if toolkit else "no toolkit"
+    return ok("cuda", f"driver speaks CUDA {speaks}, {beside}", facts=facts)
 
 
 def tensorrt(scene: Scene) -> Line:
@@ -120,6 +99,18 @@ def onnxruntime(scene: Scene) -> Line:
             "Install it: pip install 'edgemed[serve]'",
         )
     return ok("onnxruntime", f"ONNX Runtime {version}", facts={"version": version})
+
+
+def _no_driver(scene: Scene, facts: Facts) -> Line:
+    if scene.board is None:
+        found = "There is no CUDA driver (libcuda.so.1)."
+        return unknown("cuda", found, "It comes with the GPU's driver.", facts=facts)
+    return wrong(
+        "cuda",
+        "There is no CUDA driver (libcuda.so.1), although this is a Jetson.",
+        f"{_RUNTIME}; on the board: sudo apt install --reinstall nvidia-l4t-cuda",
+        facts=facts,
+    )
 
 
 def _toolkit(scene: Scene) -> str | None:

@@ -58,10 +58,11 @@ def clocks(scene: Scene) -> Line:
     }
     if clock.maximum is None:
         return unknown("clocks", f"The limits of the GPU's clock ({clock.name}) cannot be read.", facts=facts)
-    if clock.is_pinned and clock.highest is not None and clock.maximum < _SAME * clock.highest:
+    may = _may(scene, read_power_mode(scene.tree).chosen, clock) or clock.highest
+    if clock.is_pinned and may is not None and clock.maximum < _SAME * may:
         return wrong(
             "clocks",
-            f"The GPU is held at {_mhz(clock.maximum)}, although it could do {_mhz(clock.highest)}.",
+            f"The GPU is held at {_mhz(clock.maximum)}, although it may do {_mhz(may)}.",
             "Undo it: sudo jetson_clocks --restore (or restart), then choose the power mode anew.",
             facts=facts,
         )
@@ -134,7 +135,7 @@ def supply(scene: Scene) -> Line:
 
 
 def _mode_against_clock(scene: Scene, mode: PowerMode, chosen: Mode, clock: Clock | None, facts: Facts) -> Line:
-    promised = _promised(chosen, clock)
+    promised = _may(scene, chosen, clock)
     allowed = clock.maximum if clock is not None else None
     if promised is not None and allowed is not None and allowed < _SAME * promised:
         return wrong(
@@ -161,11 +162,20 @@ def _mode_against_clock(scene: Scene, mode: PowerMode, chosen: Mode, clock: Cloc
     return ok("power mode", chosen.name + (f", GPU up to {_mhz(allowed)}" if allowed is not None else ""), facts=facts)
 
 
-def _promised(chosen: Mode, clock: Clock | None) -> int | None:
-    """What the mode lets the GPU do: its own cap, but no more than the hardware has."""
+def _may(scene: Scene, chosen: Mode | None, clock: Clock | None) -> int | None:
+    """What the chosen mode lets the GPU do, as its table or the profile says; None where neither gives a number.
+
+    The highest step of the hardware is no promise: some modules' tables list steps that their firmware never allows.
+    """
+    if chosen is None:
+        return None
+    known = scene.profile.power_modes if scene.profile is not None else ()
+    of_profile = next((mode.gpu_mhz for mode in known if mode.name == chosen.name and mode.gpu_mhz is not None), None)
+    cap = chosen.gpu_cap
+    if cap is None and of_profile is not None:
+        cap = round(of_profile * 1e6)
     highest = clock.highest if clock is not None else None
-    caps = [cap for cap in (chosen.gpu_cap, highest) if cap is not None]
-    return min(caps, default=None)
+    return cap if cap is None or highest is None else min(cap, highest)
 
 
 def _lost_super(scene: Scene, mode: PowerMode) -> bool:

@@ -49,7 +49,6 @@ def jetpack(scene: Scene) -> Line:
     if scene.board is None:
         return unknown("jetpack", "Not a Jetson.")
     here, core = scene.board, scene.package("nvidia-l4t-core")
-    deb = upstream(scene.packages.get("nvidia-jetpack"))
     facts: Facts = {"jetpack": here.jetpack, "l4t": here.l4t, "l4t_core": core[1] if core else None}
     found = f"JetPack {here.jetpack or '?'}, L4T {here.l4t or (core[1] if core else '?')}"
     if here.jetpack is None and here.l4t is None:
@@ -67,22 +66,10 @@ def jetpack(scene: Scene) -> Line:
             f"Export to it instead: `edgemed inspect NAME.edgemed --device {scene.name}@{row.jetpack[-1]}` prints how.",
             facts=facts,
         )
-    if here.l4t is not None and core is not None and not agree(here.l4t, core[1]):
-        return wrong(
-            "jetpack",
-            f"Releases are mixed: /etc/nv_tegra_release says L4T {here.l4t}, the package nvidia-l4t-core {core[1]}.",
-            "Finish the upgrade (sudo apt full-upgrade, then restart), or flash the board anew.",
-            facts=facts,
-        )
-    if deb is not None and scene.row is not None and here.l4t is not None and not _fits(scene, here.l4t):
-        return wrong(
-            "jetpack",
-            f"Releases are mixed: the package nvidia-jetpack is {deb}, which brings L4T "
-            f"{' or '.join(scene.row.l4t)}, but this is L4T {here.l4t}.",
-            "Upgrade both: sudo apt full-upgrade; then build engines anew.",
-            facts=facts,
-        )
-    if scene.profile is not None and scene.row is None:
+    if mixed := _mixed(scene, here):
+        remedy = "Finish the upgrade (sudo apt full-upgrade, then restart), or flash the board anew."
+        return wrong("jetpack", f"Releases are mixed: {mixed}.", remedy, facts=facts)
+    if scene.profile is not None and (scene.row is None or (here.l4t is not None and not _knows(scene, here.l4t))):
         return note(
             "jetpack",
             f"{found} is a release that the profile {scene.profile.id} does not know.",
@@ -169,6 +156,22 @@ def _jetson(here: Board) -> Line:
     return ok("board", f"{here.profile.name} ({modules}), compute capability {capability}", facts=facts)
 
 
-def _fits(scene: Scene, l4t: str) -> bool:
-    known = scene.row.l4t if scene.row is not None else ()
-    return not known or any(agree(l4t, release) for release in known)
+def _mixed(scene: Scene, here: Board) -> str | None:
+    """Two releases at once, in words: what an upgrade leaves that was not finished."""
+    core, deb = scene.package("nvidia-l4t-core"), upstream(scene.packages.get("nvidia-jetpack"))
+    if here.l4t is None:
+        return None
+    if core is not None and not agree(here.l4t, core[1]):
+        return f"/etc/nv_tegra_release says L4T {here.l4t}, the package nvidia-l4t-core {core[1]}"
+    brings = scene.row.l4t if scene.row is not None else ()
+    if deb is not None and brings and here.l4t not in brings and _knows(scene, here.l4t):
+        return (
+            f"the package nvidia-jetpack is {deb}, which brings L4T {' or '.join(brings)}, but this is L4T {here.l4t}"
+        )
+    return None
+
+
+def _knows(scene: Scene, l4t: str) -> bool:
+    """Whether any row of the profile names this L4T; a row may name none (software on top of a JetPack)."""
+    rows = scene.profile.software if scene.profile is not None else ()
+    return any(l4t in row.l4t for row in rows) or (scene.row is not None and not scene.row.l4t)

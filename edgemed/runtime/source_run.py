@@ -135,7 +135,7 @@ class Trace:
         write_atomic(path, json.dumps({"traceEvents": [*names, *events], "displayTimeUnit": "ms"}).encode())
 
 
-class StreamRun:
+class SourceRun:
     """One run of a source through a lane: iterate once for the outcomes, each good until the next is asked for.
 
     However the iteration ends (the source's end, `close`, an error, Ctrl-C), `account` then tells of every frame.

@@ -29,14 +29,14 @@ from edgemed.runners.null import NullRunner
 from edgemed.runtime.durations import Durations
 from edgemed.runtime.frames import Answer, Drop, Failure, Frame, Outcome
 from edgemed.runtime.policy import LATEST, LOSSLESS, Policy
-from edgemed.runtime.preprocess import RecipeFill
+from edgemed.runtime.recipe_fill import RecipeFill
 from edgemed.runtime.runner_lane import RunnerLane
+from edgemed.runtime.source_run import SourceRun, Trace
 from edgemed.runtime.sources.base import FrameSource
 from edgemed.runtime.sources.clips import ClipSource
 from edgemed.runtime.sources.files import FileSource
 from edgemed.runtime.sources.limit import LimitedSource
 from edgemed.runtime.sources.memory import MemorySource
-from edgemed.runtime.stream import StreamRun, Trace
 
 SPEC = TensorSpec("image", "float32", (1, 24, 32, 3))
 ECHO = RunnerSpecs((SPEC,), (TensorSpec("echo", "float32", SPEC.shape),))
@@ -53,7 +53,7 @@ def sample(name: str) -> Path:
 
 
 def outputs(source: Any, fill: RecipeFill, specs: RunnerSpecs) -> list[NDArray[Any]]:
-    run = StreamRun(RunnerLane(echo(specs), 2), source, fill, LOSSLESS)
+    run = SourceRun(RunnerLane(echo(specs), 2), source, fill, LOSSLESS)
     found = []
     for outcome in run:
         assert isinstance(outcome, Answer), outcome
@@ -163,7 +163,7 @@ def test_a_raw_recipe_takes_arrays_as_they_are() -> None:
     arrays = [np.full(SPEC.shape[1:], value, np.float32) for value in range(3)]
     found = outputs(MemorySource([arrays[0], arrays[1][None], arrays[2]]), RecipeFill(SPEC, raw), ECHO)
     assert [float(value.max()) for value in found] == [0, 1, 2]
-    run = StreamRun(RunnerLane(echo(), 1), MemorySource([arrays[0].astype(np.uint8)]), RecipeFill(SPEC, raw), LOSSLESS)
+    run = SourceRun(RunnerLane(echo(), 1), MemorySource([arrays[0].astype(np.uint8)]), RecipeFill(SPEC, raw), LOSSLESS)
     (failure,) = list(run)
     assert isinstance(failure, Failure)
     assert "uint8" in failure.error.what
@@ -182,7 +182,7 @@ def test_every_frame_is_in_the_account(policy: str, live: bool) -> None:
     """A camera of 500 frames a second with 3 buffers, and a model that takes 4 ms."""
     source = MemorySource(pictures(100), rate=500, live=live, buffers=3)
     drops: list[Drop] = []
-    run = StreamRun(
+    run = SourceRun(
         RunnerLane(echo(latency_ns=4_000_000), 3), source, RecipeFill(SPEC, RECIPE), Policy.parse(policy),
         on_drop=drops.append,
     )  # fmt: skip
@@ -206,7 +206,7 @@ def test_every_frame_is_in_the_account(policy: str, live: bool) -> None:
 
 def test_a_loop_that_is_left_early_is_accounted_for() -> None:
     source = MemorySource(pictures(50))
-    run = StreamRun(RunnerLane(echo(), 3), source, RecipeFill(SPEC, RECIPE), LOSSLESS)
+    run = SourceRun(RunnerLane(echo(), 3), source, RecipeFill(SPEC, RECIPE), LOSSLESS)
     with closing(iter(run)) as outcomes:  # type: ignore[type-var]
         for outcome in outcomes:
             if outcome.frame == 5:
@@ -228,7 +228,7 @@ class _Unplugged(FrameSource):
 
 
 def test_a_source_that_fails_ends_the_stream_after_its_frames() -> None:
-    run = StreamRun(RunnerLane(echo(), 2), _Unplugged(), RecipeFill(SPEC, RECIPE), LOSSLESS)
+    run = SourceRun(RunnerLane(echo(), 2), _Unplugged(), RecipeFill(SPEC, RECIPE), LOSSLESS)
     seen: list[Outcome] = []
     with pytest.raises(DeviceStateError, match="unplugged"):
         seen.extend(run)
@@ -238,7 +238,7 @@ def test_a_source_that_fails_ends_the_stream_after_its_frames() -> None:
 def test_a_frame_that_the_recipe_refuses_fails_alone() -> None:
     strict = Recipe.model_validate({"input": {"contract": {"min_rows": 24}}})
     arrays = [*pictures(2), np.zeros((5, 5, 3), np.uint8), *pictures(1)]
-    run = StreamRun(RunnerLane(echo(), 2), MemorySource(arrays), RecipeFill(SPEC, strict), LOSSLESS)
+    run = SourceRun(RunnerLane(echo(), 2), MemorySource(arrays), RecipeFill(SPEC, strict), LOSSLESS)
     kinds = [type(outcome).__name__ for outcome in run]
     assert kinds == ["Answer", "Answer", "Failure", "Answer"]
     assert run.account.counts.failed == 1
@@ -246,7 +246,7 @@ def test_a_frame_that_the_recipe_refuses_fails_alone() -> None:
 
 def test_the_way_back_is_kept_for_what_is_computed_only() -> None:
     fill = RecipeFill(SPEC, RECIPE, keep=True)
-    run = StreamRun(
+    run = SourceRun(
         RunnerLane(echo(latency_ns=2_000_000), 3), MemorySource(pictures(60), rate=2000, live=True), fill, LATEST,
         on_drop=fill.dropped,
     )  # fmt: skip
@@ -265,10 +265,10 @@ def test_limits_end_a_stream() -> None:
 
     for live in (False, True):
         source = LimitedSource(MemorySource(endless(), rate=1000, live=live), frames=12)
-        run = StreamRun(RunnerLane(echo(), 3), source, RecipeFill(SPEC, RECIPE), LOSSLESS)
+        run = SourceRun(RunnerLane(echo(), 3), source, RecipeFill(SPEC, RECIPE), LOSSLESS)
         assert len(list(run)) == run.account.counts.submitted == 12
         source = LimitedSource(MemorySource(endless(), rate=1000, live=live), seconds=0.1)
-        run = StreamRun(RunnerLane(echo(), 3), source, RecipeFill(SPEC, RECIPE), LOSSLESS)
+        run = SourceRun(RunnerLane(echo(), 3), source, RecipeFill(SPEC, RECIPE), LOSSLESS)
         assert len(list(run)) == run.account.counts.submitted > 0
     waits = LimitedSource(MemorySource(endless(), rate=Fraction(1, 1000), live=True), seconds=0.1)
     assert len(list(waits)) == 1  # the second frame is due in 1000 s
@@ -293,7 +293,7 @@ def test_quantiles_are_those_of_the_values(values: list[int], share: float) -> N
 
 def test_a_trace_is_what_browsers_open(tmp_path: Path) -> None:
     trace = Trace()
-    run = StreamRun(RunnerLane(echo(), 2), MemorySource(pictures(5)), RecipeFill(SPEC, RECIPE), LOSSLESS, trace=trace)
+    run = SourceRun(RunnerLane(echo(), 2), MemorySource(pictures(5)), RecipeFill(SPEC, RECIPE), LOSSLESS, trace=trace)
     count = sum(1 for _ in run)
     trace.write(tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
@@ -308,7 +308,7 @@ def test_a_trace_is_what_browsers_open(tmp_path: Path) -> None:
 
 
 def test_a_trace_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgemed.runtime.stream._MOST_TRACED", 3)
+    monkeypatch.setattr("edgemed.runtime.source_run._MOST_TRACED", 3)
     trace = Trace()
     for frame in range(4):
         trace.add((Span("fill", 0, 1, frame), Span("compute", 1, 2, frame)))
