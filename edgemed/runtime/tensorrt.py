@@ -78,6 +78,11 @@ class OpenedEngine:
         name = facts.name if core is None else f"{facts.name} DLA {core}"
         self.info = RunnerInfo(plan.key.flavour, plan.key.precision, name, plan.key.bundle)
 
+    @property
+    def specs(self) -> RunnerSpecs:
+        """What the engine takes and gives."""
+        return self.executions[0].specs
+
     def close(self) -> None:
         """Free contexts, engine and runtime, in that order. Doing it twice does no harm."""
         self._undo.close()
@@ -242,6 +247,7 @@ class TensorRtRunner:
         timed: bool = False,
         device: int = 0,
     ) -> None:
+        self.plan = plan
         self._lock = threading.Lock()
         self._timed = timed
         self._lane = TensorRtLane(plan, 1, contexts=contexts, dla_core=dla_core, graphs=graphs, device=device)
@@ -256,9 +262,9 @@ class TensorRtRunner:
         return self._lane.info
 
     @property
-    def graphs(self) -> str:
-        """`replayed`, `not yet recorded`, or `not used: …` and why."""
-        return self._lane.cuda.graphs
+    def lane(self) -> CudaLane:
+        """The lane of one slot that it drives, once entered; its `graphs` says what came of them."""
+        return self._lane.cuda
 
     def __enter__(self) -> TensorRtRunner:
         """Load the engine; see `OpenedEngine` for what it raises."""

@@ -188,7 +188,7 @@ for integrated in (0, 1):
         with TensorRtRunner(plan_of("copy"), graphs=graphs) as runner:
             frames = [frame(rows, seed) for seed, rows in enumerate((2, 2, 2, 7, 7, 1, 8, 8, 2))]
             answers = [right(x, runner.infer({"x": x})["y"]) for x in frames]
-            said[f"runner {integrated} {graphs}"] = [all(answers), runner.graphs]
+            said[f"runner {integrated} {graphs}"] = [all(answers), runner.lane.graphs]
 with TensorRtRunner(plan_of("copy grow")) as runner:
     x = frame(4, 1)
     said["grown"] = [right(x, runner.infer({"x": x})["y"]), right(x, runner.infer({"x": x})["y"])]

@@ -115,8 +115,8 @@ def test_the_engine_of_this_device_is_taken(bundle: Bundle, device: Build) -> No
     device(bundle)
     opened = open_runner(bundle)
     assert opened.why is None
-    assert isinstance(opened.it, TensorRtRunner)
-    with opened.it as runner:
+    assert isinstance(opened.runner, TensorRtRunner)
+    with opened.runner as runner:
         assert (runner.info.backend, runner.info.bundle_digest) == ("tensorrt", bundle.digest)
         image = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
         np.testing.assert_array_equal(
@@ -126,16 +126,16 @@ def test_the_engine_of_this_device_is_taken(bundle: Bundle, device: Build) -> No
 
 def test_without_a_gpu_it_is_onnx_runtime_and_nothing_is_said(bundle: Bundle, nothing_here: None) -> None:
     opened = open_runner(bundle)
-    assert isinstance(opened.it, OnnxRuntimeRunner)
+    assert isinstance(opened.runner, OnnxRuntimeRunner)
     assert opened.why is None
 
 
 def test_with_a_gpu_and_no_engine_it_says_why_and_what_to_do(bundle: Bundle, device: Build) -> None:
     opened = open_runner(bundle)
-    assert isinstance(opened.it, OnnxRuntimeRunner)
+    assert isinstance(opened.runner, OnnxRuntimeRunner)
     lane = open_lane(bundle, slots=2)
-    assert isinstance(lane.it, RunnerLane)
-    assert (lane.it.slots, lane.why) == (2, opened.why)
+    assert isinstance(lane.lane, RunnerLane)
+    assert (lane.lane.slots, lane.why) == (2, opened.why)
     assert opened.why is not None
     assert "No fp32 engine of little.edgemed is kept for tensorrt-10.3.0-sm" in opened.why
     assert f"edgemed build {bundle.path}" in opened.why
@@ -146,7 +146,7 @@ def test_an_engine_of_another_tensorrt_is_not_this_devices(
 ) -> None:
     device(bundle)
     monkeypatch.setitem(sys.modules, "tensorrt", make_fake("10.7.0", Script(), script))
-    assert isinstance(open_runner(bundle).it, OnnxRuntimeRunner)
+    assert isinstance(open_runner(bundle).runner, OnnxRuntimeRunner)
     with pytest.raises(DeviceStateError, match=r"is kept for tensorrt-10\.7\.0") as caught:
         open_runner(bundle, runner="tensorrt")
     assert caught.value.exit_code == 4
@@ -156,7 +156,7 @@ def test_a_damaged_engine_is_an_error_and_no_reason_for_another_answer(bundle: B
     folder = device(bundle).folder
     (folder / "plan").write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match="does not match its hash"):
-        open_runner(bundle).it.__enter__()
+        open_runner(bundle).runner.__enter__()
     (folder / "engine.json").write_bytes(b"{}")
     with pytest.raises(IntegrityError, match="does not follow its schema"):
         open_runner(bundle)
@@ -165,11 +165,11 @@ def test_a_damaged_engine_is_an_error_and_no_reason_for_another_answer(bundle: B
 def test_a_record_of_another_key_in_this_folder_is_not_taken(bundle: Bundle, device: Build) -> None:
     record = device(bundle).folder / "engine.json"
     record.write_text(record.read_text().replace('"precision": "fp32"', '"precision": "fp16"'))
-    assert isinstance(open_runner(bundle).it, OnnxRuntimeRunner)
+    assert isinstance(open_runner(bundle).runner, OnnxRuntimeRunner)
 
 
 def test_what_is_asked_for_is_given_or_refused(bundle: Bundle, nothing_here: None) -> None:
-    assert isinstance(open_runner(bundle, runner="onnxruntime").it, OnnxRuntimeRunner)
+    assert isinstance(open_runner(bundle, runner="onnxruntime").runner, OnnxRuntimeRunner)
     with pytest.raises(DeviceStateError, match="no NVIDIA GPU"):
         open_runner(bundle, runner="tensorrt")
     with pytest.raises(UsageError, match="no DLA core"):
@@ -204,7 +204,7 @@ def test_a_plan_that_was_compiled_ahead_serves_where_no_engine_is_kept(
     bundle: Bundle, device: Build, script: EngineScript
 ) -> None:
     bundle = ahead(bundle, opening.detect_here())
-    with open_runner(bundle).it as runner:
+    with open_runner(bundle).runner as runner:
         assert runner.info.backend == "tensorrt"
         assert runner.infer({"image": np.zeros(SHAPE, np.float32)})["score"].flat[0] == OFFSET
     assert [call[1] for call in script.calls if call[0] == "deserialize"] == [b"plan"]
@@ -213,7 +213,7 @@ def test_a_plan_that_was_compiled_ahead_serves_where_no_engine_is_kept(
 @pytest.mark.parametrize("changes", [{"version": "10.4.0"}, {"precision": "int8"}, {"compute_capabilities": ["5.0"]}])
 def test_a_plan_of_something_else_does_not(bundle: Bundle, device: Build, changes: dict[str, Any]) -> None:
     bundle = ahead(bundle, opening.detect_here(), **changes)
-    assert isinstance(open_runner(bundle).it, OnnxRuntimeRunner)
+    assert isinstance(open_runner(bundle).runner, OnnxRuntimeRunner)
 
 
 def test_a_worker_is_built_on_the_engine(bundle: Bundle, device: Build, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def test_a_runner_answers(fakecuda: FakeCudaHandle, opened: Open, integrated: in
     assert isinstance(runner, Runner)
     assert runner.specs.inputs == (TensorSpec("x", "float32", (4, COLUMNS)),)
     assert runner.info == RunnerInfo("tensorrt", "fp16", open_cuda().facts.name, "0" * 64)
-    assert runner._lane.cuda.zero_copy == bool(integrated)
+    assert runner.lane.zero_copy == bool(integrated)
     for seed in range(5):
         assert is_right(runner, frame(4, seed))
     executions = len(asked(script, "execute_async_v3"))
@@ -96,7 +96,7 @@ def test_a_runner_answers(fakecuda: FakeCudaHandle, opened: Open, integrated: in
         assert is_right(runner, frame(4, seed))
     again = len(asked(script, "execute_async_v3")) - executions
     assert again == (0 if graphs else 5)  # a graph is replayed without TensorRT
-    assert runner.graphs == ("replayed" if graphs else "not used: not wanted")
+    assert runner.lane.graphs == ("replayed" if graphs else "not used: not wanted")
 
 
 def test_answers_are_the_callers_own(opened: Open) -> None:
@@ -177,7 +177,7 @@ def test_an_output_that_only_the_data_sizes(fakecuda: FakeCudaHandle, opened: Op
         script.grown_shape = (rows, COLUMNS)
         feeds = frame(4, rows)
         np.testing.assert_array_equal(runner.infer(feeds)["y"], expected(feeds["x"])[:rows])
-    assert "depends on the data" in runner.graphs
+    assert "depends on the data" in runner.lane.graphs
 
 
 def test_slots_and_contexts_work_side_by_side(fakecuda: FakeCudaHandle, opened: Open) -> None:
@@ -389,4 +389,4 @@ def test_the_dla_core_stands_in_the_name(opened: Open) -> None:
     runner = opened(script, key={"dla_core": 0}, dla_core=1)
     assert runner.info.device == f"{open_cuda().facts.name} DLA 1"
     assert asked(script, "deserialize")[0][2] == 1
-    assert runner.graphs == "not used: the engine cannot be recorded"
+    assert runner.lane.graphs == "not used: the engine cannot be recorded"
