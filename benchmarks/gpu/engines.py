@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError
-from edgemed.base.progress import Stage
+from edgemed.base.progress import SilentProgress
 from edgemed.bundle.read import Bundle, open_bundle
 from edgemed.engine.onboard import build_on_device
 from edgemed.runners.golden import Golden
@@ -27,23 +27,29 @@ def run(path: Path) -> Report:
     bundle = open_bundle(path)
     golden = Golden.from_bytes(bundle.read("golden.npz"))
     report: Report = {"bundle": bundle.digest}
-    steps: dict[str, Callable[[], Any]] = {
+    steps: dict[str, Callable[[], Report]] = {
         "build": lambda: _build(bundle),
         "outputs": lambda: _beside(bundle, golden),
         "times_us": lambda: _times(bundle, golden),
     }
     for name, step in steps.items():
-        try:
-            report[name] = step()
-        except EdgemedError as error:
-            report[name] = f"refused: {error}"
+        report[name] = _said(step)
+        if isinstance(report[name], str):
             report["failed"] = name
             break
     return report
 
 
+def _said(step: Callable[[], Report]) -> Report | str:
+    try:
+        return step()
+    except EdgemedError as error:
+        return f"refused: {error}"
+
+
 def _build(bundle: Bundle) -> Report:
-    built = build_on_device(bundle, Stage("engine"), rebuild=True)
+    with SilentProgress().stage("engine") as stage:
+        built = build_on_device(bundle, stage, rebuild=True)
     return {
         "engine": built.folder.name,
         "seconds": round(built.record.build_seconds, 1),

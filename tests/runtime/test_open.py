@@ -15,6 +15,7 @@ from evaluate.bundles import write_bundle, write_images
 from evaluate.hostile import reseal, with_golden
 from onnx import TensorProto, helper
 
+from benchmarks.gpu import engines
 from edgemed.base.errors import DeviceStateError, IntegrityError, UsageError
 from edgemed.base.hashing import sha256_bytes
 from edgemed.base.progress import SilentProgress
@@ -226,6 +227,19 @@ def test_a_worker_is_built_on_the_engine(bundle: Bundle, device: Build, monkeypa
         lane.inputs(0)["image"][...] = 0
         lane.start(0)
         assert lane.finish(0)["score"].flat[0] == OFFSET
+
+
+def test_the_check_on_a_real_gpu_works_on_a_faked_one(
+    bundle: Bundle, device: Build, script: EngineScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onboard, "detect_here", opening.detect_here)
+    monkeypatch.setattr(engines, "_TIMES", 20)
+    report = engines.run(bundle.path)
+    assert "failed" not in report
+    assert report["outputs"]["error"] == {"score": 0.0}
+    assert report["times_us"]["graphs"] == "replayed"
+    script.context_is_null = True
+    assert engines.run(bundle.path)["failed"] == "outputs"
 
 
 # ---- the command line
