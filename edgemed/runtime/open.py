@@ -13,6 +13,7 @@ from edgemed.device.here import Here, detect_here
 from edgemed.engine.onboard import find_plan
 from edgemed.engine.plans import Plan
 from edgemed.runners.ort import OnnxRuntimeRunner
+from edgemed.runtime.cuda import require_cuda
 from edgemed.runtime.lane import Lane
 from edgemed.runtime.runner_lane import RunnerLane
 from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
@@ -52,9 +53,9 @@ def open_runner(
 ) -> OpenedRunner:
     """Choose the Runner of a verified bundle. Nothing of the GPU is touched before it is entered.
 
-    `auto` takes ONNX Runtime where TensorRT cannot be had here: no GPU, no TensorRT, no engine of this very key, or no
-    graph that this TensorRT takes. An engine that is there and damaged, or that fails, is an error and no reason to
-    answer with something else.
+    `auto` takes ONNX Runtime where TensorRT cannot be had here: no GPU, no TensorRT or pycuda, no engine of this very
+    key, or no graph that this TensorRT takes. An engine that is there and damaged, or that fails, is an error and no
+    reason to answer with something else.
 
     Args:
         bundle: from `open_bundle`.
@@ -67,7 +68,7 @@ def open_runner(
     Raises:
         UsageError: a DLA core with ONNX Runtime.
         DeviceStateError: `tensorrt`, and no GPU, or no engine of this bundle is kept for this device.
-        MissingSoftwareError: `tensorrt`, and no TensorRT is installed.
+        MissingSoftwareError: `tensorrt`, and TensorRT or pycuda is not installed.
         InputError: the bundle has no graph for the precision.
         IntegrityError: the engine that is kept is damaged.
     """
@@ -102,7 +103,9 @@ def _find(
         return _onnxruntime(bundle, precision), None
     here = here if here is not None else detect_here()
     try:
-        return find_plan(bundle, precision=precision, dla_core=dla_core, here=here), None
+        plan = find_plan(bundle, precision=precision, dla_core=dla_core, here=here)
+        require_cuda()
+        return plan, None
     except (DeviceStateError, MissingSoftwareError, InputError) as error:
         if runner == "tensorrt" or dla_core is not None:
             raise

@@ -186,6 +186,8 @@ class TensorRtLane:
 
     def __enter__(self) -> TensorRtLane:
         """Load the engine and allocate everything; see `OpenedEngine` for what it raises. A failure leaves nothing."""
+        if self._lane is not None:
+            raise RuntimeError("the lane is entered already")
         plan = kept_plan(self._plan) if isinstance(self._plan, Path) else self._plan
         with ExitStack() as undo:
             engine = OpenedEngine(plan, contexts=self._contexts, dla_core=self._dla_core, device=self._device)
@@ -274,7 +276,8 @@ class TensorRtRunner:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lane.__exit__(kind, value, traceback)
+        with self._lock:  # an inference of another thread ends first
+            self._lane.__exit__(kind, value, traceback)
 
     def infer(
         self, feeds: Mapping[str, NDArray[Any]], *, frame: int | None = None, spans: SpanLog | None = None

@@ -16,7 +16,7 @@ from evaluate.hostile import reseal, with_golden
 from onnx import TensorProto, helper
 
 from benchmarks.gpu import engines
-from edgemed.base.errors import DeviceStateError, IntegrityError, UsageError
+from edgemed.base.errors import DeviceStateError, IntegrityError, MissingSoftwareError, UsageError
 from edgemed.base.hashing import sha256_bytes
 from edgemed.base.progress import SilentProgress
 from edgemed.bundle.read import Bundle, open_bundle
@@ -161,6 +161,17 @@ def test_a_damaged_engine_is_an_error_and_no_reason_for_another_answer(bundle: B
     (folder / "engine.json").write_bytes(b"{}")
     with pytest.raises(IntegrityError, match="does not follow its schema"):
         open_runner(bundle)
+
+
+def test_without_pycuda_it_says_so(bundle: Bundle, device: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    device(bundle)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)  # what import does where it is not installed
+    opened = open_runner(bundle)
+    assert isinstance(opened.runner, OnnxRuntimeRunner)
+    assert opened.why is not None
+    assert "pycuda is needed to run models on the GPU" in opened.why
+    with pytest.raises(MissingSoftwareError):
+        open_runner(bundle, runner="tensorrt")
 
 
 def test_a_record_of_another_key_in_this_folder_is_not_taken(bundle: Bundle, device: Build) -> None:

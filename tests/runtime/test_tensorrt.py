@@ -373,6 +373,31 @@ def test_everything_is_freed_in_order_with_the_context_current(opened: Open) -> 
         runner.infer(frame(4))
 
 
+def test_entering_twice_is_a_mistake_that_is_told(opened: Open) -> None:
+    runner = opened(fixed())
+    with pytest.raises(RuntimeError, match="entered already"):
+        runner.__enter__()
+    assert is_right(runner, frame(4))
+
+
+def test_leaving_waits_for_the_inference_of_another_thread(fakecuda: FakeCudaHandle, opened: Open) -> None:
+    runner, answers = opened(fixed()), []
+    fakecuda.hang("kernel")
+    feeds = frame(4)
+    inferring = threading.Thread(target=lambda: answers.append(runner.infer(feeds)["y"]))
+    inferring.start()
+    while not runner._lock.locked():
+        time.sleep(0.001)
+    leaving = threading.Thread(target=runner.__exit__, args=(None, None, None))
+    leaving.start()
+    leaving.join(0.05)
+    assert leaving.is_alive()
+    fakecuda.release()
+    inferring.join()
+    leaving.join()
+    np.testing.assert_array_equal(answers[0], expected(feeds["x"]))
+
+
 def test_a_runner_may_be_left_in_another_thread_and_entered_again(opened: Open) -> None:
     script = fixed()
     runner = opened(script)
