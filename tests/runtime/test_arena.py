@@ -233,6 +233,9 @@ def test_ordinary_memory_can_be_pinned_after_the_fact(fakecuda: FakeCudaHandle) 
             stream.copy_out(back, there)
             stream.synchronize()
         np.testing.assert_array_equal(back, array)
+        for pieces in (array[::2], array[:0]):
+            with pytest.raises(ValueError, match="one piece"):
+                arena.registered(pieces)
     fakecuda.set(register_host=0)
     with open_cuda().arena() as arena, pytest.raises(GpuError, match="NOT_SUPPORTED"):
         arena.registered(array)
