@@ -273,8 +273,8 @@ class Ring:
                     if not mine.pending and (mine.sealed or ledger.closed):
                         return None
                     self._sleep()
-                if handed is not None and not isinstance(handed, Answer):
-                    self._wake()  # its slot is free
+                if handed is not None:
+                    self._wake()  # its slot is free; or held, and so no longer one of those the depth counts
                 waiting = bool(ledger.filled)
             if isinstance(handed, Answer):
                 return handed
