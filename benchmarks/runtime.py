@@ -222,7 +222,7 @@ def main() -> int:
     fake = handle.activate()
     cuda = open_cuda()
     print(
-        f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start: above 1 the figures are others'."
+        f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start."
     )
     added_us = added_time(cuda, arguments.rounds, 300)
     vs_sync, of_limit = throughput(cuda, fake, max(arguments.rounds // 5, 1), 60)
