@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class LaneDriver:
         self._lane = lane
         self._inputs = inputs
         self._free = deque(range(lane.slots))
-        self._jobs: deque[tuple[Job, int]] = deque()
+        self._jobs: deque[tuple[Job, int, int]] = deque()  # with the lane's slot, and when it was started
 
     @property
     def room(self) -> bool:
@@ -98,12 +99,14 @@ class LaneDriver:
         for name, target in self._lane.inputs(slot, job.shapes).items():
             np.copyto(target, self._inputs.arrays(job.slot, job.shapes)[name], casting="no")
         self._lane.start(slot)
-        self._jobs.append((job, self._free.popleft()))
+        self._jobs.append((job, self._free.popleft(), time.monotonic_ns()))
 
     def finish(self) -> tuple[Arrays, list[Stage]]:
-        _, slot = self._jobs.popleft()
+        _, slot, begun_ns = self._jobs.popleft()
         self._free.append(slot)  # its memory stays as it is until the next start
-        return self._lane.finish(slot), list(self._lane.stages(slot))
+        outputs = self._lane.finish(slot)
+        stages = list(self._lane.stages(slot)) if self._lane.timed else [("compute", begun_ns, time.monotonic_ns())]
+        return outputs, stages
 
 
 def driver_of(made: Runner | Lane, inputs: Slots) -> Driver:

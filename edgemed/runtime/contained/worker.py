@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edgemed.base.child import die_with_parent
 from edgemed.base.errors import ChildError, EdgemedError, GpuError, ResourceError
+from edgemed.base.runner import Runner
 from edgemed.runtime.contained.build import build
 from edgemed.runtime.contained.drive import Driver, Job, driver_of
 from edgemed.runtime.contained.loaded import Loaded
@@ -41,7 +42,10 @@ class Worker:
         order = self._channel.receive()
         self._generation = order.generation
         try:
-            made = build(order.json())
+            wanted = order.json()
+            made = build(wanted)
+            if not isinstance(made, Runner):
+                made.timed = bool(wanted.get("timed"))
             with made as entered:
                 self._say(Kind.LOADED, body=Loaded(entered.specs, entered.info).to_body())
                 message, (inputs, outputs) = self._channel.receive_descriptors(2)

@@ -35,6 +35,8 @@ STEPS: dict[str, list[dict[str, Any]]] = {
     "crop": [{"op": "crop", "size": [21, 19]}],
     "crop-box": [{"op": "crop", "box": [3, 2, 30, 17]}],
     "pad": [{"op": "pad", "size": [70, 60], "fill": 7}, {"op": "pad", "size": [80, 60], "where": "end", "fill": 3}],
+    "pad-crossed": [{"op": "pad", "size": [70, 47], "fill": 7}, {"op": "pad", "size": [70, 60], "fill": 3}],
+    "pads-crossed": [{"op": "pad", "size": [70, 47], "fill": 7}, {"op": "pad", "size": [70, 60], "fill": 3}],
     "flip": [{"op": "flip", "axis": "rows"}, {"op": "flip", "axis": "columns"}],
     "rotate": [{"op": "rotate90", "turns": 1}],
     "rotate-half": [{"op": "rotate90", "turns": 2}],
@@ -196,8 +198,15 @@ def test_a_file_without_a_window_takes_the_range_of_its_stored_bits():
 
 def test_pixels_as_far_apart_as_the_recipe_says():
     image = Image(frame("int16"), Facts(53, 47, bits=16, spacing=(0.7, 0.4)))
-    whole = recipe({"op": "spacing", "mm": [1.0, 0.5], "filter": "area"}, {"op": "window", "low": -9, "high": 2000})
-    difference(whole, spec_of(None, None, 1, "NHWC"), "NHWC", image)
+    spacing, window = {"op": "spacing", "mm": [1.0, 0.5], "filter": "area"}, {"op": "window", "low": -9, "high": 2000}
+    resize = {"op": "resize", "size": [30, 60], "filter": "nearest"}
+    for before in (
+        [],
+        [{"op": "rotate90"}],
+        [resize],
+        [{"op": "crop", "size": [20, 30]}, {"op": "rotate90", "turns": 3}],
+    ):
+        difference(recipe(*before, spacing, window), spec_of(None, None, 1, "NHWC"), "NHWC", image, gain=16.0)
 
 
 @pytest.mark.parametrize("layout", ["NDHWC", "NCDHW", "NTHWC"])
@@ -321,14 +330,16 @@ def test_the_way_back_is_the_recipes(layout: Any):
     np.testing.assert_array_equal(plan.way_back.to_source(answer), prepared.to_source(answer))
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False, min_value=-65_504, max_value=65_504), min_size=1, max_size=4))
-def test_float16_is_rounded_as_numpy_does(values: list[float]):
-    """A scale makes any value of a byte: 0 becomes it, wherever it lies between two float16 values."""
-    for value in values:
-        whole = recipe({"op": "scale", "offset": -value, "divisor": 1})
-        pixels = np.zeros((1, 1), np.uint8)
-        raw = RawFormat.of(plain(pixels))
-        plan = plan_kernels(whole, spec_of(1, 1, 1, "NHWC", "float16"), "NHWC", raw)
-        if isinstance(plan, Refusal):  # 255 more than it is beyond float16
-            continue
-        assert twin.run(plan, pixels).tobytes() == (np.float32([0]) - np.float32(-value)).astype(np.float16).tobytes()
+@pytest.mark.parametrize("towards", [None, -np.inf, np.inf])
+def test_float16_is_rounded_as_numpy_does(towards: float | None):
+    """The middle between each two float16 numbers, subnormal ones too, and the float32 on either side of it."""
+    numbers = np.arange(0x7BFF, dtype=np.uint16)
+    middles = (numbers.view(np.float16).astype(np.float32) + (numbers + 1).view(np.float16).astype(np.float32)) / 2
+    values = np.zeros(1 << 16, np.float32)
+    values[: 2 * len(middles)] = np.concatenate([middles, -middles])
+    if towards is not None:
+        values = np.nextafter(values, np.float32(towards))
+    raw = RawFormat(256, 256, "uint16", values=values)
+    stored = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    found = twin.run(planned(recipe(), spec_of(None, None, 1, "NHWC", "float16"), "NHWC", raw), stored)
+    assert found.tobytes() == values.astype(np.float16).tobytes()
