@@ -167,22 +167,55 @@ class Ring:
         Returns:
             Whether it went in. One that did not was dropped, and `on_drop` told; one that did may yet be superseded.
         """
-        slot: Slot | None = None
-        drop: Drop | None = None
+        entered: tuple[Slot | None, Drop | None] = None, None
         try:
             with self._producer:
-                slot, drop = self._admit(frame, self._box if box is None else box)
-                if slot is not None:
-                    self._take_in(slot, frame)
+                entered = self._enter(frame, self._box if box is None else box)
         finally:
-            done, frame.done = frame.done, None
-            try:
-                if done is not None:
-                    done()
-            finally:
-                if drop is not None:
-                    self._tell((drop,))
-        return slot is not None
+            self._settle(frame, entered[1])
+        return entered[0] is not None
+
+    def offer(self, frame: Frame, box: Box) -> bool:
+        """Put a frame in if that needs no waiting; answers whether the ring took it, if only to drop it.
+
+        For a thread whose own outcomes are in slots: were it to wait, others might wait for those, and it for them.
+        """
+        if not self._producer.acquire(blocking=False):
+            return False
+        took = False
+        entered: tuple[Slot | None, Drop | None] = None, None
+        try:
+            took = self.room()
+            if took:
+                entered = self._enter(frame, box)
+        finally:
+            self._producer.release()
+            if took:
+                self._settle(frame, entered[1])
+        return took
+
+    def refuse(self, frame: Frame, box: Box) -> None:
+        """Drop a frame that was taken of a source, and is wanted no more; for the faces."""
+        with self._lock:
+            self._ledger.enter(box)
+            drop = self._ledger.refuse(frame, "closed", box)
+        self._settle(frame, drop)
+
+    def _enter(self, frame: Frame, box: Box) -> tuple[Slot | None, Drop | None]:
+        slot, drop = self._admit(frame, box)
+        if slot is not None:
+            self._take_in(slot, frame)
+        return slot, drop
+
+    def _settle(self, frame: Frame, drop: Drop | None) -> None:
+        """The source may have its buffer back, and whoever wants to know of drops is told."""
+        done, frame.done = frame.done, None
+        try:
+            if done is not None:
+                done()
+        finally:
+            if drop is not None:
+                self._tell((drop,))
 
     def room(self) -> bool:
         """Whether `submit` would find an empty slot now; a lone thread collects first where it would not."""
@@ -273,8 +306,8 @@ class Ring:
                     if not mine.pending and (mine.sealed or ledger.closed):
                         return None
                     self._sleep()
-                if handed is not None and not isinstance(handed, Answer):
-                    self._wake()  # its slot is free
+                if handed is not None:
+                    self._wake()  # its slot is free; or held, and so no longer one of those the depth counts
                 waiting = bool(ledger.filled)
             if isinstance(handed, Answer):
                 return handed

@@ -214,6 +214,21 @@ def test_a_source_that_waits_loses_nothing_by_latest() -> None:
         assert [outcome.frame for outcome in ring.run(frames(50))] == list(range(50))
 
 
+def test_a_loop_does_not_wait_for_a_slot_while_others_may_wait_for_its_own() -> None:
+    returned = []
+    given = (frame(number, done=lambda number=number: returned.append(number)) for number in range(9))
+    with Ring(lane(2)) as ring:
+        loop = ring.run(given)
+        assert next(loop).frame == 0
+        with ring._producer:  # another producer is at it; it may be waiting for a slot
+            assert next(loop).frame == 1  # with frame 2 in hand
+            loop.close()
+            assert returned == [0, 1, 2]
+        counts = ring.counts()
+        assert (counts.submitted, counts.answered, counts.dropped["closed"]) == (3, 2, 1)
+        assert idle(ring)
+
+
 # ---------------------------------------------------------------- start
 
 
