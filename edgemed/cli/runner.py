@@ -40,7 +40,7 @@ def choose(bundle: Bundle, chosen: Chosen) -> Runner:
 
     opened = open_runner(bundle, **vars(chosen))
     _tell(opened.why)
-    return opened.it
+    return opened.runner
 
 
 def choose_lane(bundle: Bundle, chosen: Chosen, slots: int) -> Lane:
@@ -49,7 +49,7 @@ def choose_lane(bundle: Bundle, chosen: Chosen, slots: int) -> Lane:
 
     opened = open_lane(bundle, slots=slots, **vars(chosen))
     _tell(opened.why)
-    return opened.it
+    return opened.lane
 
 
 def _tell(why: str | None) -> None:

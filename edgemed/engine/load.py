@@ -196,7 +196,7 @@ def load_engine(source: Path | Plan, bridge: Bridge, here: Here, *, dla_core: in
     """Deserialise an engine that was built for this very machine. Called with the CUDA context current.
 
     Args:
-        source: an engine folder, or a plan that was verified already.
+        source: an engine folder, or a plan; its bytes are read and verified here.
         bridge: the TensorRT to load it with.
         here: this machine.
         dla_core: DLA core to run on; `None` takes the one that the engine was built for, if any.
@@ -220,6 +220,7 @@ def load_engine(source: Path | Plan, bridge: Bridge, here: Here, *, dla_core: in
 
 
 def _deserialize(bridge: Bridge, plan: Plan, dla_core: int | None) -> Natives:
+    data = plan.read()
     natives = Natives(ErrorBook())
     recorder = natives.recorder(bridge, natives.book)
     natives.runtime = bridge.runtime()
@@ -228,7 +229,7 @@ def _deserialize(bridge: Bridge, plan: Plan, dla_core: int | None) -> Natives:
         natives.runtime.engine_host_code_allowed = False  # a version-compatible plan would bring host code of its own
         _choose_dla(bridge, natives, plan, dla_core)
         logged = bridge.log.total
-        natives.engine = natives.runtime.deserialize_cuda_engine(plan.data)
+        natives.engine = natives.runtime.deserialize_cuda_engine(data)
         if natives.engine is None or natives.book:
             messages = [report.message for report in natives.book.take()] or bridge.log.since(logged)
             raise load_error(bridge, messages)

@@ -31,7 +31,7 @@ from edgemed.device.profile import supports_int8
 from edgemed.engine.bridge import Bridge, Flavour, installed_flavours, load_bridge
 from edgemed.engine.build import BuildRequest, BuiltPlan, Precision, build_plan
 from edgemed.engine.eras import Typing
-from edgemed.engine.plans import Plan, ahead_plan, recorded_plan
+from edgemed.engine.plans import Plan, ahead_plan, kept_plan
 from edgemed.engine.record import PLAN, RECORD, SCHEMA, EngineKey, EngineRecord, Tensor, read_engine
 
 
@@ -111,19 +111,19 @@ def find_plan(
         DeviceStateError: no GPU, none that does this precision, or no engine is kept for it.
         MissingSoftwareError: no TensorRT is installed.
         InputError: the bundle has no graph for this precision and TensorRT.
-        IntegrityError: an engine is kept, and is damaged.
+        IntegrityError: an engine is kept, and its record is damaged.
     """
     here = here if here is not None else detect_here()
     precision = precision or bundle.manifest.precision
     check_precision(here.compute_capability, precision, dla_core)
     bridge = load_bridge(_choose_flavour(here))
-    name, _ = choose_graph(bundle.manifest.graphs, precision, bridge)
+    choose_graph(bundle.manifest.graphs, precision, bridge)  # one that cannot be built is not asked for
     key = _key(bundle, bridge, here, precision, dla_core)
     folder = state_dir() / "engines" / bundle.digest / key_slug(key)
     if folder.exists():
-        record, data = read_engine(folder)
-        if record.key == key and record.graph_sha256 == bundle.manifest.graphs[name].sha256:
-            return recorded_plan(record, data, str(folder))
+        kept = kept_plan(folder)
+        if kept.key == key:
+            return kept
     ahead = ahead_plan(bundle, here, bridge, precision) if dla_core is None else None
     if ahead is None:
         options = "" if precision == bundle.manifest.precision else f" --{precision}"

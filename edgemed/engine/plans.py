@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from edgemed.base.errors import DeviceStateError
+from edgemed.base.errors import DeviceStateError, IntegrityError
 from edgemed.base.runner import RunnerSpecs
 from edgemed.bundle.model import specs_of
 from edgemed.bundle.read import Bundle
 from edgemed.device.here import Here
 from edgemed.engine.eras import Typing
-from edgemed.engine.record import EngineKey, EngineRecord, read_engine
+from edgemed.engine.record import EngineKey, read_engine, read_record
 
 _BUILD_HERE = "Build the engine for this machine: edgemed build NAME.edgemed"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan whose hash was right, and what is known of it. `data` is code: the very bytes that were hashed.
+    """A plan, and what is known of it. It may be as large as the model: it is read when it is loaded, and not kept.
 
     Attributes:
         key: what it was built for.
         specs: what it was said to take and give, in the model's own order.
-        data: the plan.
-        place: where it came from, for messages.
+        read: its bytes, verified in the moment they are read. They are code: load these, not the file again.
+        place: where it lies, for messages.
     """
 
     key: EngineKey
     specs: RunnerSpecs
-    data: bytes
+    read: Callable[[], bytes]
     place: str
 
 
@@ -37,23 +39,22 @@ def kept_plan(folder: Path) -> Plan:
     """The plan of an engine folder.
 
     Raises:
-        IntegrityError: missing, unreadable, or not what its record says.
+        IntegrityError: there is no record, or it does not follow its schema; on reading: the plan does not match it.
     """
-    return recorded_plan(*read_engine(folder), place=str(folder))
-
-
-def recorded_plan(record: EngineRecord, data: bytes, place: str = "the engine") -> Plan:
-    """A plan and the record that `read_engine` verified it against."""
+    record = read_record(folder)
     specs = RunnerSpecs(tuple(t.spec() for t in record.inputs), tuple(t.spec() for t in record.outputs))
-    return Plan(record.key, specs, data, place)
+
+    def read() -> bytes:
+        now, data = read_engine(folder)
+        if now != record:
+            raise IntegrityError(f"{folder} was replaced after it was chosen.", "Start again: the new one is taken.")
+        return data
+
+    return Plan(record.key, specs, read, str(folder))
 
 
 def ahead_plan(bundle: Bundle, here: Here, tensorrt: Typing, precision: str) -> Plan | None:
-    """The plan that was compiled ahead of time into a bundle, where it holds one for this GPU and this TensorRT.
-
-    Raises:
-        IntegrityError: it was changed since the bundle was opened.
-    """
+    """The plan that was compiled ahead of time into a bundle, where it holds one for this GPU and this TensorRT."""
     for ref in bundle.manifest.engines:
         fits = (ref.flavour, ref.version, ref.precision) == (tensorrt.flavour, tensorrt.version, precision)
         if fits and here.compute_capability in ref.compute_capabilities:
@@ -66,7 +67,7 @@ def ahead_plan(bundle: Bundle, here: Here, tensorrt: Typing, precision: str) -> 
                 jetpack=here.release,
                 precision=ref.precision,
             )
-            return Plan(key, specs_of(bundle), bundle.read(ref.path), f"{bundle.path.name}/{ref.path}")
+            return Plan(key, specs_of(bundle), partial(bundle.read, ref.path), f"{bundle.path.name}/{ref.path}")
     return None
 
 

@@ -71,6 +71,20 @@ class EngineRecord(_Strict):
     edgemed: str = Field(description="version of edgemed that built it")
 
 
+def read_record(folder: Path) -> EngineRecord:
+    """Read the record of a kept engine; its plan is not looked at.
+
+    Raises:
+        IntegrityError: missing, unreadable, or not by the schema.
+    """
+    try:
+        return EngineRecord.model_validate_json((folder / RECORD).read_bytes())
+    except OSError as error:
+        raise IntegrityError(f"{folder} holds no whole engine: {error.strerror}.", _REBUILD) from error
+    except ValidationError as error:
+        raise IntegrityError(f"{folder / RECORD} does not follow its schema.", _REBUILD) from error
+
+
 def read_engine(folder: Path) -> tuple[EngineRecord, bytes]:
     """Read a kept engine and verify its plan against its record.
 
@@ -80,13 +94,11 @@ def read_engine(folder: Path) -> tuple[EngineRecord, bytes]:
     Raises:
         IntegrityError: missing, unreadable, not by the schema, or changed.
     """
+    record = read_record(folder)
     try:
-        record = EngineRecord.model_validate_json((folder / RECORD).read_bytes())
         plan = (folder / PLAN).read_bytes()
     except OSError as error:
         raise IntegrityError(f"{folder} holds no whole engine: {error.strerror}.", _REBUILD) from error
-    except ValidationError as error:
-        raise IntegrityError(f"{folder / RECORD} does not follow its schema.", _REBUILD) from error
     if sha256_bytes(plan) != record.plan_sha256:
         raise IntegrityError(f"{folder / PLAN} does not match its hash in {RECORD}.", _REBUILD)
     return record, plan

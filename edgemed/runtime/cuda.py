@@ -35,6 +35,7 @@ __all__ = [
     "NotCaptured",
     "Stream",
     "open_cuda",
+    "require_cuda",
 ]
 
 Native = Any  # an object of pycuda, which has no types
@@ -187,6 +188,15 @@ def open_cuda(device: int = 0) -> Cuda:
                 "Run one process for each GPU.",
             )
         return _cuda
+
+
+def require_cuda() -> None:
+    """See that the GPU's software is here; no device is touched.
+
+    Raises:
+        MissingSoftwareError: pycuda or NVIDIA's driver library is not installed.
+    """
+    _import_pycuda()
 
 
 def _open(device: int) -> Cuda:

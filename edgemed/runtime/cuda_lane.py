@@ -41,7 +41,8 @@ class CudaLane:
         cuda: the process's context.
         executions: contexts of one engine, all alike. The lane closes none of them.
         info: stands in every answer.
-        slots: 3 keep copies both ways and computation busy. With an output whose shape depends on the data no more than
+        slots: 3 keep copies both ways and computation busy; with a fourth, what is done with an answer before its
+            release overlaps too. With an output whose shape depends on the data no more than
             there are executions: its memory belongs to the execution.
         graphs: replay what can be recorded; see `graphs` for what came of it.
         zero_copy: bind the host's memory itself. Default: where the device shares it.
@@ -60,7 +61,7 @@ class CudaLane:
         cuda: Cuda,
         executions: Sequence[Execution],
         info: RunnerInfo,
-        slots: int = 3,
+        slots: int = 4,
         *,
         graphs: bool = True,
         zero_copy: bool | None = None,

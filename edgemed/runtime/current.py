@@ -55,13 +55,14 @@ class Current:
 
     def __enter__(self) -> None:
         stack = self._stacks.mine
-        depth = stack.depth
+        if stack.depth:
+            stack.depth += 1
+            return
+        stack.depth = 1
         try:
-            stack.depth = depth + 1
-            if not depth:
-                self._push()
+            self._push()
         except BaseException as error:
-            stack.depth = depth
+            stack.depth = 0
             if isinstance(error, self._error):
                 raise translate(error) from error
             raise
@@ -70,15 +71,15 @@ class Current:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         stack = self._stacks.mine
-        depth = stack.depth - 1
-        stack.depth = depth
-        if not depth:
-            try:
-                self._pop()
-            except self._error as error:
-                failed = translate(error)
-                if value is None:  # else that it failed is a consequence, and what came first goes on
-                    raise failed from error
+        stack.depth -= 1
+        if stack.depth:
+            return
+        try:
+            self._pop()
+        except self._error as error:
+            failed = translate(error)
+            if value is None:  # else that it failed is a consequence, and what came first goes on
+                raise failed from error
 
     def refuse(self, push: Callable[[], None]) -> None:
         """Have every later outermost entry raise what `push` raises."""

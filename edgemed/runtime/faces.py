@@ -63,11 +63,11 @@ def iterate(ring: Ring, source: Frames) -> Generator[Outcome]:
 
 def _alternate(ring: Ring, source: Frames) -> Generator[Outcome]:
     """Submit and collect in turn, in the caller's thread."""
-    box = Box(sealed=True)
+    box = Box(sealed=True, thread=threading.get_ident())
     failure: Exception | None = None
     try:
         frames = iter(source)
-        while True:
+        while not ring.closed:
             while box.pending and not ring.room():
                 if (outcome := ring.collect(box)) is not None:
                     yield outcome
@@ -78,9 +78,7 @@ def _alternate(ring: Ring, source: Frames) -> Generator[Outcome]:
             except Exception as error:  # frames that it gave are inside: their outcomes come first
                 failure = error
                 break
-            ring.submit(frame, box)
-            if ring.closed:
-                break
+            yield from _put(ring, frame, box)
         while (outcome := ring.collect(box)) is not None:
             yield outcome
         if failure is not None:
@@ -88,6 +86,24 @@ def _alternate(ring: Ring, source: Frames) -> Generator[Outcome]:
     finally:
         ring.abandon(box)
         ring.add_lost(getattr(source, "lost", 0))
+
+
+def _put(ring: Ring, frame: Frame, box: Box) -> Generator[Outcome]:
+    """Submit a frame; where another producer is faster, our outcomes come first: others may wait for their slots."""
+    mine = True
+    try:
+        while box.pending:
+            mine = False
+            mine = not ring.offer(frame, box)
+            if not mine:
+                return
+            if (outcome := ring.collect(box)) is not None:
+                yield outcome
+        mine = False
+        ring.submit(frame, box)
+    finally:
+        if mine:
+            ring.refuse(frame, box)
 
 
 def _from_thread(ring: Ring, source: Frames) -> Generator[Outcome]:

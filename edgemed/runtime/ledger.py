@@ -101,6 +101,10 @@ class Ledger:
     def _busy(self) -> int:
         return len(self.slots) - len(self._free) - self.held
 
+    def all_kept_by(self, thread: int) -> bool:
+        """Whether every slot waits for that thread: to collect it, or to release it."""
+        return all(slot.box is not None and slot.box.thread == thread for slot in self.slots)
+
     def take(self, frame: Frame, box: Box) -> tuple[Slot, Drop | None] | None:
         """A slot to fill, and the frame that was superseded in it; `None` where the frame has to wait."""
         drop = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 from edgemed.base.errors import DeviceStateError, InputError, MissingSoftwareError, UsageError
 from edgemed.base.runner import Runner
@@ -13,25 +13,32 @@ from edgemed.device.here import Here, detect_here
 from edgemed.engine.onboard import find_plan
 from edgemed.engine.plans import Plan
 from edgemed.runners.ort import OnnxRuntimeRunner
+from edgemed.runtime.cuda import require_cuda
 from edgemed.runtime.lane import Lane
 from edgemed.runtime.runner_lane import RunnerLane
 from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
 
 RunnerName = Literal["auto", "tensorrt", "onnxruntime"]
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class Opened(Generic[Kind]):
-    """A Runner or a lane that is not entered yet.
+class OpenedRunner:
+    """A Runner that is not entered yet.
 
     Attributes:
-        it: what was chosen.
         why: why it is not TensorRT although nobody ruled it out, with what to do; `None` where there is nothing to
             say: it was asked for, or there is no NVIDIA GPU here.
     """
 
-    it: Kind
+    runner: Runner
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenedLane:
+    """A lane that is not entered yet; `why` as of `OpenedRunner`."""
+
+    lane: Lane
     why: str | None = None
 
 
@@ -43,12 +50,12 @@ def open_runner(
     dla_core: int | None = None,
     here: Here | None = None,
     **options: Any,
-) -> Opened[Runner]:
+) -> OpenedRunner:
     """Choose the Runner of a verified bundle. Nothing of the GPU is touched before it is entered.
 
-    `auto` takes ONNX Runtime where TensorRT cannot be had here: no GPU, no TensorRT, no engine of this very key, or no
-    graph that this TensorRT takes. An engine that is there and damaged, or that fails, is an error and no reason to
-    answer with something else.
+    `auto` takes ONNX Runtime where TensorRT cannot be had here: no GPU, no TensorRT or pycuda, no engine of this very
+    key, or no graph that this TensorRT takes. An engine that is there and damaged, or that fails, is an error and no
+    reason to answer with something else.
 
     Args:
         bundle: from `open_bundle`.
@@ -61,14 +68,12 @@ def open_runner(
     Raises:
         UsageError: a DLA core with ONNX Runtime.
         DeviceStateError: `tensorrt`, and no GPU, or no engine of this bundle is kept for this device.
-        MissingSoftwareError: `tensorrt`, and no TensorRT is installed.
+        MissingSoftwareError: `tensorrt`, and TensorRT or pycuda is not installed.
         InputError: the bundle has no graph for the precision.
         IntegrityError: the engine that is kept is damaged.
     """
-    found = _find(bundle, runner, precision, dla_core, here)
-    if isinstance(found.it, Plan):
-        return Opened(TensorRtRunner(found.it, **options))
-    return Opened(found.it, found.why)
+    found, why = _find(bundle, runner, precision, dla_core, here)
+    return OpenedRunner(TensorRtRunner(found, **options) if isinstance(found, Plan) else found, why)
 
 
 def open_lane(
@@ -80,29 +85,32 @@ def open_lane(
     dla_core: int | None = None,
     here: Here | None = None,
     **options: Any,
-) -> Opened[Lane]:
+) -> OpenedLane:
     """The same as a lane of so many slots; `options` are those of `TensorRtLane`."""
-    found = _find(bundle, runner, precision, dla_core, here)
-    if isinstance(found.it, Plan):
-        return Opened(TensorRtLane(found.it, slots, **options))
-    return Opened(RunnerLane(found.it, slots), found.why)
+    found, why = _find(bundle, runner, precision, dla_core, here)
+    if isinstance(found, Plan):
+        return OpenedLane(TensorRtLane(found, slots, **options))
+    return OpenedLane(RunnerLane(found, slots), why)
 
 
 def _find(
     bundle: Bundle, runner: RunnerName, precision: RunPrecision | None, dla_core: int | None, here: Here | None
-) -> Opened[Plan] | Opened[OnnxRuntimeRunner]:
+) -> tuple[Plan | OnnxRuntimeRunner, str | None]:
+    """What to run, and why it is not TensorRT."""
     if runner == "onnxruntime":
         if dla_core is not None:
             raise UsageError("ONNX Runtime runs on no DLA core.", "Leave out the DLA core, or take --runner tensorrt.")
-        return Opened(_onnxruntime(bundle, precision))
+        return _onnxruntime(bundle, precision), None
     here = here if here is not None else detect_here()
     try:
-        return Opened(find_plan(bundle, precision=precision, dla_core=dla_core, here=here))
+        plan = find_plan(bundle, precision=precision, dla_core=dla_core, here=here)
+        require_cuda()
+        return plan, None
     except (DeviceStateError, MissingSoftwareError, InputError) as error:
         if runner == "tensorrt" or dla_core is not None:
             raise
         alone = here.gpu is None and here.board is None
-        return Opened(_onnxruntime(bundle, precision), None if alone else str(error))
+        return _onnxruntime(bundle, precision), None if alone else str(error)
 
 
 def _onnxruntime(bundle: Bundle, precision: RunPrecision | None) -> OnnxRuntimeRunner:

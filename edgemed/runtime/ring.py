@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -81,6 +81,7 @@ class Ring:
         self._box = Box()
         self._requests: Requests | None = None
         self._lost = 0
+        self._logged: set[tuple[str, type[Exception]]] = set()
 
     # ---------------------------------------------------------------- life
 
@@ -166,22 +167,55 @@ class Ring:
         Returns:
             Whether it went in. One that did not was dropped, and `on_drop` told; one that did may yet be superseded.
         """
-        slot: Slot | None = None
-        drop: Drop | None = None
+        entered: tuple[Slot | None, Drop | None] = None, None
         try:
             with self._producer:
-                slot, drop = self._admit(frame, self._box if box is None else box)
-                if slot is not None:
-                    self._take_in(slot, frame)
+                entered = self._enter(frame, self._box if box is None else box)
         finally:
-            done, frame.done = frame.done, None
-            try:
-                if done is not None:
-                    done()
-            finally:
-                if drop is not None:
-                    self._tell((drop,))
-        return slot is not None
+            self._settle(frame, entered[1])
+        return entered[0] is not None
+
+    def offer(self, frame: Frame, box: Box) -> bool:
+        """Put a frame in if that needs no waiting; answers whether the ring took it, if only to drop it.
+
+        For a thread whose own outcomes are in slots: were it to wait, others might wait for those, and it for them.
+        """
+        if not self._producer.acquire(blocking=False):
+            return False
+        took = False
+        entered: tuple[Slot | None, Drop | None] = None, None
+        try:
+            took = self.room()
+            if took:
+                entered = self._enter(frame, box)
+        finally:
+            self._producer.release()
+            if took:
+                self._settle(frame, entered[1])
+        return took
+
+    def refuse(self, frame: Frame, box: Box) -> None:
+        """Drop a frame that was taken of a source, and is wanted no more; for the faces."""
+        with self._lock:
+            self._ledger.enter(box)
+            drop = self._ledger.refuse(frame, "closed", box)
+        self._settle(frame, drop)
+
+    def _enter(self, frame: Frame, box: Box) -> tuple[Slot | None, Drop | None]:
+        slot, drop = self._admit(frame, box)
+        if slot is not None:
+            self._take_in(slot, frame)
+        return slot, drop
+
+    def _settle(self, frame: Frame, drop: Drop | None) -> None:
+        """The source may have its buffer back, and whoever wants to know of drops is told."""
+        done, frame.done = frame.done, None
+        try:
+            if done is not None:
+                done()
+        finally:
+            if drop is not None:
+                self._tell((drop,))
 
     def room(self) -> bool:
         """Whether `submit` would find an empty slot now; a lone thread collects first where it would not."""
@@ -206,6 +240,11 @@ class Ring:
             return None, ledger.refuse(frame, reason, box)
 
     def _wait_for_slot(self, frame: Frame) -> None:
+        if self._ledger.all_kept_by(threading.get_ident()):
+            raise UsageError(
+                "The loop that this thread is in keeps every slot: it would wait for itself.",
+                "Ask from another thread, or outside the loop.",
+            )
         left_ns = self._ledger.left_ns(frame)
         timeout = _STUCK_S if left_ns is None else min(_STUCK_S, max(left_ns, 0) / 1e9)
         woken = self._sleep(timeout)
@@ -218,7 +257,7 @@ class Ring:
         try:
             self._fill(frame, slot.memory)
         except Exception as error:
-            slot.error = _failure("filling its slot", error)
+            slot.error = self._failure("filling its slot", error)
         except BaseException:
             with self._lock:
                 self._ledger.drop_slot(slot, "closed")
@@ -241,9 +280,9 @@ class Ring:
                     if slot.error is None:
                         self.lane.start(slot.index)
                 except Exception as error:
-                    slot.error = _failure("starting", error)
+                    slot.error = self._failure("starting", error)
                 except BaseException as error:
-                    slot.error, interrupt = _failure("starting", error), error
+                    slot.error, interrupt = unexpected("starting", error), error
                 with self._lock:
                     self._ledger.put_started(slot)
                     self._wake()
@@ -267,8 +306,8 @@ class Ring:
                     if not mine.pending and (mine.sealed or ledger.closed):
                         return None
                     self._sleep()
-                if handed is not None and not isinstance(handed, Answer):
-                    self._wake()  # its slot is free
+                if handed is not None:
+                    self._wake()  # its slot is free; or held, and so no longer one of those the depth counts
                 waiting = bool(ledger.filled)
             if isinstance(handed, Answer):
                 return handed
@@ -326,7 +365,7 @@ class Ring:
             if self._spans:
                 slot.stages = self.lane.stages(slot.index)
         except Exception as error:
-            slot.error = _failure("computing", error)
+            slot.error = self._failure("computing", error)
 
     def _release(self, slot: Slot) -> None:
         with self._lock:
@@ -348,6 +387,15 @@ class Ring:
         if self._sleepers:
             self._changed.notify_all()
 
+    def _failure(self, doing: str, error: Exception) -> EdgemedError:
+        """An error as a frame's failure. One of ours is it; another is a bug, and is logged once with its traceback."""
+        if isinstance(error, EdgemedError):
+            return error
+        if (doing, type(error)) not in self._logged:
+            self._logged.add((doing, type(error)))
+            _log.error("A frame failed while %s; such errors are logged once.", doing, exc_info=error)
+        return unexpected(doing, error)
+
     def _tell(self, drops: Iterable[Drop]) -> None:
         if self._on_drop is not None:
             for drop in drops:
@@ -364,10 +412,11 @@ class Ring:
     def infer(self, feeds: Arrays, *, deadline_ns: int | None = None) -> Answer:
         """Compute one frame and wait for it; its outputs are copies. Any number of threads may do so.
 
-        Not from inside a loop of `run`: its frames are in all the slots, and this thread would wait for itself.
+        Not from inside a loop of `run`: its frames are in all the slots.
 
         Raises:
             InputError: the feeds are not what the model takes.
+            UsageError: this thread is in a loop of `run`, and would wait for itself.
             ResourceError: the frame was dropped, by policy or because the ring was closed.
             GpuError, …: what made the frame fail.
         """
@@ -375,7 +424,7 @@ class Ring:
         self.submit(_frame(feeds, deadline_ns), box)
         return answer_of(self.collect(box), box)
 
-    def run(self, source: Frames) -> Iterator[Outcome]:
+    def run(self, source: Frames) -> Generator[Outcome]:
         """Send a source through, and give its outcomes in order; each answer is released when the loop goes on.
 
         Frames of a source that is not live are taken in this thread: all slots are filled, then for each outcome one
@@ -432,10 +481,3 @@ class Ring:
 def _frame(feeds: Mapping[str, NDArray[Any]], deadline_ns: int | None) -> Frame:
     now_ns = time.monotonic_ns()
     return Frame(now_ns, feeds, now_ns, deadline_ns)
-
-
-def _failure(doing: str, error: BaseException) -> EdgemedError:
-    if isinstance(error, EdgemedError):
-        return error
-    _log.error("A frame failed while %s.", doing, exc_info=error)
-    return unexpected(doing, error)

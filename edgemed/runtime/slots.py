@@ -75,14 +75,16 @@ class Box:
         abandoned: nobody wants the rest; it is dropped.
         seen: frames that were handed in, for `every-n`.
         drop: the last frame of this box that was dropped.
+        thread: the only one that collects, where one alone does.
     """
 
-    __slots__ = ("abandoned", "done", "drop", "pending", "sealed", "seen")
+    __slots__ = ("abandoned", "done", "drop", "pending", "sealed", "seen", "thread")
 
-    def __init__(self, *, sealed: bool = False) -> None:
+    def __init__(self, *, sealed: bool = False, thread: int | None = None) -> None:
         self.done: deque[Slot] = deque()
         self.pending = 0
         self.sealed = sealed
         self.abandoned = False
         self.seen = 0
         self.drop: Drop | None = None
+        self.thread = thread

@@ -181,7 +181,7 @@ class SourceRun:
         try:
             with self._source:
                 begun_ns = time.monotonic_ns()
-                with closing(self._ring.run(self._source)) as outcomes:  # type: ignore[type-var]
+                with closing(self._ring.run(self._source)) as outcomes:
                     for outcome in outcomes:
                         if isinstance(outcome, Answer):
                             self.account.add(outcome)

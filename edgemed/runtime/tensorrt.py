@@ -28,6 +28,7 @@ from edgemed.engine.output import DeviceCalls
 from edgemed.engine.plans import Plan, kept_plan
 from edgemed.runners.ort import check_feeds
 from edgemed.runtime import driver
+from edgemed.runtime.arena import keep_forever
 from edgemed.runtime.cuda import Arena, Cuda, open_cuda
 from edgemed.runtime.cuda_lane import CudaLane
 from edgemed.runtime.execution import Execution
@@ -80,7 +81,7 @@ class OpenedEngine:
     @property
     def specs(self) -> RunnerSpecs:
         """What the engine takes and gives."""
-        return self._engine.specs
+        return self.executions[0].specs
 
     def close(self) -> None:
         """Free contexts, engine and runtime, in that order. Doing it twice does no harm."""
@@ -98,10 +99,11 @@ class OpenedEngine:
         )
 
     def _close_engine(self) -> None:
-        # in a context that is lost nothing can be freed, and TensorRT must not be asked to
-        if self.cuda.usable:
-            with self.cuda.current():
-                self._engine.close()
+        if not self.cuda.usable:
+            keep_forever(self._engine)  # in a context that is lost its destructors may hang or crash
+            return
+        with self.cuda.current():
+            self._engine.close()
 
     def _allocate(self, size: int) -> int:
         """Memory that goes by itself, which an arena's other memory does not."""
@@ -184,6 +186,8 @@ class TensorRtLane:
 
     def __enter__(self) -> TensorRtLane:
         """Load the engine and allocate everything; see `OpenedEngine` for what it raises. A failure leaves nothing."""
+        if self._lane is not None:
+            raise RuntimeError("the lane is entered already")
         plan = kept_plan(self._plan) if isinstance(self._plan, Path) else self._plan
         with ExitStack() as undo:
             engine = OpenedEngine(plan, contexts=self._contexts, dla_core=self._dla_core, device=self._device)
@@ -245,6 +249,7 @@ class TensorRtRunner:
         timed: bool = False,
         device: int = 0,
     ) -> None:
+        self.plan = plan
         self._lock = threading.Lock()
         self._timed = timed
         self._lane = TensorRtLane(plan, 1, contexts=contexts, dla_core=dla_core, graphs=graphs, device=device)
@@ -259,9 +264,9 @@ class TensorRtRunner:
         return self._lane.info
 
     @property
-    def graphs(self) -> str:
-        """`replayed`, `not yet recorded`, or `not used: …` and why."""
-        return self._lane.cuda.graphs
+    def lane(self) -> CudaLane:
+        """The lane of one slot that it drives, once entered; its `graphs` says what came of them."""
+        return self._lane.cuda
 
     def __enter__(self) -> TensorRtRunner:
         """Load the engine; see `OpenedEngine` for what it raises."""
@@ -271,7 +276,8 @@ class TensorRtRunner:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lane.__exit__(kind, value, traceback)
+        with self._lock:  # an inference of another thread ends first
+            self._lane.__exit__(kind, value, traceback)
 
     def infer(
         self, feeds: Mapping[str, NDArray[Any]], *, frame: int | None = None, spans: SpanLog | None = None

@@ -57,7 +57,7 @@ def specs_of(script: EngineScript) -> RunnerSpecs:
 
 
 def plan_of(script: EngineScript, **changes: Any) -> Plan:
-    return Plan(key(**changes), specs_of(script), PLAN, "net/engine")
+    return Plan(key(**changes), specs_of(script), lambda: PLAN, "net/engine")
 
 
 def write_engine(folder: Path, script: EngineScript, data: bytes = PLAN, **changes: Any) -> Path:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.engine import fetch_bindings, standin_nvinfer
 from tests.engine.conftest import CACHE, ROWS
+from tests.runtime.fakecuda import fetch as fetch_cuda
 
 DRIVE = """
 import ctypes, json
@@ -39,7 +40,7 @@ def plan_of(text, dla_core=None):
     specs = RunnerSpecs((TensorSpec("x", "float32", (None, 3, 8, 8)),), (TensorSpec("y", "float32", (None, columns)),))
     key = EngineKey(bundle="0" * 64, flavour="tensorrt", version=trt.__version__, compute_capability="8.7",
                     board="stand-in", precision="fp16", dla_core=dla_core)
-    return Plan(key, specs, text.encode(), "engine")
+    return Plan(key, specs, text.encode, "engine")
 
 
 def calls(**changes):
@@ -142,3 +143,86 @@ def test_an_engine_runs_through_the_real_bindings(row: fetch_bindings.Bindings, 
     ]
     made, freed = (sum(line.startswith(word) for line in said["trace"]) for word in ("make", "free"))
     assert made == freed
+
+
+# the whole way: our Runner, lane and ring, pycuda, NVIDIA's bindings, and work on the stream that comes out below
+ON_CUDA = """
+import json, sys, time
+import numpy as np
+from tests.runtime.fakecuda import handle
+fake = handle.activate()
+fake.fresh()
+sys.modules["tensorrt"] = trt
+from edgemed.base.runner import RunnerSpecs, TensorSpec
+from edgemed.engine.plans import Plan
+from edgemed.engine.record import EngineKey
+from edgemed.runtime.cuda import open_cuda
+from edgemed.runtime.frames import Frame
+from edgemed.runtime.ring import Ring
+from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
+
+facts = open_cuda().facts
+
+
+def plan_of(text):
+    columns = 6 if "grow" in text else 2
+    specs = RunnerSpecs((TensorSpec("x", "float32", (None, 3, 8, 8)),), (TensorSpec("y", "float32", (None, columns)),))
+    key = EngineKey(bundle="0" * 64, flavour="tensorrt", version=trt.__version__, board=facts.name,
+                    compute_capability=facts.compute_capability, precision="fp16")
+    return Plan(key, specs, text.encode, "engine")
+
+
+def frame(rows, seed):
+    return np.random.default_rng(seed).random((rows, 3, 8, 8), dtype=np.float32)
+
+
+def right(x, y):
+    return bool(np.array_equal(y, x.ravel()[: y.size].reshape(y.shape))) and y.shape[0] in (5, len(x))
+
+
+fake.delay(us=200)
+said = {}
+for integrated in (0, 1):
+    fake.set(integrated=integrated)
+    for graphs in (True, False):
+        with TensorRtRunner(plan_of("copy"), graphs=graphs) as runner:
+            frames = [frame(rows, seed) for seed, rows in enumerate((2, 2, 2, 7, 7, 1, 8, 8, 2))]
+            answers = [right(x, runner.infer({"x": x})["y"]) for x in frames]
+            said[f"runner {integrated} {graphs}"] = [all(answers), runner.lane.graphs]
+with TensorRtRunner(plan_of("copy grow")) as runner:
+    x = frame(4, 1)
+    said["grown"] = [right(x, runner.infer({"x": x})["y"]), right(x, runner.infer({"x": x})["y"])]
+for contexts in (1, 2):
+    frames = [frame(3, seed) for seed in range(40)]
+    with Ring(TensorRtLane(plan_of("copy"), 4, contexts=contexts)) as ring:
+        source = (Frame(number, {"x": x}, time.monotonic_ns()) for number, x in enumerate(frames))
+        answers = [right(frames[outcome.frame], outcome.outputs["y"]) for outcome in ring.run(source)]
+    said[f"ring {contexts}"] = [len(answers), all(answers)]
+said["races"], said["live"] = fake.races(), fake.live()
+print(json.dumps(said))
+"""
+
+
+@ROWS
+def test_a_runner_and_a_ring_compute_through_the_real_bindings(
+    row: fetch_bindings.Bindings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := row.unsupported or fetch_cuda.unsupported():
+        pytest.skip(reason)
+    fetch_cuda.ensure()
+    monkeypatch.setenv("EDGEMED_CACHE", str(CACHE))  # the child's own is a private place
+    folder = standin_nvinfer.build(row, fetch_bindings.fetch(row, CACHE), tmp_path / "standin")
+    done = fetch_bindings.run_over_stubs(row, folder, ON_CUDA, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert json.loads(done.stdout) == {
+        "runner 0 True": [True, "replayed"],
+        "runner 0 False": [True, "not used: not wanted"],
+        "runner 1 True": [True, "replayed"],
+        "runner 1 False": [True, "not used: not wanted"],
+        "grown": [True, True],
+        "ring 1": [40, True],
+        "ring 2": [40, True],
+        "races": [],
+        "live": {},
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,25 @@ def test_an_engine_is_what_its_record_says(tmp_path: Path, version: str) -> None
 
 def test_the_very_bytes_that_were_hashed_are_loaded(tmp_path: Path) -> None:
     script = EngineScript()
-    plan = kept_plan(write_engine(tmp_path / "engine", script))
-    (tmp_path / "engine" / "plan").write_bytes(b"something else, written after the hash was checked")
-    load_engine(plan, bridge_to(script), orin_nano()).close()
+    folder = write_engine(tmp_path / "engine", script)
+    kept = kept_plan(folder)
+
+    def read_and_replace() -> bytes:
+        data = kept.read()
+        (folder / "plan").write_bytes(b"something else, written after the hash was checked")
+        return data
+
+    load_engine(replace(kept, read=read_and_replace), bridge_to(script), orin_nano()).close()
     assert [call[0] for call in asked(script, "deserialize")] == [PLAN]
+
+
+def test_an_engine_that_is_replaced_after_it_was_chosen_is_refused(tmp_path: Path) -> None:
+    script = EngineScript()
+    plan = kept_plan(write_engine(tmp_path / "engine", script))
+    write_engine(tmp_path / "engine", script, b"a newer plan, whole")
+    with pytest.raises(IntegrityError, match="was replaced after it was chosen"):
+        load_engine(plan, bridge_to(script), orin_nano())
+    assert not script.calls
 
 
 @pytest.mark.parametrize("damage", ["plan", "engine.json", "no plan"])

@@ -7,7 +7,7 @@
             ...
 
 After the test nothing may be alive, no context pushed and no race found; a test that means to leave something calls
-`fakecuda.forgive()`.
+`fakecuda.forgive()`. With EDGEMED_CUDA=driver the tests run on NVIDIA's driver instead (see `real_driver`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from collections.abc import Iterator
 import pytest
 
 from edgemed.runtime import cuda, driver
+from tests.runtime import real_driver
 from tests.runtime.fakecuda import fetch, handle
 
 
 @pytest.fixture
-def fakecuda() -> Iterator[handle.FakeCudaHandle]:
+def fakecuda() -> Iterator[handle.FakeCudaHandle | real_driver.RealDriver]:
+    if real_driver.wanted():
+        forget()
+        yield real_driver.RealDriver()
+        return
     if reason := fetch.unsupported():
         pytest.skip(reason)
     fake = handle.activate()

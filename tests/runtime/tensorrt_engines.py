@@ -44,7 +44,7 @@ def plan_for(cuda: Cuda, script: EngineScript, **changes: Any) -> Plan:
     """A plan that was built for the very device of `cuda`."""
     facts = cuda.facts
     here = {"compute_capability": facts.compute_capability, "board": facts.name, "jetpack": None}
-    return Plan(key(**here | changes), specs_of(script), PLAN, "net/engine")
+    return Plan(key(**here | changes), specs_of(script), lambda: PLAN, "net/engine")
 
 
 @contextmanager

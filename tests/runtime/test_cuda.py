@@ -15,6 +15,7 @@ from edgemed.runtime import driver
 from edgemed.runtime.cuda import Cuda, open_cuda
 from tests.runtime.fakecuda import child, fetch
 from tests.runtime.fakecuda.handle import FakeCudaHandle
+from tests.runtime.real_driver import shim_only
 
 
 def in_thread(work: Callable[[], object]) -> object:
@@ -211,6 +212,7 @@ def test_the_process_ends_well_beside_a_daemon_thread(busy: str) -> None:
     """)
 
 
+@shim_only
 def test_the_process_ends_well_when_the_gpu_did_not() -> None:
     printed = child.quiet("""
         cuda = open_cuda()
@@ -269,6 +271,7 @@ def test_a_process_may_fork_before_it_opens_the_gpu() -> None:
     assert printed.splitlines() == ["child True", "parent True"]
 
 
+@shim_only
 def test_without_the_driver_or_pycuda_it_says_what_is_missing(tmp_path: Path) -> None:
     code = """
         import ctypes, sys

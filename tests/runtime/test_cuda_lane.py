@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from edgemed.runtime.frames import Answer, Failure, Frame
 from edgemed.runtime.policy import LATEST
 from edgemed.runtime.prepare import Work
 from edgemed.runtime.ring import Ring
-from edgemed.runtime.streams import Stream
+from edgemed.runtime.streams import Event, Stream
 from tests.runtime.fakecuda.handle import FakeCudaHandle
 from tests.runtime.standin import StandIn
 
@@ -138,22 +139,24 @@ def test_the_race_checker_sees_a_lane_that_forgets_an_event(fakecuda: FakeCudaHa
     fakecuda.forgive()
 
 
-def test_copies_and_computation_overlap(fakecuda: FakeCudaHandle) -> None:
-    """By the shim's trace: while a frame is computed, another is copied in and a third one out."""
-    fakecuda.delay("copy-in", us=2000)
-    fakecuda.delay("copy-out", us=2000)
-    with Bench(fakecuda, engine={"compute_ns": 2_000_000}) as bench, traced(fakecuda):
-        assert all(bench.run(20))
-        work = [each for each in fakecuda.trace() if each.name in ("copy-in", "copy-out", "kernel")]
-    together = 0
-    for kernel in (each for each in work if each.name == "kernel"):
-        others = {
-            each.name
-            for each in work
-            if each.name != "kernel" and each.start_ns < kernel.end_ns and kernel.start_ns < each.end_ns
-        }
-        together += others == {"copy-in", "copy-out"}
-    assert together > 10
+@pytest.mark.parametrize(
+    ("hung", "goes_on"), [("copy-out", "kernel"), ("kernel", "copy-in")], ids=["computing", "copying in"]
+)
+def test_later_frames_go_on_while_an_earlier_one_is_held_up(fakecuda: FakeCudaHandle, hung, goes_on) -> None:
+    """Overlap without a clock: the first frame's operation does not end, and those of the next two do."""
+    with Bench(fakecuda) as bench, traced(fakecuda):
+        fakecuda.hang(hung)
+        for frame in frames(3):
+            bench.ring.submit(frame)
+        per_frame = 2 if goes_on == "kernel" else 1
+        while sum(each.name == goes_on for each in fakecuda.trace()) < 3 * per_frame:
+            time.sleep(0.001)
+        assert not any(each.name == "copy-out" for each in fakecuda.trace())
+        fakecuda.release()
+        for number in range(3):
+            with bench.ring.collect() as outcome:
+                assert outcome.frame == number
+                assert bench.is_right(outcome)
 
 
 def test_zero_copy_copies_nothing(fakecuda: FakeCudaHandle) -> None:
@@ -451,6 +454,47 @@ def test_a_refusal_while_recording_costs_no_frame(fakecuda: FakeCudaHandle) -> N
     with Bench(fakecuda, warm_up=False, engine={"fails_at": 5}) as bench:  # 1 to 3 run, 4 and on are recorded
         assert bench.run(10) == [True] * 10
         assert bench.lane.graphs == "not used: The stand-in refused."
+
+
+def test_ctrl_c_while_a_frame_is_started_costs_that_frame(fakecuda: FakeCudaHandle, monkeypatch) -> None:
+    copy_out, calls = Stream.copy_out, []
+
+    def interrupted(self, array, address) -> None:
+        calls.append(address)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        copy_out(self, array, address)
+
+    fakecuda.delay(us=300)
+    with Bench(fakecuda) as bench:
+        monkeypatch.setattr(Stream, "copy_out", interrupted)
+        bench.ring.submit(next(frames(1)))
+        with pytest.raises(KeyboardInterrupt):
+            bench.ring.submit(next(frames(1, 1)))
+        bench.ring.submit(next(frames(1, 2)))
+        outcomes = [bench.ring.collect() for _ in range(3)]
+        assert [isinstance(outcome, Failure) for outcome in outcomes] == [False, True, False]
+        assert bench.is_right(outcomes[0])
+        assert bench.is_right(outcomes[2])
+
+
+def test_ctrl_c_while_a_frame_is_waited_for_loses_nothing(fakecuda: FakeCudaHandle, monkeypatch) -> None:
+    synchronize, calls = Event.synchronize, []
+
+    def interrupted(self) -> None:
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        synchronize(self)
+
+    with Bench(fakecuda) as bench:
+        monkeypatch.setattr(Event, "synchronize", interrupted)
+        bench.ring.submit(next(frames(1)))
+        with pytest.raises(KeyboardInterrupt):
+            bench.ring.collect()
+        assert bench.ring.counts().in_flight == 1
+        assert bench.is_right(bench.ring.collect())
+    calls.clear()
 
 
 def test_threads_and_coroutines_share_one_lane(fakecuda: FakeCudaHandle) -> None:

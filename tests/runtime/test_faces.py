@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from edgemed.base.errors import GpuError, InputError, ResourceError
+from edgemed.base.errors import GpuError, InputError, ResourceError, UsageError
 from edgemed.runtime.frames import Answer, Failure
 from edgemed.runtime.policy import LATEST, Policy
 from edgemed.runtime.ring import Ring
@@ -100,6 +100,20 @@ def test_infer_raises_when_its_frame_is_dropped() -> None:
         ring.close()
         with pytest.raises(ResourceError, match="closed"):
             ring.infer(feeds(0))
+        assert idle(ring)
+
+
+def test_infer_inside_a_loop_that_keeps_all_slots_is_refused_and_not_waited_for() -> None:
+    with Ring(lane(2)) as ring:
+        refused = 0
+        for outcome in ring.run(frames(6)):
+            assert is_right(outcome)
+            try:
+                assert is_right_of(ring.infer(feeds(9)), 9)
+            except UsageError:
+                refused += 1
+        assert refused >= 4  # at the end there are no more frames to fill the slots
+        assert ring.counts().dropped["closed"] == refused
         assert idle(ring)
 
 
@@ -198,6 +212,21 @@ def test_a_live_source_that_outruns_the_lane_is_thinned_by_latest() -> None:
 def test_a_source_that_waits_loses_nothing_by_latest() -> None:
     with Ring(lane(3), policy=LATEST) as ring:
         assert [outcome.frame for outcome in ring.run(frames(50))] == list(range(50))
+
+
+def test_a_loop_does_not_wait_for_a_slot_while_others_may_wait_for_its_own() -> None:
+    returned = []
+    given = (frame(number, done=lambda number=number: returned.append(number)) for number in range(9))
+    with Ring(lane(2)) as ring:
+        loop = ring.run(given)
+        assert next(loop).frame == 0
+        with ring._producer:  # another producer is at it; it may be waiting for a slot
+            assert next(loop).frame == 1  # with frame 2 in hand
+            loop.close()
+            assert returned == [0, 1, 2]
+        counts = ring.counts()
+        assert (counts.submitted, counts.answered, counts.dropped["closed"]) == (3, 2, 1)
+        assert idle(ring)
 
 
 # ---------------------------------------------------------------- start

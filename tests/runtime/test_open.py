@@ -15,7 +15,8 @@ from evaluate.bundles import write_bundle, write_images
 from evaluate.hostile import reseal, with_golden
 from onnx import TensorProto, helper
 
-from edgemed.base.errors import DeviceStateError, IntegrityError, UsageError
+from benchmarks.gpu import engines
+from edgemed.base.errors import DeviceStateError, IntegrityError, MissingSoftwareError, UsageError
 from edgemed.base.hashing import sha256_bytes
 from edgemed.base.progress import SilentProgress
 from edgemed.bundle.read import Bundle, open_bundle
@@ -30,7 +31,8 @@ from edgemed.runtime import open as opening
 from edgemed.runtime.contained.build import build as build_worker
 from edgemed.runtime.contained.spec import BundleWorker
 from edgemed.runtime.cuda import open_cuda
-from edgemed.runtime.open import open_runner
+from edgemed.runtime.open import open_lane, open_runner
+from edgemed.runtime.runner_lane import RunnerLane
 from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
 from tests.engine.fake_runtime import EngineScript
 from tests.engine.fake_tensorrt import Script, make_fake
@@ -114,8 +116,8 @@ def test_the_engine_of_this_device_is_taken(bundle: Bundle, device: Build) -> No
     device(bundle)
     opened = open_runner(bundle)
     assert opened.why is None
-    assert isinstance(opened.it, TensorRtRunner)
-    with opened.it as runner:
+    assert isinstance(opened.runner, TensorRtRunner)
+    with opened.runner as runner:
         assert (runner.info.backend, runner.info.bundle_digest) == ("tensorrt", bundle.digest)
         image = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
         np.testing.assert_array_equal(
@@ -125,13 +127,16 @@ def test_the_engine_of_this_device_is_taken(bundle: Bundle, device: Build) -> No
 
 def test_without_a_gpu_it_is_onnx_runtime_and_nothing_is_said(bundle: Bundle, nothing_here: None) -> None:
     opened = open_runner(bundle)
-    assert isinstance(opened.it, OnnxRuntimeRunner)
+    assert isinstance(opened.runner, OnnxRuntimeRunner)
     assert opened.why is None
 
 
 def test_with_a_gpu_and_no_engine_it_says_why_and_what_to_do(bundle: Bundle, device: Build) -> None:
     opened = open_runner(bundle)
-    assert isinstance(opened.it, OnnxRuntimeRunner)
+    assert isinstance(opened.runner, OnnxRuntimeRunner)
+    lane = open_lane(bundle, slots=2)
+    assert isinstance(lane.lane, RunnerLane)
+    assert (lane.lane.slots, lane.why) == (2, opened.why)
     assert opened.why is not None
     assert "No fp32 engine of little.edgemed is kept for tensorrt-10.3.0-sm" in opened.why
     assert f"edgemed build {bundle.path}" in opened.why
@@ -142,20 +147,41 @@ def test_an_engine_of_another_tensorrt_is_not_this_devices(
 ) -> None:
     device(bundle)
     monkeypatch.setitem(sys.modules, "tensorrt", make_fake("10.7.0", Script(), script))
-    assert isinstance(open_runner(bundle).it, OnnxRuntimeRunner)
+    assert isinstance(open_runner(bundle).runner, OnnxRuntimeRunner)
     with pytest.raises(DeviceStateError, match=r"is kept for tensorrt-10\.7\.0") as caught:
         open_runner(bundle, runner="tensorrt")
     assert caught.value.exit_code == 4
 
 
 def test_a_damaged_engine_is_an_error_and_no_reason_for_another_answer(bundle: Bundle, device: Build) -> None:
-    (device(bundle).folder / "plan").write_bytes(b"damaged")
+    folder = device(bundle).folder
+    (folder / "plan").write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match="does not match its hash"):
+        open_runner(bundle).runner.__enter__()
+    (folder / "engine.json").write_bytes(b"{}")
+    with pytest.raises(IntegrityError, match="does not follow its schema"):
         open_runner(bundle)
 
 
+def test_without_pycuda_it_says_so(bundle: Bundle, device: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    device(bundle)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)  # what import does where it is not installed
+    opened = open_runner(bundle)
+    assert isinstance(opened.runner, OnnxRuntimeRunner)
+    assert opened.why is not None
+    assert "pycuda is needed to run models on the GPU" in opened.why
+    with pytest.raises(MissingSoftwareError):
+        open_runner(bundle, runner="tensorrt")
+
+
+def test_a_record_of_another_key_in_this_folder_is_not_taken(bundle: Bundle, device: Build) -> None:
+    record = device(bundle).folder / "engine.json"
+    record.write_text(record.read_text().replace('"precision": "fp32"', '"precision": "fp16"'))
+    assert isinstance(open_runner(bundle).runner, OnnxRuntimeRunner)
+
+
 def test_what_is_asked_for_is_given_or_refused(bundle: Bundle, nothing_here: None) -> None:
-    assert isinstance(open_runner(bundle, runner="onnxruntime").it, OnnxRuntimeRunner)
+    assert isinstance(open_runner(bundle, runner="onnxruntime").runner, OnnxRuntimeRunner)
     with pytest.raises(DeviceStateError, match="no NVIDIA GPU"):
         open_runner(bundle, runner="tensorrt")
     with pytest.raises(UsageError, match="no DLA core"):
@@ -190,7 +216,7 @@ def test_a_plan_that_was_compiled_ahead_serves_where_no_engine_is_kept(
     bundle: Bundle, device: Build, script: EngineScript
 ) -> None:
     bundle = ahead(bundle, opening.detect_here())
-    with open_runner(bundle).it as runner:
+    with open_runner(bundle).runner as runner:
         assert runner.info.backend == "tensorrt"
         assert runner.infer({"image": np.zeros(SHAPE, np.float32)})["score"].flat[0] == OFFSET
     assert [call[1] for call in script.calls if call[0] == "deserialize"] == [b"plan"]
@@ -199,7 +225,7 @@ def test_a_plan_that_was_compiled_ahead_serves_where_no_engine_is_kept(
 @pytest.mark.parametrize("changes", [{"version": "10.4.0"}, {"precision": "int8"}, {"compute_capabilities": ["5.0"]}])
 def test_a_plan_of_something_else_does_not(bundle: Bundle, device: Build, changes: dict[str, Any]) -> None:
     bundle = ahead(bundle, opening.detect_here(), **changes)
-    assert isinstance(open_runner(bundle).it, OnnxRuntimeRunner)
+    assert isinstance(open_runner(bundle).runner, OnnxRuntimeRunner)
 
 
 def test_a_worker_is_built_on_the_engine(bundle: Bundle, device: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +238,19 @@ def test_a_worker_is_built_on_the_engine(bundle: Bundle, device: Build, monkeypa
         lane.inputs(0)["image"][...] = 0
         lane.start(0)
         assert lane.finish(0)["score"].flat[0] == OFFSET
+
+
+def test_the_check_on_a_real_gpu_works_on_a_faked_one(
+    bundle: Bundle, device: Build, script: EngineScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onboard, "detect_here", opening.detect_here)
+    monkeypatch.setattr(engines, "_TIMES", 20)
+    report = engines.run(bundle.path)
+    assert "failed" not in report
+    assert report["outputs"]["error"] == {"score": 0.0}
+    assert report["times_us"]["graphs"] == "replayed"
+    script.context_is_null = True
+    assert engines.run(bundle.path)["failed"] == "outputs"
 
 
 # ---- the command line
@@ -264,6 +303,9 @@ def test_verify_runs_the_golden_vectors_on_the_engine(
     assert document["passed"]
     assert document["runner"] == "tensorrt"
     assert document["golden"] == {"fp32": {"score": {"difference": 0.0, "tolerance": 1e-5}}}
+    assert command("verify", bundle.path, "--runner", "tensorrt") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"8 samples, 1 of 1 precisions right on tensorrt/{open_cuda().facts.name}" in said
 
 
 def test_an_engine_that_computes_something_else_fails_verification(

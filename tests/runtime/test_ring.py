@@ -21,6 +21,7 @@ from edgemed.runtime.frames import Answer, Failure
 from edgemed.runtime.policy import LATEST, Policy
 from edgemed.runtime.ring import Ring
 from edgemed.runtime.runner_lane import RunnerLane
+from edgemed.runtime.slots import Box
 from tests.runtime.lanes import answer, frame, frames, is_right, lane
 
 
@@ -376,6 +377,21 @@ def test_a_depth_keeps_fewer_frames_with_the_lane() -> None:
         ring.submit(frame(2))
         held.release()
         assert len(started) == 3
+
+
+def test_a_producer_that_waits_for_the_depth_goes_on_when_an_answer_is_held() -> None:
+    with Ring(lane(4), depth=1) as ring:
+        ring.submit(frame(0))
+        producer = threading.Thread(target=ring.submit, args=(frame(1),))
+        producer.start()
+        while ring.counts().submitted < 2:
+            time.sleep(0.001)
+        ring.collect(Box(sealed=True))  # finishes frame 0, and leaves it to be collected
+        time.sleep(0.05)  # the producer has looked by now, and waits again
+        held = ring.collect()
+        producer.join(8)  # it takes a millisecond; a producer that nobody wakes looks again after ten seconds
+        assert held.frame == 0
+        assert not producer.is_alive()
 
 
 def test_shapes_that_vary() -> None:

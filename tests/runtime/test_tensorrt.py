@@ -6,6 +6,7 @@ Every test ends with the fixture's checks: no race, nothing left alive.
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import threading
 import time
@@ -87,7 +88,7 @@ def test_a_runner_answers(fakecuda: FakeCudaHandle, opened: Open, integrated: in
     assert isinstance(runner, Runner)
     assert runner.specs.inputs == (TensorSpec("x", "float32", (4, COLUMNS)),)
     assert runner.info == RunnerInfo("tensorrt", "fp16", open_cuda().facts.name, "0" * 64)
-    assert runner._lane.cuda.zero_copy == bool(integrated)
+    assert runner.lane.zero_copy == bool(integrated)
     for seed in range(5):
         assert is_right(runner, frame(4, seed))
     executions = len(asked(script, "execute_async_v3"))
@@ -95,7 +96,7 @@ def test_a_runner_answers(fakecuda: FakeCudaHandle, opened: Open, integrated: in
         assert is_right(runner, frame(4, seed))
     again = len(asked(script, "execute_async_v3")) - executions
     assert again == (0 if graphs else 5)  # a graph is replayed without TensorRT
-    assert runner.graphs == ("replayed" if graphs else "not used: not wanted")
+    assert runner.lane.graphs == ("replayed" if graphs else "not used: not wanted")
 
 
 def test_answers_are_the_callers_own(opened: Open) -> None:
@@ -176,7 +177,7 @@ def test_an_output_that_only_the_data_sizes(fakecuda: FakeCudaHandle, opened: Op
         script.grown_shape = (rows, COLUMNS)
         feeds = frame(4, rows)
         np.testing.assert_array_equal(runner.infer(feeds)["y"], expected(feeds["x"])[:rows])
-    assert "depends on the data" in runner.graphs
+    assert "depends on the data" in runner.lane.graphs
 
 
 def test_slots_and_contexts_work_side_by_side(fakecuda: FakeCudaHandle, opened: Open) -> None:
@@ -334,7 +335,10 @@ def test_a_sticky_error_that_tensorrt_tells_poisons_the_process(fakecuda: FakeCu
     with pytest.raises(GpuError, match="illegal memory access"):
         open_cuda()
     runner.__exit__(None, None, None)
-    fakecuda.forgive()  # nothing can be freed in a context that is lost
+    del runner, caught, again
+    gc.collect()
+    assert script.alive == ["runtime", "engine", "context 1"]  # TensorRT is asked for nothing in a lost context
+    fakecuda.forgive()
 
 
 def test_a_fault_of_the_device_fails_the_frame(fakecuda: FakeCudaHandle, opened: Open) -> None:
@@ -369,6 +373,31 @@ def test_everything_is_freed_in_order_with_the_context_current(opened: Open) -> 
         runner.infer(frame(4))
 
 
+def test_entering_twice_is_a_mistake_that_is_told(opened: Open) -> None:
+    runner = opened(fixed())
+    with pytest.raises(RuntimeError, match="entered already"):
+        runner.__enter__()
+    assert is_right(runner, frame(4))
+
+
+def test_leaving_waits_for_the_inference_of_another_thread(fakecuda: FakeCudaHandle, opened: Open) -> None:
+    runner, answers = opened(fixed()), []
+    fakecuda.hang("kernel")
+    feeds = frame(4)
+    inferring = threading.Thread(target=lambda: answers.append(runner.infer(feeds)["y"]))
+    inferring.start()
+    while not runner._lock.locked():
+        time.sleep(0.001)
+    leaving = threading.Thread(target=runner.__exit__, args=(None, None, None))
+    leaving.start()
+    leaving.join(0.05)
+    assert leaving.is_alive()
+    fakecuda.release()
+    inferring.join()
+    leaving.join()
+    np.testing.assert_array_equal(answers[0], expected(feeds["x"]))
+
+
 def test_a_runner_may_be_left_in_another_thread_and_entered_again(opened: Open) -> None:
     script = fixed()
     runner = opened(script)
@@ -385,4 +414,4 @@ def test_the_dla_core_stands_in_the_name(opened: Open) -> None:
     runner = opened(script, key={"dla_core": 0}, dla_core=1)
     assert runner.info.device == f"{open_cuda().facts.name} DLA 1"
     assert asked(script, "deserialize")[0][2] == 1
-    assert runner.graphs == "not used: the engine cannot be recorded"
+    assert runner.lane.graphs == "not used: the engine cannot be recorded"

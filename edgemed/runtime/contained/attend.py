@@ -142,7 +142,8 @@ class Attendant:
                 self._asked += host.woken()
                 look_ns = 0
             if process.ended in ready:
-                if self._drain_by_ns is not None and self._desk.idle:
+                if self._drain_by_ns is not None and process.ended_well():
+                    self._hear_the_last()
                     return
                 raise self._death()
             if speaks in ready:
@@ -160,13 +161,23 @@ class Attendant:
 
     def _hear(self) -> None:
         try:
-            message = self._process.channel.receive()
-            check_answer(message, self._generation, self._handlers)
-            self._handlers[message.kind](message)
+            self._handle_one()
         except BlockingIOError:
             return
         except EOFError:
             raise self._death() from None
+
+    def _hear_the_last(self) -> None:
+        """Answers of a worker that has ended in order, as it was told to."""
+        with contextlib.suppress(BlockingIOError, EOFError):
+            while True:
+                self._handle_one()
+
+    def _handle_one(self) -> None:
+        try:
+            message = self._process.channel.receive()
+            check_answer(message, self._generation, self._handlers)
+            self._handlers[message.kind](message)
         except ProtocolError as error:
             what = f"The worker broke the protocol: it sent {error}."
             raise Lost(ChildError(what, "Report this as a bug, unless its memory was damaged.")) from error
@@ -275,9 +286,9 @@ class Attendant:
         if self._run_again:
             self._run, self._run_again = None, False
             self._check()
-        elif result is None:
+        elif result is None and self._drain_by_ns is None:  # a worker that was told to stop hears no more
             self._ask_golden(run)
-        else:
+        elif result is not None:
             self._run = None
             self._verdict(result)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class LaneDriver:
         self._lane = lane
         self._inputs = inputs
         self._free = deque(range(lane.slots))
-        self._jobs: deque[tuple[Job, int]] = deque()
+        self._jobs: deque[tuple[Job, int, int]] = deque()  # with the lane's slot, and when it was started
 
     @property
     def room(self) -> bool:
@@ -98,14 +99,21 @@ class LaneDriver:
         for name, target in self._lane.inputs(slot, job.shapes).items():
             np.copyto(target, self._inputs.arrays(job.slot, job.shapes)[name], casting="no")
         self._lane.start(slot)
-        self._jobs.append((job, self._free.popleft()))
+        self._jobs.append((job, self._free.popleft(), time.monotonic_ns()))
 
     def finish(self) -> tuple[Arrays, list[Stage]]:
-        _, slot = self._jobs.popleft()
+        _, slot, begun_ns = self._jobs.popleft()
         self._free.append(slot)  # its memory stays as it is until the next start
-        return self._lane.finish(slot), list(self._lane.stages(slot))
+        outputs = self._lane.finish(slot)
+        stages = list(self._lane.stages(slot)) if self._lane.timed else [("compute", begun_ns, time.monotonic_ns())]
+        return outputs, stages
+
+
+def is_runner(made: Runner | Lane) -> TypeGuard[Runner]:
+    """Which of the two it is; asking for its specs, as `isinstance` does, is too early before it is entered."""
+    return hasattr(made, "infer")
 
 
 def driver_of(made: Runner | Lane, inputs: Slots) -> Driver:
     """The driver for what was built."""
-    return RunnerDriver(made, inputs) if isinstance(made, Runner) else LaneDriver(made, inputs)
+    return RunnerDriver(made, inputs) if is_runner(made) else LaneDriver(cast(Lane, made), inputs)

@@ -44,6 +44,15 @@ class ContainedLane:
         self._replies: list[Reply | None] = [None] * slots
 
     @property
+    def timed(self) -> bool:
+        """Whether `stages` tells those of the device; set before entering."""
+        return self._runner.timed
+
+    @timed.setter
+    def timed(self, timed: bool) -> None:
+        self._runner.timed = timed
+
+    @property
     def specs(self) -> RunnerSpecs:
         return self._runner.specs
 
@@ -119,9 +128,10 @@ class ContainedLane:
         return reply.outputs
 
     def stages(self, slot: int) -> Sequence[Stage]:
-        """When the worker waited for, and worked on, the slot finished last."""
+        """When the worker worked on the slot finished last."""
         reply = self._replies[slot]
-        return () if reply is None else [(span.name, span.start_ns, span.end_ns) for span in reply.spans]
+        spans = () if reply is None else reply.spans[1:]  # the first one is our own: it waited
+        return [(span.name, span.start_ns, span.end_ns) for span in spans]
 
     @property
     def _entered(self) -> Slots:

@@ -77,7 +77,7 @@ class Link:
             ProtocolError: see `answer`.
         """
         outputs, stages = self.answer(message, request.into)
-        spans = [Span("wait", request.submitted_ns, request.sent_ns, request.frame)]
+        spans = [Span("queue", request.submitted_ns, request.sent_ns, request.frame)]
         spans += [Span(name, start, end, request.frame) for name, start, end in stages]
         return Reply(outputs, self.loaded.info, tuple(spans), self.generation, request.tries)
 

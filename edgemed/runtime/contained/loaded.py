@@ -70,4 +70,4 @@ def _tensor(described: Any) -> TensorSpec:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME and value.isprintable()

@@ -131,6 +131,10 @@ class WorkerProcess:
             os.killpg(self.pid, signal.SIGKILL)
         return how_ended(self._process.wait())
 
+    def ended_well(self) -> bool:
+        """Whether a process that has ended says that it ended in order."""
+        return self._process.wait() == 0
+
     def close(self) -> None:
         """Give the descriptors back."""
         self.channel.close()

@@ -26,7 +26,7 @@ class Reply:
     Attributes:
         outputs: arrays of this process's own memory.
         info: the Runner that computed it, fallback or not.
-        spans: `wait` (for a slot, or a rebuild), then what the Runner records.
+        spans: `queue` (for a slot, or a rebuild), then what the Runner records.
         generation: number of the worker.
         tries: how many workers were asked.
     """

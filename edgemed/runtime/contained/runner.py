@@ -66,7 +66,9 @@ class ContainedRunner:
             needed; `lazy`: from the first loss on, which saves its memory until then.
         slots: requests that a worker is asked for at a time.
         lane_slots: slots besides, for a `ContainedLane`.
+        timed: a lane in the worker tells the device's own stages; else there is one, `compute`.
         limits: how long things may take.
+        fallback_limits: the same for the fallback; a CPU may need more time for an inference.
         on_status: called with each change, in threads of ours: it must not block.
     """
 
@@ -76,9 +78,11 @@ class ContainedRunner:
         *,
         fallback: WorkerSpec | None = None,
         standby: Literal["warm", "lazy"] = "warm",
-        slots: int = 2,
+        slots: int = 3,
         lane_slots: int = 0,
+        timed: bool = False,
         limits: Limits | None = None,
+        fallback_limits: Limits | None = None,
         on_status: OnStatus | None = None,
     ) -> None:
         self.lane_slots = lane_slots
@@ -88,11 +92,12 @@ class ContainedRunner:
         self.model = Supervisor(
             spec, limits, slots=slots, reserved=lane_slots, on_change=self._changed, reroute=self._leave_model
         )
+        self.model.timed = timed
         self.fallback: Supervisor | None = None
         if fallback is not None:
             pool = slots + lane_slots
             self.fallback = Supervisor(
-                fallback, limits, slots=pool, on_change=self._changed, reroute=self._leave_fallback
+                fallback, fallback_limits or limits, slots=pool, on_change=self._changed, reroute=self._leave_fallback
             )
 
     @classmethod
@@ -136,6 +141,15 @@ class ContainedRunner:
             if supervisor.info is not None:
                 return supervisor.info
         raise RuntimeError("the Runner was not entered")
+
+    @property
+    def timed(self) -> bool:
+        """Whether workers that are built from now on tell the device's own stages."""
+        return self.model.timed
+
+    @timed.setter
+    def timed(self, timed: bool) -> None:
+        self.model.timed = timed
 
     @property
     def status(self) -> Status:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
-from edgemed.base.errors import ChildError, EdgemedError, IntegrityError
+from edgemed.base.errors import ChildError, EdgemedError, GateError, IntegrityError
 from edgemed.base.runner import RunnerInfo, RunnerSpecs, TensorSpec
 from edgemed.runners.golden import GoldenResult
 from edgemed.runtime.contained.attend import Attendant, Lost
@@ -52,7 +52,7 @@ class Supervisor:
         spec: WorkerSpec,
         limits: Limits | None = None,
         *,
-        slots: int = 2,
+        slots: int = 3,
         reserved: int = 0,
         on_change: OnChange | None = None,
         reroute: Reroute | None = None,
@@ -61,6 +61,7 @@ class Supervisor:
         self.limits = limits or Limits()
         self.golden_slot = slots + reserved
         self.closing = False
+        self.timed = False  # a lane in the worker tells the device's own stages
         self.wake_descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._wake_lock = threading.Lock()
         self.desk = Desk(reserved, slots, self.limits.waiting, self._wake)
@@ -286,7 +287,7 @@ class Supervisor:
             process = WorkerProcess()
             self._health = replace(self._health, pid=process.pid)
             assert self._known is not None, "read before the first worker was started"
-            body = json.dumps(self._known.message).encode()
+            body = json.dumps({**self._known.message, "timed": self.timed}).encode()
             process.channel.send(Message(Kind.LOAD, generation, body=body))
             attendant = Attendant(self, process, generation)
             attendant.asked(self.woken())
@@ -374,7 +375,8 @@ class Supervisor:
 
     def _given_up(self, error: EdgemedError) -> EdgemedError:
         what = f"Given up after {self.limits.rebuilds} rebuilds in {self.limits.window_ns / 60e9:g} minutes."
-        given_up = ChildError(f"{what} The last time: {error.what}", error.hint)
+        kind = GateError if isinstance(error, GateError) else ChildError
+        given_up = kind(f"{what} The last time: {error.what}", error.hint)
         given_up.__cause__ = error.__cause__
         return given_up
 

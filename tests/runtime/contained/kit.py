@@ -33,12 +33,12 @@ def case(shape: tuple[int, ...] = (1, 16)) -> GoldenCase:
     return GoldenCase(Golden({"x": x}, {"fp32": {"y": faulty.answer(x)}}), "fp32", {"y": 0.0})
 
 
-def worker(control: Path | None = None, *, golden: bool = True, **arguments: Any) -> FunctionWorker:
-    """The faulty Runner, told what to do through `control`."""
+def worker(control: Path | None = None, *, golden: bool = True, lane: bool = False, **arguments: Any) -> FunctionWorker:
+    """The faulty Runner, told what to do through `control`; with `lane` as a lane that the worker drives."""
     if control is not None:
         faulty.Control(control)
         arguments["control"] = str(control)
-    return FunctionWorker(FAULTY, arguments, golden=case() if golden else None)
+    return FunctionWorker(f"{FAULTY}_lane" if lane else FAULTY, arguments, golden=case() if golden else None)
 
 
 def frame(seed: int, shape: tuple[int, ...] = (1, 16)) -> dict[str, NDArray[Any]]:

@@ -17,7 +17,7 @@ from edgemed.runtime.contained.spec import FunctionWorker
 from edgemed.runtime.frames import Answer, Failure, Frame
 from edgemed.runtime.ring import Ring
 from tests.runtime.contained.faulty import Control, answer
-from tests.runtime.contained.kit import FAULTY, QUICK, frame, worker
+from tests.runtime.contained.kit import FAULTY, QUICK, WAIT_S, frame, right, worker
 
 SLOTS = 3
 
@@ -44,7 +44,7 @@ def test_a_ring_fills_the_memory_that_the_worker_reads() -> None:
             assert np.shares_memory(lane.inputs(slot)["x"], runner.model.inputs.arrays(slot)["x"])
         (outcome,) = entered.run(frames(1))
         assert isinstance(outcome, Answer)
-        assert [span.name for span in outcome.spans] == ["fill", "queue", "wait", "compute", "read"]
+        assert [span.name for span in outcome.spans] == ["fill", "queue", "compute", "read"]
         assert entered.counts().answered == 51
 
 
@@ -54,10 +54,12 @@ def test_nothing_is_allocated_for_outputs_once_each_slot_has_answered() -> None:
     assert len(addresses) == SLOTS
 
 
-@pytest.mark.parametrize("fault", ["kill", "sticky", "hang", "rubbish", "memory", "exception"])
-def test_frames_go_on_to_the_next_worker(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize("fault", ["kill", "sticky", "hang", "rubbish", "memory", "exception", "misshapen"])
+def test_frames_go_on_to_the_next_worker(tmp_path: Path, fault: str, lane: bool) -> None:
+    """The worker drives a Runner, or a lane in which several frames are under way."""
     control = tmp_path / "control"
-    with ring(ContainedRunner(worker(control), limits=QUICK, lane_slots=SLOTS)) as entered:
+    with ring(ContainedRunner(worker(control, lane=lane), limits=QUICK, lane_slots=SLOTS)) as entered:
         right = 0
         for outcome in entered.run(frames(40)):
             right += is_right(outcome)
@@ -120,6 +122,13 @@ def test_shapes_vary_from_frame_to_frame() -> None:
         assert isinstance(outcomes[3], Failure)
         assert "greatest" in str(outcomes[3].error)
     assert [isinstance(outcome, Answer) for outcome in outcomes] == [True, True, True, False, True]
+
+
+def test_shapes_vary_in_a_lane_of_the_worker_too() -> None:
+    spec = FunctionWorker(f"{FAULTY}_lane", {"shape": [None, 8]}, {"x": (4, 8), "y": (4, 8)})
+    with ContainedRunner(spec, limits=QUICK) as runner:
+        asked = [(feeds, runner.submit(feeds)) for feeds in (frame(n, (n % 5, 8)) for n in range(20))]
+        assert all(right(feeds, future.result(WAIT_S).outputs) for feeds, future in asked)
 
 
 def test_a_lane_needs_its_slots() -> None:

@@ -93,13 +93,18 @@ CACHE = cache_dir()  # now: fixtures move XDG_CACHE_HOME to a private place late
 def ensure(cache: Path | None = None) -> FakeCuda:
     """Fetch and build what the cache lacks."""
     root = (cache or CACHE) / "fakecuda"
-    headers = make(root / f"headers-{digest(*HEADERS)}", fetch_headers)
+    include = headers(cache)
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     recipe = digest(PYCUDA, SITECONF, *HEADERS)
-    site = make(root / f"pycuda-{PYCUDA}-{tag}-{recipe}", lambda folder: build_pycuda(headers, folder))
+    site = make(root / f"pycuda-{PYCUDA}-{tag}-{recipe}", lambda folder: build_pycuda(include, folder))
     sources = digest(*HEADERS, *((HERE / name).read_text() for name in (*SOURCES, KERNELS) if (HERE / name).is_file()))
-    shim = make(root / f"shim-{sources}", lambda folder: build_shim(headers, folder))
+    shim = make(root / f"shim-{sources}", lambda folder: build_shim(include, folder))
     return FakeCuda(site, shim / "libcuda.so.1", shim / "libstandin.so")
+
+
+def headers(cache: Path | None = None) -> Path:
+    """Folder of NVIDIA's headers."""
+    return make((cache or CACHE) / "fakecuda" / f"headers-{digest(*HEADERS)}", fetch_headers)
 
 
 def digest(*parts: str) -> str:
