@@ -221,9 +221,7 @@ def main() -> int:
     arguments = parser.parse_args()
     fake = handle.activate()
     cuda = open_cuda()
-    print(
-        f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start."
-    )
+    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start.")
     added_us = added_time(cuda, arguments.rounds, 300)
     vs_sync, of_limit = throughput(cuda, fake, max(arguments.rounds // 5, 1), 60)
     unaccounted = many_frames(arguments.frames)

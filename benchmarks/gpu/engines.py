@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError
-from edgemed.base.progress import Stage
+from edgemed.base.progress import SilentProgress
 from edgemed.bundle.read import Bundle, open_bundle
 from edgemed.engine.onboard import build_on_device, find_plan
 from edgemed.runners.golden import Golden, largest_difference
@@ -43,7 +43,8 @@ def run(path: Path) -> Report:
 
 
 def _build(bundle: Bundle) -> Report:
-    built = build_on_device(bundle, Stage("engine"), rebuild=True)
+    with SilentProgress().stage("engine") as stage:
+        built = build_on_device(bundle, stage, rebuild=True)
     return {
         "engine": built.folder.name,
         "seconds": round(built.record.build_seconds, 1),

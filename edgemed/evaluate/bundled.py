@@ -72,11 +72,13 @@ def check_bundle(bundle: Bundle, progress: Progress, runner: Runner | None = Non
     runners = [runner_of(bundle, precision) for precision in precisions(bundle)] if runner is None else [runner]
     results: dict[str, GoldenResult] = {}
     with progress.stage("golden") as stage:
+        where = ""
         for each in runners:
             with each as entered:
                 results[entered.info.precision] = _check(bundle, golden, entered)
+                where = f"{entered.info.backend}/{entered.info.device}"
         right = sum(result.passed for result in results.values())
-        stage.note(f"{golden.samples} samples, {right} of {len(results)} precisions right")
+        stage.note(f"{golden.samples} samples, {right} of {len(results)} precisions right on {where}")
     return results
 
 

@@ -230,8 +230,11 @@ class Arena:
     def registered(self, array: NDArray[Any]) -> int:
         """Lock the pages of an array of ordinary memory (shared memory, a camera's buffer). Gives its device address.
 
-        The arena keeps the array until it is closed. See `Facts.can_register_host_memory`.
+        The arena keeps the array until it is closed. Whole pages are locked, so two arrays must not share one. See
+        `Facts.can_register_host_memory`.
         """
+        if not (array.flags.c_contiguous and array.nbytes):
+            raise ValueError("only one piece of memory can be registered")
 
         def lock() -> tuple[int, NDArray[Any], int]:
             return array.ctypes.data, array, driver.register(array.ctypes.data, array.nbytes)

@@ -7,6 +7,7 @@ pycuda (`Stream.handle`) and TensorRT, so all three share them. Facts are those 
 from __future__ import annotations
 
 import ctypes
+import gc
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -290,12 +291,16 @@ def _recorded(
 ) -> tuple[GpuError | None, int]:
     """What the work was refused, and what ending the capture answered."""
     refused = None
+    collects = gc.isenabled()
+    gc.disable()  # what it finds may be memory of the device, and to free that here would spoil the capture
     try:
         work()
     except GpuError as error:
         refused = error
     finally:
         code = library().cuStreamEndCapture(stream, ctypes.byref(graph))
+        if collects:
+            gc.enable()
     return refused, code
 
 

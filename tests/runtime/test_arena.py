@@ -131,6 +131,29 @@ def test_closing_can_be_interrupted_and_tried_again(fakecuda: FakeCudaHandle) ->
     assert not fakecuda.live()
 
 
+def test_what_cannot_be_freed_is_said(fakecuda: FakeCudaHandle, caplog: pytest.LogCaptureFixture) -> None:
+    arena = open_cuda().arena()
+    furnish(arena)
+    fakecuda.fail("cuEventDestroy", 1)
+    arena.close()
+    assert "cuEventDestroy_v2: CUDA_ERROR_INVALID_VALUE" in caplog.text
+    assert fakecuda.live() == {"events": 1}  # all else is gone
+    fakecuda.forgive()
+
+
+def test_closing_where_the_context_cannot_be_entered(
+    fakecuda: FakeCudaHandle, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arena = open_cuda().arena()
+    furnish(arena)
+    fakecuda.set(context_fault=201)
+    arena.close()
+    gc.collect()
+    assert "could not be freed" in caplog.text
+    assert capfd.readouterr().err == ""  # pycuda's destructors would have spoken here
+    fakecuda.forgive()
+
+
 def test_views_outlive_it(fakecuda: FakeCudaHandle) -> None:
     arena = open_cuda().arena()
     array = arena.pinned((4, 8), np.float32)
@@ -210,6 +233,9 @@ def test_ordinary_memory_can_be_pinned_after_the_fact(fakecuda: FakeCudaHandle) 
             stream.copy_out(back, there)
             stream.synchronize()
         np.testing.assert_array_equal(back, array)
+        for pieces in (array[::2], array[:0]):
+            with pytest.raises(ValueError, match="one piece"):
+                arena.registered(pieces)
     fakecuda.set(register_host=0)
     with open_cuda().arena() as arena, pytest.raises(GpuError, match="NOT_SUPPORTED"):
         arena.registered(array)
@@ -350,8 +376,10 @@ def test_a_driver_that_cannot_load_an_image(fakecuda: FakeCudaHandle) -> None:
 
 def test_images_and_kernels_that_are_none(fakecuda: FakeCudaHandle) -> None:
     with open_cuda().arena() as arena:
-        with pytest.raises(GpuError, match="CUDA_ERROR_INVALID_PTX"):
+        with pytest.raises(GpuError, match=r"CUDA_ERROR_INVALID_PTX.*syntax error: not PTX"):
             arena.module(b"not PTX")
+        with pytest.raises(GpuError, match="could not load an image"):
+            arena.module(b"\xff\xfe")  # the log is no text, and pycuda stumbles over it
         module = arena.module(listing(SOURCE))
         with pytest.raises(GpuError, match="CUDA_ERROR_NOT_FOUND"):
             module.kernel("aff", AFFINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 from collections.abc import Callable
 
@@ -165,6 +166,25 @@ def test_other_threads_may_allocate_while_one_captures(fakecuda: FakeCudaHandle)
             thread.join()
 
         assert isinstance(setting.arena.capture(setting.one, work), Graph)
+
+
+def test_garbage_is_not_collected_into_a_capture(fakecuda: FakeCudaHandle, caplog: pytest.LogCaptureFixture) -> None:
+    with Setting() as setting:
+        dropped = setting.cuda.arena()
+        dropped.device(100)
+        cycle = [dropped]
+        cycle.append(cycle)  # type: ignore[arg-type]
+
+        def work() -> None:
+            nonlocal dropped, cycle
+            setting.straight()
+            del dropped, cycle
+            assert len([[] for _ in range(100_000)]) == 100_000  # more than enough to start a collection
+
+        assert isinstance(setting.arena.capture(setting.one, work), Graph)
+        assert gc.isenabled()
+        gc.collect()
+        assert "dropped without being closed" in caplog.text
 
 
 @pytest.mark.parametrize(

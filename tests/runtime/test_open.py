@@ -303,6 +303,9 @@ def test_verify_runs_the_golden_vectors_on_the_engine(
     assert document["passed"]
     assert document["runner"] == "tensorrt"
     assert document["golden"] == {"fp32": {"score": {"difference": 0.0, "tolerance": 1e-5}}}
+    assert command("verify", bundle.path, "--runner", "tensorrt") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"8 samples, 1 of 1 precisions right on tensorrt/{open_cuda().facts.name}" in said
 
 
 def test_an_engine_that_computes_something_else_fails_verification(

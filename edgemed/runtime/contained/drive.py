@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,11 @@ class LaneDriver:
         return outputs, stages
 
 
+def is_runner(made: Runner | Lane) -> TypeGuard[Runner]:
+    """Which of the two it is; asking for its specs, as `isinstance` does, is too early before it is entered."""
+    return hasattr(made, "infer")
+
+
 def driver_of(made: Runner | Lane, inputs: Slots) -> Driver:
     """The driver for what was built."""
-    return RunnerDriver(made, inputs) if isinstance(made, Runner) else LaneDriver(made, inputs)
+    return RunnerDriver(made, inputs) if is_runner(made) else LaneDriver(cast(Lane, made), inputs)

@@ -14,15 +14,16 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import cast
 
 from edgemed.base.child import die_with_parent
 from edgemed.base.errors import ChildError, EdgemedError, GpuError, ResourceError
-from edgemed.base.runner import Runner
 from edgemed.runtime.contained.build import build
-from edgemed.runtime.contained.drive import Driver, Job, driver_of
+from edgemed.runtime.contained.drive import Driver, Job, driver_of, is_runner
 from edgemed.runtime.contained.loaded import Loaded
 from edgemed.runtime.contained.protocol import Channel, Kind, Message, error_to_json, pack_stages
 from edgemed.runtime.contained.shared import HEADER, Layout, Slots, pack_shapes, unpack_shapes
+from edgemed.runtime.lane import Lane
 
 FAULT_STATUS = 70
 IDLE_MS = 100
@@ -44,8 +45,8 @@ class Worker:
         try:
             wanted = order.json()
             made = build(wanted)
-            if not isinstance(made, Runner):
-                made.timed = bool(wanted.get("timed"))
+            if not is_runner(made):
+                cast(Lane, made).timed = bool(wanted.get("timed"))
             with made as entered:
                 self._say(Kind.LOADED, body=Loaded(entered.specs, entered.info).to_body())
                 message, (inputs, outputs) = self._channel.receive_descriptors(2)

@@ -106,6 +106,11 @@ class Lowering:
         self._finish()
         return self
 
+    @property
+    def channels(self) -> int:
+        """Of what was made so far."""
+        return self._channels
+
     # --- values
 
     def _step(self, step: steps.Step) -> None:

@@ -89,6 +89,9 @@ def plan_kernels(recipe: Recipe, spec: TensorSpec, layout: Layout, raw: RawForma
         return refused.refusal
     prepared = own.prepare(blank)  # contract and sizes: what the CPU refuses of every frame is refused here
     shape = prepared.sample.shape
+    walked = (len(made.program.rows), len(made.program.columns), made.channels)
+    if walked != _sides(shape, layout):  # a launch writes by our tables into memory of that shape
+        raise RuntimeError(f"The walk through the recipe ended at {walked}, the recipe itself at {shape}.")
     block = pack(made.program, raw, shape, spec.dtype, channels_first=layout in _CHANNELS_FIRST)
     if isinstance(block, str):
         return Refusal("resize", block)
@@ -103,6 +106,12 @@ def plan_kernels(recipe: Recipe, spec: TensorSpec, layout: Layout, raw: RawForma
         bounds=made.program.bounds,
         block=block,
     )
+
+
+def _sides(shape: tuple[int, ...], layout: Layout) -> tuple[int, int, int]:
+    """Rows, columns, channels of a sample."""
+    first, second, third = (*shape[-2:], shape[1]) if layout in _CHANNELS_FIRST else shape[-3:]
+    return first, second, third
 
 
 def _check_whole(recipe: Recipe, spec: TensorSpec, raw: RawFormat) -> None:

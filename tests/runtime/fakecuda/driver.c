@@ -360,14 +360,26 @@ static void *find(const char *name, const char *suffix) {
     return found;
 }
 
+/* The compiler's log: the start of what it could not read. */
+static void say(const char *image, unsigned count, CUjit_option *options, void **values) {
+    char *buffer = NULL;
+    for (unsigned i = 0; i < count; i++)
+        if (options[i] == CU_JIT_ERROR_LOG_BUFFER) buffer = values[i];
+    for (unsigned i = 0; i < count; i++) {
+        if (options[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES) values[i] = NULL;
+        if (options[i] != CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES) continue;
+        size_t room = (size_t)values[i];
+        values[i] = (void *)(size_t)(buffer ? snprintf(buffer, room < 80 ? room : 80, "syntax error: %s", image) : 0);
+    }
+}
+
 EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count, CUjit_option *options,
                                    void **values) {
     ENTER(0, NULL); /* one that fails here leaves the logs as they were, and pycuda reads bytes of its stack as such */
-    for (unsigned i = 0; i < count; i++)
-        if (options[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES || options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES)
-            values[i] = NULL; /* nothing is said */
     if (my_capture) LEAVE(illegal_in_capture(NULL));
-    if (!strstr(image, ".version")) LEAVE(CUDA_ERROR_INVALID_PTX);
+    bool good = strstr(image, ".version");
+    say(good ? "" : image, count, options, values);
+    if (!good) LEAVE(CUDA_ERROR_INVALID_PTX);
     *module = calloc(1, sizeof **module);
     (*module)->text = strdup(image);
     live_modules++;
