@@ -109,6 +109,7 @@ def _put(ring: Ring, frame: Frame, box: Box) -> Generator[Outcome]:
 def _from_thread(ring: Ring, source: Frames) -> Generator[Outcome]:
     """Collect what a thread submits."""
     stream = Stream(ring, source)
+    stream.box.thread = threading.get_ident()
     try:
         while (outcome := ring.collect(stream.box)) is not None:
             yield outcome
@@ -206,6 +207,7 @@ class Stream:
 
     def _consume(self) -> None:
         assert self._on_outcome is not None
+        self.box.thread = threading.get_ident()
         try:
             while (outcome := self._ring.collect(self.box)) is not None:
                 try:

@@ -25,6 +25,7 @@ from edgemed.runtime.slots import Box, Slot
 _LATEST_DEPTH = 2  # one computes while the next is copied; a third would only grow old on the device
 _STUCK_S = 10.0  # a wait for a slot that nobody gives back is then worth a word
 
+_LOOK_S = 0.1  # between looks at whether a wait for another producer can ever end
 _NOBODY = RunnerInfo("none", "none", "none")
 
 _log = logging.getLogger(__name__)
@@ -167,13 +168,24 @@ class Ring:
         Returns:
             Whether it went in. One that did not was dropped, and `on_drop` told; one that did may yet be superseded.
         """
+        mine = self._box if box is None else box
+        if not self._producer.acquire(blocking=False):
+            self._wait_for_turn(frame, mine)
         entered: tuple[Slot | None, Drop | None] = None, None
         try:
-            with self._producer:
-                entered = self._enter(frame, self._box if box is None else box)
+            entered = self._enter(frame, mine)
         finally:
+            self._producer.release()
             self._settle(frame, entered[1])
         return entered[0] is not None
+
+    def _wait_for_turn(self, frame: Frame, box: Box) -> None:
+        while not self._producer.acquire(timeout=_LOOK_S):
+            with self._lock:
+                kept = self._ledger.all_kept_by(threading.get_ident())
+            if kept:  # the other producer waits for a slot, and all are this thread's
+                self.refuse(frame, box)
+                raise _would_wait_for_itself()
 
     def offer(self, frame: Frame, box: Box) -> bool:
         """Put a frame in if that needs no waiting; answers whether the ring took it, if only to drop it.
@@ -241,10 +253,7 @@ class Ring:
 
     def _wait_for_slot(self, frame: Frame) -> None:
         if self._ledger.all_kept_by(threading.get_ident()):
-            raise UsageError(
-                "The loop that this thread is in keeps every slot: it would wait for itself.",
-                "Ask from another thread, or outside the loop.",
-            )
+            raise _would_wait_for_itself()
         left_ns = self._ledger.left_ns(frame)
         timeout = _STUCK_S if left_ns is None else min(_STUCK_S, max(left_ns, 0) / 1e9)
         woken = self._sleep(timeout)
@@ -412,11 +421,11 @@ class Ring:
     def infer(self, feeds: Arrays, *, deadline_ns: int | None = None) -> Answer:
         """Compute one frame and wait for it; its outputs are copies. Any number of threads may do so.
 
-        Not from inside a loop of `run`: its frames are in all the slots.
+        Not from inside a loop of `run` or `astream`, or a callback of `start`: their frames are in all the slots.
 
         Raises:
             InputError: the feeds are not what the model takes.
-            UsageError: this thread is in a loop of `run`, and would wait for itself.
+            UsageError: this thread is in a loop of `run` or a callback, and would wait for itself.
             ResourceError: the frame was dropped, by policy or because the ring was closed.
             GpuError, …: what made the frame fail.
         """
@@ -476,6 +485,13 @@ class Ring:
         """Frames that a source lost before it ended; for the faces."""
         with self._lock:
             self._lost += frames
+
+
+def _would_wait_for_itself() -> UsageError:
+    return UsageError(
+        "The loop or callback that this thread is in keeps every slot: it would wait for itself.",
+        "Ask from another thread, or outside of it.",
+    )
 
 
 def _frame(feeds: Mapping[str, NDArray[Any]], deadline_ns: int | None) -> Frame:

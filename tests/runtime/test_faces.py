@@ -117,6 +117,28 @@ def test_infer_inside_a_loop_that_keeps_all_slots_is_refused_and_not_waited_for(
         assert idle(ring)
 
 
+def test_infer_inside_a_callback_or_a_live_loop_is_refused_and_not_waited_for() -> None:
+    refused = []
+
+    def on_outcome(outcome) -> None:
+        if len(refused) < 2:
+            try:
+                ring.infer(feeds(9))
+            except UsageError as error:
+                refused.append(error)
+
+    with Ring(lane(2)) as ring:
+        with ring.start(Live(10**9), on_outcome):
+            until(lambda: len(refused) == 2)
+        for outcome in ring.run(Live(10**9)):
+            on_outcome(outcome)
+            refused = refused[:1]
+            if outcome.frame > 3:
+                break
+        assert refused
+        assert idle(ring)
+
+
 def test_threads_that_infer_get_their_own_answers() -> None:
     wrong = []
 
