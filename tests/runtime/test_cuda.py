@@ -349,10 +349,12 @@ def test_a_poisoned_process_answers_no_more(fakecuda: FakeCudaHandle, caplog: py
         with pytest.raises(GpuError):  # the driver itself refuses a thread that is inside
             stream.copy_in(there, host)
     assert cuda.poison is caught.value
+    calls = fakecuda.calls()
     for use in (cuda.memory, open_cuda, cuda.synchronize, arena.stream, cuda.arena().stream):
         with pytest.raises(GpuError, match="CUDA_ERROR_ILLEGAL_ADDRESS") as later:
             use()
         assert later.value.sticky
+    assert fakecuda.calls() == calls  # the driver is not asked again
     frees = fakecuda.calls("cuMemFree") + fakecuda.calls("cuMemFreeHost")
     arena.close()
     assert fakecuda.calls("cuMemFree") + fakecuda.calls("cuMemFreeHost") == frees
