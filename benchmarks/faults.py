@@ -92,7 +92,7 @@ class Bench:
         self._random = random.Random(seed)
         self._seed = seed
         self.runner = ContainedRunner(
-            worker(self._control_path, work_us=100),
+            worker(self._control_path, work_us=100, lane=not fallback),  # driven as a lane, or as a Runner
             fallback=worker(work_us=300, backend="fallback") if fallback else None,
             slots=SLOTS,
             limits=LIMITS,

@@ -51,6 +51,11 @@ class Desk:
 
     def offer(self, request: Request) -> None:
         """Take a request; it may have ended with an error when this returns."""
+        if (error := self.take(request)) is not None:
+            request.fail(same(error))
+
+    def take(self, request: Request) -> EdgemedError | None:
+        """Take a request, or say why not."""
         with self._lock:
             error = self._refusal
             link, slot = self._ready_for(request) if error is None and not self._waiting else (None, -1)
@@ -61,12 +66,12 @@ class Desk:
                     self._waiting.append(request)
             early = request.deadline_ns is not None and request.deadline_ns < self._look_ns
         if error is not None:
-            request.fail(same(error))
-            return
+            return error
         if link is not None and self._send(request, link, slot):
             self.pump()
         if early:
             self._wake()
+        return None
 
     def pump(self) -> None:
         """Send what waits, as far as there are slots."""

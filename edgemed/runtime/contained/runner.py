@@ -19,7 +19,7 @@ from edgemed.base.spans import SpanLog
 from edgemed.bundle.model import RunPrecision
 from edgemed.runners.golden import GoldenResult
 from edgemed.runners.ort import check_feeds
-from edgemed.runtime.contained.requests import Reply, Request
+from edgemed.runtime.contained.requests import Reply, Request, same
 from edgemed.runtime.contained.spec import Backend, BundleWorker, WorkerSpec
 from edgemed.runtime.contained.states import Health, Limits, State
 from edgemed.runtime.contained.supervisor import Supervisor
@@ -275,7 +275,15 @@ class ContainedRunner:
 
     def place(self, request: Request) -> None:
         """Give a request to the worker that will answer it first, as far as can be known."""
-        (self._other_for_now() or self.model).desk.offer(request)
+        chosen = self._other_for_now() or self.model
+        error = chosen.desk.take(request)
+        if error is None:
+            return
+        other = self._other_for_now()  # it has been refused between one look and the next
+        if other is None or other is chosen:
+            request.fail(same(error))
+        else:
+            other.desk.offer(request)
 
     def _other_for_now(self) -> Supervisor | None:
         """The fallback, where it is the one to ask."""

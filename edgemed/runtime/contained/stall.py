@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 _TICK_NS = 250_000_000
 _SHORTEST_TICK_NS = 5_000_000
-_IDLE_NS = 1_000_000_000  # an idle worker makes a step each 100 ms; a busy machine may delay some
+_IDLE_NS = 2_000_000_000  # an idle worker makes a step each 100 ms; a busy machine may delay some
 
 
 class Stall:

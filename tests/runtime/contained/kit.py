@@ -19,7 +19,7 @@ MS = 1_000_000
 
 QUICK = Limits(
     load_ns=30_000 * MS,
-    hang_ns=500 * MS,
+    hang_ns=1000 * MS,
     check_every_ns=None,
     rebuilds=1000,
     backoff_ns=MS,

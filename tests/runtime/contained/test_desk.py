@@ -103,9 +103,11 @@ def test_a_refusal_ends_what_waits_and_what_comes_each_with_an_error_of_its_own(
     errors = [request.future.exception(0) for request in (first, second)]
     assert [str(error) for error in errors] == ["No more. Stop."] * 2
     assert errors[0] is not errors[1]
-    third = Request(frame(2))
+    third, fourth = Request(frame(2)), Request(frame(3))
     made.again([third])
     assert third.ended
+    assert made.take(fourth) is refusal
+    assert not fourth.ended
 
 
 def test_a_slot_that_is_brought_along_is_neither_filled_nor_lent_to_others() -> None:
