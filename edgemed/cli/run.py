@@ -52,7 +52,7 @@ def run(
     slots: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Frames under way at a time; default 3.", show_default=False, rich_help_panel=_STREAMS
+            min=1, help="Frames under way at a time; default 4.", show_default=False, rich_help_panel=_STREAMS
         ),
     ] = None,
     live: Annotated[
@@ -65,6 +65,10 @@ def run(
             help="Frames per second, of a camera or with --live.", show_default=False, rich_help_panel=_STREAMS
         ),
     ] = None,
+    preprocess: Annotated[
+        Literal["auto", "gpu", "cpu"],
+        typer.Option(help="auto prepares frames on the GPU where the recipe allows it.", rich_help_panel=_STREAMS),
+    ] = "auto",
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -81,7 +85,7 @@ def run(
     from edgemed.evaluate.execute import iter_answers
 
     chosen = Chosen(runner, precision, dla_core)
-    options = StreamOptions(policy, frames, seconds, slots, live, fps, trace)
+    options = StreamOptions(policy, frames, seconds, slots, live, fps, preprocess, trace)
     addresses = addresses_of(inputs, options)
     if addresses is not None:
         if save is not None:

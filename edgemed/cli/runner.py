@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from edgemed.base.runner import Runner
     from edgemed.bundle.model import RunPrecision
     from edgemed.bundle.read import Bundle
-    from edgemed.runtime.lane import Lane
+    from edgemed.runtime.open import OpenedLane
+    from edgemed.runtime.prepare import Choice
 
 RunnerName = Literal["auto", "tensorrt", "onnxruntime"]
 RunnerOption = Annotated[
@@ -43,13 +44,13 @@ def choose(bundle: Bundle, chosen: Chosen) -> Runner:
     return opened.runner
 
 
-def choose_lane(bundle: Bundle, chosen: Chosen, slots: int) -> Lane:
+def choose_lane(bundle: Bundle, chosen: Chosen, slots: int, prepare: Choice) -> OpenedLane:
     """The same as a lane of so many slots."""
     from edgemed.runtime.open import open_lane
 
-    opened = open_lane(bundle, slots=slots, **vars(chosen))
+    opened = open_lane(bundle, slots=slots, prepare=prepare, **vars(chosen))
     _tell(opened.why)
-    return opened.lane
+    return opened
 
 
 def _tell(why: str | None) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgemed.bundle.read import Bundle
     from edgemed.evaluate.execute import Answer, OutputReader
     from edgemed.runtime.frames import Outcome, Source
+    from edgemed.runtime.preprocessing import Preprocessing, Wanted
     from edgemed.runtime.recipe_fill import RecipeFill
     from edgemed.runtime.source_run import Account, SourceRun, Trace
     from edgemed.runtime.sources.open import Address
@@ -38,6 +39,7 @@ class StreamOptions:
     slots: int | None = None
     live: bool = False
     fps: float | None = None
+    preprocess: Wanted = "auto"
     trace: Path | None = None
 
     def wanted(self) -> bool:
@@ -73,14 +75,14 @@ def run_stream(
     from edgemed.runtime.recipe_fill import RecipeFill
     from edgemed.runtime.source_run import Trace
 
-    fill = RecipeFill.of(bundle)
+    cpu = RecipeFill.of(bundle)
     trace = None if options.trace is None else Trace()
     name = ", ".join(address.shown for address in addresses)
-    stream, policy = _prepare(bundle, addresses, options, chosen, fill, trace)
+    stream, fill, policy = _prepare(bundle, addresses, options, chosen, cpu, trace)
     out: _Output = _Document(str(bundle.path), name, policy) if as_json else _Lines()
     ended, failures = _follow(stream, fill, OutputReader.of(bundle), name, out)
     if ended is None or isinstance(ended, KeyboardInterrupt | Terminated) or stream.account.counts.submitted:
-        out.account(stream.account)
+        out.account(stream.account, fill)
     if trace is not None and options.trace is not None:
         trace.write(options.trace)
         more = f" ({trace.left_out} later spans left out)" if trace.left_out else ""
@@ -97,17 +99,21 @@ def _prepare(
     addresses: Sequence[Address],
     options: StreamOptions,
     chosen: Chosen,
-    fill: RecipeFill,
+    cpu: RecipeFill,
     trace: Trace | None,
-) -> tuple[SourceRun, str]:
+) -> tuple[SourceRun, Preprocessing, str]:
     from edgemed.imaging.open import open_image
+    from edgemed.runtime.lane import SLOTS
     from edgemed.runtime.policy import LATEST, LOSSLESS, Policy
+    from edgemed.runtime.preprocessing import Preprocessing
     from edgemed.runtime.source_run import SourceRun
     from edgemed.runtime.sources.clips import ClipSource
     from edgemed.runtime.sources.limit import LimitedSource
     from edgemed.runtime.sources.open import open_source
+    from edgemed.runtime.sources.peek import PeekedSource
 
-    opened = open_source(addresses, reader=open_image, live=options.live, fps=options.fps)
+    opened = PeekedSource(open_source(addresses, reader=open_image, live=options.live, fps=options.fps))
+    fill = Preprocessing(cpu, opened, options.preprocess, mixed=len(addresses) > 1)
     source: Source = LimitedSource(opened, frames=options.frames, seconds=options.seconds)
     if fill.time is not None:
         source = ClipSource(source, fill.time)
@@ -115,15 +121,19 @@ def _prepare(
         policy = Policy.parse(options.policy)
     else:
         policy = LATEST if options.live or any(address.live for address in addresses) else LOSSLESS
-    slots = 3 if options.slots is None else options.slots
+    slots = SLOTS if options.slots is None else options.slots
     if slots < 1:
-        raise UsageError(f"{slots} slots hold nothing.", "Give 1 or more; 3 is usual.")
-    lane = choose_lane(bundle, chosen, slots)
-    return SourceRun(lane, source, fill, policy, on_drop=fill.dropped, trace=trace), str(policy)
+        raise UsageError(f"{slots} slots hold nothing.", f"Give 1 or more; {SLOTS} is usual.")
+    lane = choose_lane(bundle, chosen, slots, fill.kernels)
+    if options.preprocess == "gpu" and not lane.on_gpu:
+        raise UsageError(
+            "ONNX Runtime runs no preprocessing kernels.", "Leave out --preprocess gpu, or take --runner tensorrt."
+        )
+    return SourceRun(lane.lane, source, fill, policy, on_drop=fill.dropped, trace=trace), fill, str(policy)
 
 
 def _follow(
-    stream: SourceRun, fill: RecipeFill, read: OutputReader, name: str, out: _Output
+    stream: SourceRun, fill: Preprocessing, read: OutputReader, name: str, out: _Output
 ) -> tuple[KeyboardInterrupt | Terminated | EdgemedError | None, _Failures]:
     """Print outcomes until the stream ends; what ended it, if it was not its own end."""
     failures = _Failures()
@@ -139,7 +149,7 @@ def _follow(
     return None, failures
 
 
-def _show(outcome: Outcome, fill: RecipeFill, read: OutputReader, name: str, out: _Output) -> EdgemedError | None:
+def _show(outcome: Outcome, fill: Preprocessing, read: OutputReader, name: str, out: _Output) -> EdgemedError | None:
     """Print an answer; or why there is none."""
     try:
         out.answer(_answer(outcome, fill, read, name))
@@ -148,7 +158,7 @@ def _show(outcome: Outcome, fill: RecipeFill, read: OutputReader, name: str, out
     return None
 
 
-def _answer(outcome: Outcome, fill: RecipeFill, read: OutputReader, name: str) -> Answer:
+def _answer(outcome: Outcome, fill: Preprocessing, read: OutputReader, name: str) -> Answer:
     """How a frame's answer reads.
 
     Raises:
@@ -189,7 +199,7 @@ class _Output(Protocol):
 
     def failure(self, name: str, frame: int, error: EdgemedError) -> None: ...
 
-    def account(self, account: Account) -> None: ...
+    def account(self, account: Account, fill: Preprocessing) -> None: ...
 
 
 class _Lines:
@@ -201,9 +211,11 @@ class _Lines:
     def failure(self, name: str, frame: int, error: EdgemedError) -> None:
         say(f"{name} #{frame}  ", ("failed", "red"), f": {error.what}")
 
-    def account(self, account: Account) -> None:
+    def account(self, account: Account, fill: Preprocessing) -> None:
         for line in account.lines():
             say(line)
+        if fill.way.gpu or fill.way.why is not None:  # else there was no choice
+            say(f"preprocessing: {fill.way}")
 
 
 class _Document:
@@ -223,9 +235,11 @@ class _Document:
     def failure(self, name: str, frame: int, error: EdgemedError) -> None:
         self._add({"file": name, "index": frame, "error": error.what})
 
-    def account(self, account: Account) -> None:
+    def account(self, account: Account, fill: Preprocessing) -> None:
         self._begin()
-        sys.stdout.write(f'\n],\n"account": {json.dumps(account.to_json(), indent=2)}}}\n')
+        way = {"on": "gpu" if fill.way.gpu else "cpu", "why": fill.way.why}
+        ends = f'"preprocessing": {json.dumps(way)},\n"account": {json.dumps(account.to_json(), indent=2)}'
+        sys.stdout.write(f"\n],\n{ends}}}\n")
 
     def _add(self, result: dict[str, Any]) -> None:
         comma = "," if self._begun else ""

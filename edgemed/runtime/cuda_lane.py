@@ -24,7 +24,7 @@ from edgemed.runtime.cuda import Cuda
 from edgemed.runtime.cuda_slot import Context, CudaSlot, Key, Layouts, Marks
 from edgemed.runtime.device_clock import DeviceClock
 from edgemed.runtime.execution import Execution, Shape
-from edgemed.runtime.lane import Shapes, Stage
+from edgemed.runtime.lane import SLOTS, Shapes, Stage
 from edgemed.runtime.layout import Layout, fixed_shape, greatest_shape
 from edgemed.runtime.prepare import Prepare
 from edgemed.runtime.replay import Replay
@@ -41,9 +41,8 @@ class CudaLane:
         cuda: the process's context.
         executions: contexts of one engine, all alike. The lane closes none of them.
         info: stands in every answer.
-        slots: 3 keep copies both ways and computation busy; with a fourth, what is done with an answer before its
-            release overlaps too. With an output whose shape depends on the data no more than
-            there are executions: its memory belongs to the execution.
+        slots: see `lane.SLOTS`. With an output whose shape depends on the data no more than there are executions: its
+            memory belongs to the execution.
         graphs: replay what can be recorded; see `graphs` for what came of it.
         zero_copy: bind the host's memory itself. Default: where the device shares it.
         prepare: kernels that make inputs of raw frames; then the raw frames are what the lane takes.
@@ -61,7 +60,7 @@ class CudaLane:
         cuda: Cuda,
         executions: Sequence[Execution],
         info: RunnerInfo,
-        slots: int = 4,
+        slots: int = SLOTS,
         *,
         graphs: bool = True,
         zero_copy: bool | None = None,

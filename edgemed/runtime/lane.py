@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -12,6 +12,12 @@ from edgemed.base.runner import RunnerInfo, RunnerSpecs
 
 Shapes = Mapping[str, tuple[int, ...]]
 Stage = tuple[str, int, int]  # name, start_ns, end_ns on the clock of time.monotonic_ns
+
+SLOTS: Final = 4
+"""Slots where nobody says how many. Three keep copies both ways and the computation busy; with the fourth, what is done
+with an answer before its release overlaps too. It costs the inputs and outputs of one more frame (some 13 MB for a
+1024x1024 colour image in FP32, twice that where device and host share no memory), no scratch memory of the engine, and
+no delay of the newest frame: under `latest` the lane works on two slots at most, however many there are."""
 
 
 class Lane(Protocol):

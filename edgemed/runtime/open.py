@@ -14,7 +14,8 @@ from edgemed.engine.onboard import find_plan
 from edgemed.engine.plans import Plan
 from edgemed.runners.ort import OnnxRuntimeRunner
 from edgemed.runtime.cuda import require_cuda
-from edgemed.runtime.lane import Lane
+from edgemed.runtime.lane import SLOTS, Lane
+from edgemed.runtime.prepare import Choice
 from edgemed.runtime.runner_lane import RunnerLane
 from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
 
@@ -40,6 +41,11 @@ class OpenedLane:
 
     lane: Lane
     why: str | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is that of an engine."""
+        return isinstance(self.lane, TensorRtLane)
 
 
 def open_runner(
@@ -79,17 +85,24 @@ def open_runner(
 def open_lane(
     bundle: Bundle,
     *,
-    slots: int = 3,
+    slots: int = SLOTS,
     runner: RunnerName = "auto",
     precision: RunPrecision | None = None,
     dla_core: int | None = None,
     here: Here | None = None,
+    prepare: Choice | None = None,
     **options: Any,
 ) -> OpenedLane:
-    """The same as a lane of so many slots; `options` are those of `TensorRtLane`."""
+    """The same as a lane of so many slots.
+
+    Args:
+        prepare: chooses kernels that make the input of raw frames; asked on a `TensorRtLane` only, when it is entered.
+            Every other lane takes the model's own input.
+        options: those of `TensorRtLane`, where it is that.
+    """
     found, why = _find(bundle, runner, precision, dla_core, here)
     if isinstance(found, Plan):
-        return OpenedLane(TensorRtLane(found, slots, **options))
+        return OpenedLane(TensorRtLane(found, slots, prepare=prepare, **options))
     return OpenedLane(RunnerLane(found, slots), why)
 
 

@@ -14,10 +14,16 @@ from edgemed.base.runner import TensorSpec
 
 if TYPE_CHECKING:
     from edgemed.runtime.arena import Arena
+    from edgemed.runtime.cuda import Facts
     from edgemed.runtime.streams import Stream
 
 Work = Callable[["Stream"], None]
 """Puts one frame's preparation on a stream, and returns at once. It allocates nothing; `GpuError` where refused."""
+
+
+Choice = Callable[["Facts"], "Prepare | None"]
+"""Asked once for each lane, when its engine is loaded and the device known: what prepares on this device, if anything.
+By then the lane is nearly ready, so that a live source may be opened for the answer: few of its frames will wait."""
 
 
 class Prepare(Protocol):

@@ -31,21 +31,27 @@ class RecipeFill:
         layout: of the input.
         keep: keep the way back to the frame's pixels until `prepared` asks for it, or the frame was dropped.
 
+    Attributes:
+        recipe: that of the input.
+        keeps: as `keep` says.
+
     Raises:
         InputError: the recipe makes several samples of one frame, or a sample of a whole volume.
     """
 
     def __init__(self, spec: TensorSpec, recipe: Recipe, layout: Layout = "NHWC", *, keep: bool = False) -> None:
         self.spec = spec
+        self.recipe = recipe if recipe.raw else recipe.of(spec.name)
+        self.layout: Layout = layout
+        self.keeps = keep
         self._preprocessor: Preprocessor | None = None
-        self._keep = keep
         self._prepared: dict[int, Prepared] = {}
         self._varies = None in spec.shape
         if recipe.raw:
             return
         if recipe.input.tiles is not None:
             raise InputError("The recipe cuts each picture into tiles, and a stream makes one answer of each.", _FILES)
-        self._preprocessor = Preprocessor(recipe.of(spec.name), spec, layout)
+        self._preprocessor = Preprocessor(self.recipe, spec, layout)
         if self._preprocessor.kind == "volume":
             raise InputError("The model takes volumes, and a stream has none.", _FILES)
         if self._preprocessor.kind == "cine" and self.time is None:
@@ -89,7 +95,7 @@ class RecipeFill:
             return self._as_it_is(frame.data[PIXELS])
         image = frame.image if frame.image is not None else plain(frame.data[PIXELS])
         prepared = self._preprocessor.prepare(image)
-        if self._keep:
+        if self.keeps:
             self._prepared[frame.id] = prepared
         return prepared.sample
 

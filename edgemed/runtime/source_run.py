@@ -142,7 +142,7 @@ class SourceRun:
 
     Args:
         lane: not entered yet.
-        source: not entered yet.
+        source: its frames are not taken yet. Closed in the end, also where the lane cannot be entered.
         fill: writes a frame into a slot.
         policy: what happens to frames that come too fast.
         on_drop: told of each frame that is dropped.
@@ -167,6 +167,7 @@ class SourceRun:
 
     def __iter__(self) -> Iterator[Outcome]:
         with ExitStack() as stack:
+            stack.callback(self._source.close)  # preprocessing may have opened it while the lane was entered
             stack.callback(self._take_counts)  # once the ring has let go of every frame
             stack.enter_context(self._ring)
             self._opened = True

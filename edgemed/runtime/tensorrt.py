@@ -32,8 +32,8 @@ from edgemed.runtime.arena import keep_forever
 from edgemed.runtime.cuda import Arena, Cuda, open_cuda
 from edgemed.runtime.cuda_lane import CudaLane
 from edgemed.runtime.execution import Execution
-from edgemed.runtime.lane import Shapes, Stage
-from edgemed.runtime.prepare import Prepare
+from edgemed.runtime.lane import SLOTS, Shapes, Stage
+from edgemed.runtime.prepare import Choice, Prepare
 
 
 class OpenedEngine:
@@ -125,11 +125,11 @@ class TensorRtLane:
 
     Args:
         plan: a verified plan, or an engine folder.
-        slots: 3 keep copies both ways and computation busy.
+        slots: see `lane.SLOTS`.
         contexts: execution contexts of the engine; with several, frames compute side by side.
         dla_core: DLA core to run on; `None` takes the one that the engine was built for, if any.
         graphs: replay a CUDA graph where the engine allows it.
-        prepare: kernels that make inputs of raw frames.
+        prepare: kernels that make inputs of raw frames; or what chooses them, once the engine is loaded.
         device: index of the GPU.
 
     Attributes:
@@ -141,12 +141,12 @@ class TensorRtLane:
     def __init__(
         self,
         plan: Plan | Path,
-        slots: int = 3,
+        slots: int = SLOTS,
         *,
         contexts: int = 1,
         dla_core: int | None = None,
         graphs: bool = True,
-        prepare: Prepare | None = None,
+        prepare: Prepare | Choice | None = None,
         device: int = 0,
     ) -> None:
         self.timed = False
@@ -192,13 +192,14 @@ class TensorRtLane:
         with ExitStack() as undo:
             engine = OpenedEngine(plan, contexts=self._contexts, dla_core=self._dla_core, device=self._device)
             undo.callback(engine.close)
+            prepare = self._prepare
             lane = CudaLane(
                 engine.cuda,
                 engine.executions,
                 engine.info,
                 self._wanted_slots,
                 graphs=self._graphs,
-                prepare=self._prepare,
+                prepare=prepare(engine.cuda.facts) if callable(prepare) else prepare,
             )
             lane.timed = self.timed
             self._lane = undo.enter_context(lane)

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from evaluate.bundles import write_bundle, write_images
+from evaluate.bundles import write_images
 from evaluate.hostile import reseal, with_golden
-from onnx import TensorProto, helper
 
 from benchmarks.gpu import engines
 from edgemed.base.errors import DeviceStateError, IntegrityError, MissingSoftwareError, UsageError
 from edgemed.base.hashing import sha256_bytes
-from edgemed.base.progress import SilentProgress
 from edgemed.bundle.read import Bundle, open_bundle
-from edgemed.cli import main as cli_main
-from edgemed.device.board import detect_board
-from edgemed.device.gpu import Gpu
 from edgemed.device.here import Here
 from edgemed.engine import onboard
-from edgemed.engine.onboard import DeviceEngine, build_on_device
 from edgemed.runners.ort import OnnxRuntimeRunner
 from edgemed.runtime import open as opening
 from edgemed.runtime.contained.build import build as build_worker
@@ -37,40 +29,13 @@ from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
 from tests.engine.fake_runtime import EngineScript
 from tests.engine.fake_tensorrt import Script, make_fake
 from tests.runtime.fakecuda.handle import FakeCudaHandle
+from tests.runtime.faked_device import SHAPE, Build, affine, command, write
 from tests.runtime.standin import GAIN, OFFSET
-from tests.runtime.tensorrt_engines import kernels_for
-
-SHAPE = (1, 4, 4, 1)
-TENSORS = (("image", "INPUT", "FLOAT", SHAPE), ("score", "OUTPUT", "FLOAT", SHAPE))
-
-
-def affine(gain: float = GAIN) -> bytes:
-    """`score = gain * image + OFFSET`: what the stand-in's kernel computes."""
-    graph = helper.make_graph(
-        [helper.make_node("Mul", ["image", "gain"], ["scaled"]), helper.make_node("Add", ["scaled", "b"], ["score"])],
-        "affine",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, SHAPE)],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, SHAPE)],
-        [
-            helper.make_tensor("gain", TensorProto.FLOAT, [1], [gain]),
-            helper.make_tensor("b", TensorProto.FLOAT, [1], [OFFSET]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
-def as_affine(manifest: dict[str, Any]) -> None:
-    manifest["outputs"][0].update(shape=list(SHAPE), layout="NHWC", task=None, activation=None)
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    path = write_bundle(tmp_path / "little.edgemed", boundaries={"float": 0.5})
-    reseal(path, files={"graphs/float.onnx": affine()}, edit=as_affine)
-    with_golden(path)
-    return open_bundle(path)
+    return write(tmp_path / "little.edgemed")
 
 
 @pytest.fixture
@@ -79,37 +44,9 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def script() -> EngineScript:
-    return EngineScript(tensors=TENSORS)
-
-
-@pytest.fixture
-def device(
-    fakecuda: FakeCudaHandle, script: EngineScript, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Bundle], DeviceEngine]]:
-    """This machine has a GPU and TensorRT; gives what builds a bundle's engine here."""
-    network = Script(inputs=(("image", "FLOAT", SHAPE),), outputs=(("score", "FLOAT", SHAPE),))
-    fake = make_fake("10.3.0", network, script)
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    facts = open_cuda().facts
-    here = Here(detect_board(), Gpu(facts.name, facts.compute_capability))
-    monkeypatch.setattr(opening, "detect_here", lambda: here)
-
-    def build(bundle: Bundle) -> DeviceEngine:
-        with SilentProgress().stage("engine") as stage:
-            return build_on_device(bundle, stage, here=here)
-
-    with kernels_for(open_cuda(), script, ("image", "score")):
-        yield build
-
-
-@pytest.fixture
 def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A laptop."""
     monkeypatch.setattr(opening, "detect_here", lambda: Here(None, None))
-
-
-Build = Callable[[Bundle], DeviceEngine]
 
 
 def test_the_engine_of_this_device_is_taken(bundle: Bundle, device: Build) -> None:
@@ -254,11 +191,6 @@ def test_the_check_on_a_real_gpu_works_on_a_faked_one(
 
 
 # ---- the command line
-
-
-def command(*arguments: str | Path) -> int:
-    """Exit code of a command run in this process, where TensorRT is faked."""
-    return cli_main._run([str(argument) for argument in arguments])
 
 
 def test_run_answers_from_the_engine(

@@ -11,12 +11,30 @@ from edgemed.runtime.kernels.plan import KernelPlan
 
 if TYPE_CHECKING:
     from edgemed.runtime.arena import Arena
+    from edgemed.runtime.cuda import Facts
     from edgemed.runtime.prepare import Work
     from edgemed.runtime.streams import Kernel, Stream
 
 SOURCE: Final = Path(__file__).with_name("prepare.cu")
 PTX: Final = Path(__file__).with_name("prepare.ptx")
 PARAMETERS: Final = "PPP"  # raw frame, sample, block
+
+
+_LEAST_CAPABILITY: Final = (8, 0)  # .target of the PTX
+_LEAST_CUDA: Final = (12, 0)  # that knows its .version
+
+
+def unfit(facts: Facts) -> str | None:
+    """Why a device cannot load the kernels, in half a sentence, or `None`."""
+    if _numbers(facts.compute_capability) < _LEAST_CAPABILITY:
+        return f"{facts.name} has compute capability {facts.compute_capability}, the kernels need 8.0"
+    if _numbers(facts.driver_version) < _LEAST_CUDA:
+        return f"the driver knows CUDA {facts.driver_version}, the kernels need 12.0"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 class KernelPrepare:

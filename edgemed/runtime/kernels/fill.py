@@ -13,18 +13,19 @@ from edgemed.recipe.contract import check_contract
 from edgemed.recipe.image import Image, LookupTable
 from edgemed.recipe.parts import Time
 from edgemed.recipe.schema import Recipe
+from edgemed.recipe.steps import Window
 from edgemed.runtime.fill import Memory
 from edgemed.runtime.frames import Drop, Frame
 from edgemed.runtime.kernels.plan import KernelPlan
 
-_HINT = "Plan for frames like these, or prepare them on the CPU."
+_HINT = "Plan for frames like these, or prepare them on the CPU (edgemed run --preprocess cpu)."
 
 
 class RawFill:
     """Writes raw frames into slots, and holds each against what the plan was made for.
 
-    A plan holds the windows, tables, range and spacing that all frames are to share. What a frame's own image says
-    otherwise would be prepared wrongly, and is refused; so is what the recipe's contract refuses.
+    A plan holds what the recipe takes of a file (windows, tables, range, spacing), and all frames are to share it. What
+    a frame's own image says otherwise would be prepared wrongly, and is refused; so is what the contract refuses.
 
     Args:
         plan: of the kernels.
@@ -35,6 +36,7 @@ class RawFill:
     def __init__(self, plan: KernelPlan, recipe: Recipe, name: str = "pixels") -> None:
         self._plan = plan
         self._contract = recipe.input.contract
+        self._by_file = any(isinstance(step, Window) and step.file for step in recipe.input.steps)
         self._time = recipe.input.time
         self._way_back = plan.way_back
         self._name = name
@@ -76,8 +78,8 @@ class RawFill:
         differing = [
             name
             for name, differs in (
-                ("VOI windows", image.windows != raw.windows),
-                ("VOI LUTs", not _alike(image.tables, raw.tables)),
+                ("VOI windows", self._by_file and image.windows != raw.windows),
+                ("VOI LUTs", self._by_file and not _alike(image.tables, raw.tables)),
                 ("range of stored bits", raw.stored_range is not None and image.stored_range != raw.stored_range),
                 ("pixel spacing", "spacing" in self._plan.steps and image.facts.spacing != spacing),
             )

@@ -37,20 +37,19 @@ class Operation:
     b: Three = (0.0, 0.0, 0.0)
 
 
-_EACH_IMAGE = "what it does depends on each image"
 _NEIGHBOURS = "it looks at the neighbours of each pixel, and is not written as a kernel"
 
 
 def left_to_cpu(step: steps.Step) -> str | None:
     """Why the kernels cannot do a step whatever the frames are, or `None`."""
     if isinstance(step, steps.Window) and step.percentiles is not None:
-        return f"the percentiles are those of each image: {_EACH_IMAGE}"
+        return "the percentiles are those of each image"
     if isinstance(step, steps.Range) and step.of == "image":
-        return f"the range is that of each image: {_EACH_IMAGE}"
+        return "the range is that of each image"
     if isinstance(step, steps.ZScore) and step.mean is None:
-        return f"mean and deviation are those of each image: {_EACH_IMAGE}"
+        return "mean and deviation are those of each image"
     if isinstance(step, steps.Content):
-        return f"the box is that of each image: {_EACH_IMAGE}; crop a fixed box"
+        return "the box is that of each image; crop a fixed box"
     if isinstance(step, steps.Clahe | steps.Gaussian | steps.Median | steps.NlMeans):
         return _NEIGHBOURS
     sized = isinstance(step, steps.Resize | steps.Crop | steps.Pad) and step.size is not None and len(step.size) == 3

@@ -50,9 +50,12 @@ class V4l2Source(FrameSource):
         timeout_s: without a frame, after which the camera counts as dead.
         raw: leave the bytes as the driver gives them, for kernels that prepare them on the GPU.
 
+    An opened camera has its settings; it begins to stream with the first frame that is asked for.
+
     Attributes:
+        raw: as above; may be set until the first frame is asked for, where there is a `raw_format`.
+        raw_format: what raw frames are; `None` before the source is open, and where no kernel reads them (MJPG).
         driver_clock: frames carry the driver's times; `None` before the first.
-        raw_format: what raw frames are; `None` before the source is open, and of others.
     """
 
     def __init__(
@@ -84,7 +87,8 @@ class V4l2Source(FrameSource):
         self._queued = 0
         self._streaming = False
         self._last_sequence: int | None = None
-        self._raw = raw
+        self.raw = raw
+        self._raw_layout: Layout | None = None
         self.driver_clock: bool | None = None
         self.raw_format: RawFormat | None = None
 
@@ -103,8 +107,6 @@ class V4l2Source(FrameSource):
         self._map_buffers()
         for index in range(len(self._maps)):
             self._queue(index)
-        self._ask(abi.STREAMON, ctypes.c_int(abi.VIDEO_CAPTURE), "start the camera")
-        self._streaming = True
 
     def _require_capture(self) -> None:
         found = abi.Capability()
@@ -146,10 +148,12 @@ class V4l2Source(FrameSource):
                 f"{given.width}x{given.height}.",
                 self._sizes(given.pixelformat),
             )
-        if not self._raw:
-            return layout_of(name, given)
-        layout, self.raw_format = raw_layout_of(name, given)
-        return layout
+        try:
+            self._raw_layout, self.raw_format = raw_layout_of(name, given)
+        except (UsageError, DeviceStateError):
+            if self.raw:
+                raise
+        return layout_of(name, given)
 
     def _offered(self) -> list[int]:
         found: list[int] = []
@@ -215,6 +219,9 @@ class V4l2Source(FrameSource):
     # --- streaming
 
     def _frames(self) -> Iterator[Frame]:
+        self._ask(abi.STREAMON, ctypes.c_int(abi.VIDEO_CAPTURE), "start the camera")
+        self._streaming = True
+        layout = self._raw_layout if self.raw and self._raw_layout is not None else self._layout
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         poll.register(self._wake_fd, select.POLLIN)
@@ -229,14 +236,14 @@ class V4l2Source(FrameSource):
             events = dict(poll.poll(left_ns / 1e6))
             if self._fd not in events:
                 continue
-            frame = self._take()
+            frame = self._take(layout)
             if frame is not None:
                 yield frame
                 last_ns = time.monotonic_ns()  # the time that the reader took is not the camera's
             elif events[self._fd] & ~select.POLLIN:  # an error that keeps the poll from waiting
                 self._closing.wait(_STUTTER_S)
 
-    def _take(self) -> Frame | None:
+    def _take(self, layout: Layout) -> Frame | None:
         """The frame of the next filled buffer; `None` if there is none, or it is damaged."""
         buffer = _buffer(0)
         try:
@@ -257,7 +264,7 @@ class V4l2Source(FrameSource):
         try:
             if buffer.flags & abi.BUF_FLAG_ERROR:
                 raise DamagedFrameError
-            pixels, lent = self._layout.pixels(self._maps[buffer.index][: buffer.bytesused])
+            pixels, lent = layout.pixels(self._maps[buffer.index][: buffer.bytesused])
         except DamagedFrameError:
             self._lost += 1
             self._queue(buffer.index)

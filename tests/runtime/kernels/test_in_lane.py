@@ -90,9 +90,7 @@ TABLES = (LookupTable(0, np.arange(9), 4),)
 )
 def test_a_frame_that_says_something_else_is_refused(other: Image | None, message: str | None):
     """The plan's window would be the wrong one."""
-    whole = recipe(
-        {"op": "spacing", "mm": [1, 1]}, {"op": "window", "low": 0, "high": 9}, contract={"modalities": ["CT"]}
-    )
+    whole = recipe({"op": "window", "file": True}, {"op": "spacing", "mm": [1, 1]}, contract={"modalities": ["CT"]})
     raw = RawFormat.of(image(windows=WINDOWS, tables=TABLES))
     fill = RawFill(planned(whole, spec_of(None, None, 1, "NCHW"), "NCHW", raw), whole)
     slot = {"pixels": np.zeros(RAW.shape, np.int16)}

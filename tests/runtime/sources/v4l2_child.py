@@ -43,7 +43,7 @@ def main() -> None:
                 threading.Timer(0.3, source.close).start()
             for frame in source:
                 found["frames"].append(seen(frame))
-                if source.raw_format is not None:
+                if source.raw and source.raw_format is not None:
                     decoded = source.raw_format.image(frame.data["pixels"]).pixels
                     found["frames"][-1]["decoded"] = zlib.crc32(decoded.tobytes())
                 if action == "hold":

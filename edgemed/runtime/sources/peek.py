@@ -1,0 +1,67 @@
+"""A source whose first frame may be looked at before anybody takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+
+from edgemed.runtime.frames import Frame, Source
+from edgemed.runtime.sources.base import finish
+
+
+class PeekedSource:
+    """Another source, which tells what its frames are before the first is taken.
+
+    Args:
+        source: entered and left with this one, or entered when `first` is asked for.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._left: Iterator[Frame] | None = None
+        self._first: Frame | None = None
+
+    def first(self) -> Frame | None:
+        """The first frame, which will also be the first to be given; `None` if there is none, or it is gone.
+
+        Raises:
+            EdgemedError: the source cannot be opened, or has failed.
+        """
+        if self._left is None:
+            self.source.__enter__()
+            self._left = iter(self.source)
+            self._first = next(self._left, None)
+        return self._first
+
+    @property
+    def live(self) -> bool:
+        return self.source.live
+
+    @property
+    def lost(self) -> int:
+        return self.source.lost
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._left is None:
+            self._left = iter(self.source)
+        first, self._first = self._first, None
+        if first is not None:
+            yield first
+        yield from self._left
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        first, self._first = self._first, None
+        if first is not None:
+            finish(first)
+        self.source.close()
+
+    def __enter__(self) -> PeekedSource:
+        self.source.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        self.source.__exit__(kind, value, traceback)
