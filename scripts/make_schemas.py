@@ -19,6 +19,8 @@ from edgemed.device.profile import DeviceProfile
 from edgemed.engine.record import EngineRecord
 from edgemed.evaluate.record import Evaluation
 from edgemed.graph.scales import ScaleTable
+from edgemed.profile.result import Result
+from edgemed.profile.slo import Slo
 from edgemed.recipe.schema import Recipe
 from edgemed.report.data import Report
 
@@ -35,9 +37,11 @@ MODELS: dict[str, type[BaseModel]] = {
     "evaluation": Evaluation,
     "image-set": ImageSet,
     "manifest": Manifest,
+    "profile": Result,
     "recipe": Recipe,
     "report": Report,
     "scales": ScaleTable,
+    "slo": Slo,
 }
 
 
