@@ -87,6 +87,9 @@ class CpuLoad(Record):
     cores: Positive
 
 
+Finding = Telemetry | Energy | Interference | CpuLoad
+
+
 class Beside(Protocol):
     """Something beside a measurement."""
 
@@ -96,7 +99,12 @@ class Beside(Protocol):
         ...
 
     @property
-    def findings(self) -> Sequence[Telemetry | Energy | Interference | CpuLoad]:
+    def junction(self) -> str | None:
+        """Name of the series that steadiness is judged by; `None` if it has none."""
+        ...
+
+    @property
+    def findings(self) -> Sequence[Finding]:
         """What stands in the result; complete after `__exit__`."""
         ...
 
@@ -105,3 +113,12 @@ class Beside(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+
+def junction_of(beside: Sequence[Beside]) -> Series | None:
+    """The temperature that steadiness is judged by, as recorded so far; `None` without a sensor."""
+    for each in beside:
+        for series in each.series:
+            if series.kind == "temperature" and series.name == each.junction:
+                return series
+    return None

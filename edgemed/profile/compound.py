@@ -19,13 +19,19 @@ _ENOUGH = 1e-15
 _MOST_TERMS = 100_000
 
 
-def compound_at_most(sizes: NDArray[np.int64], confidence: float) -> float:
+def compound_at_most(sizes: NDArray[np.int64], confidence: float, repeats: float = 1.0) -> float:
     """Upper bound of the expected sum of event sizes, of which `sizes` (events,) were seen.
 
     One event more, as large as the largest seen, is taken to have been missed by luck.
+
+    Args:
+        sizes: misses of each event.
+        confidence: of the bound.
+        repeats: as if the same events had been seen so many times: what a longer run would show.
     """
     largest = float(sizes.max(initial=1))
-    total, squares = float(sizes.sum()) + largest, float((sizes.astype(np.float64) ** 2).sum()) + largest**2
+    total = repeats * float(sizes.sum()) + largest
+    squares = repeats * float((sizes.astype(np.float64) ** 2).sum()) + largest**2
     return squares / total * gamma_quantile(total**2 / squares, confidence)
 
 

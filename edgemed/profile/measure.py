@@ -183,11 +183,11 @@ def _drive(runner: Runner, feeds: Sequence[Arrays], plan: Plan, file: StampFile,
             try:
                 infer(feeds[index % many], frame=index, spans=log)
             except EdgemedError as error:
-                put(index, mark | FAILED, intended, taken, taken, *take(), now())
+                put(index, mark | FAILED, intended, taken, 0, *take(), now())
                 if index == 0 or (isinstance(error, GpuError) and error.sticky):
                     return _refuse_first(error, index)
             else:
-                put(index, mark | ANSWERED, intended, taken, taken, *take(), now())
+                put(index, mark | ANSWERED, intended, taken, 0, *take(), now())
             index += 1
             if intended >= window.edge_ns and window.over(index, intended):
                 break

@@ -3,10 +3,16 @@
 A frame misses when its answer came after its deadline, or never: drops and failures miss. Misses come in bursts, so
 frames are no independent trials; events are. An **event** begins with a miss and ends once `RECOVERED` frames in a row
 were in time. Its **recovery** is the time from the intended arrival of its first miss to that of the first of them.
+
+Bounds of a rate are Clopper and Pearson's, widened to those of a compound Poisson sum of events. Below ten events
+nobody knows how long they get: there a verdict must stand with bounds ten times as far (`cautious`), or is left open.
+Where nothing was missed at all, the length of a burst is an assumption, and stands beside the bound: of n frames in
+time, the rate is at most about 3 / n times that length.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,14 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from edgemed.profile.binomial import rate_at_least, rate_at_most
+from edgemed.profile.binomial import bisect, rate_at_least, rate_at_most, samples_needed
 from edgemed.profile.compound import compound_at_least, compound_at_most
 from edgemed.profile.records import Confidence, Count, Nanoseconds, Positive, Record, Share
 from edgemed.profile.stats import CONFIDENCE, median_of
 
 RECOVERED: Final = 10
 FEW_EVENTS: Final = 10
+ASSUMED_BURST: Final = 1
 FEW_EVENTS_FACTOR: Final = 10.0
+_LONGEST_WAIT: Final = 1000.0
 KEPT_EVENTS: Final = 1000  # the worst ones, in the record
 
 
@@ -38,10 +46,7 @@ class Event(Record):
 
 
 class RateBounds(Record):
-    """A rate with one-sided bounds that hold for misses in bursts.
-
-    `few_events`: fewer than ten events are behind it, so the bounds rest on a guess of how long bursts get.
-    """
+    """A rate with one-sided bounds that hold for misses in bursts. Verdicts are taken from the cautious ones."""
 
     count: Count
     n: Positive
@@ -49,8 +54,14 @@ class RateBounds(Record):
     rate: Share
     lower: Share
     upper: Share
+    cautious_lower: Share = Field(description="as lower; with fewer than ten events, a tenth of it")
+    cautious_upper: Share = Field(description="as upper; with one to nine events, ten times that")
     confidence: Confidence
-    few_events: bool
+    assumed_burst: Positive = Field(description="frames of an event; used where none was seen, and only there")
+
+    @property
+    def few_events(self) -> bool:
+        return 0 < self.events < FEW_EVENTS
 
 
 class Misses(Record):
@@ -61,7 +72,8 @@ class Misses(Record):
     rate: RateBounds
     events: tuple[Event, ...] = Field(description=f"the {KEPT_EVENTS} with the most misses, in order of time")
     events_per_hour: float
-    events_per_hour_upper: float = Field(description="one-sided; exact for independent events")
+    events_per_hour_lower: float = Field(description="one-sided; exact for independent events")
+    events_per_hour_upper: float
     longest_burst: Count = Field(description="misses in a row, at most")
     longest_event: Count = Field(description="frames from first to last miss of an event, at most")
     recovery_median_ns: Nanoseconds | None
@@ -96,24 +108,70 @@ def events_of(missed: NDArray[np.bool_], recovered: int = RECOVERED) -> Runs:
     return Runs(where[starts], where[ends - 1], (ends - starts).astype(np.int64))
 
 
-def bound_rate(runs: Runs, n: int, confidence: float = CONFIDENCE) -> RateBounds:
-    """Rate of misses with bounds: exact binomial, widened to those of a compound Poisson of events."""
+def bound_rate(
+    missed: NDArray[np.bool_],
+    *,
+    recovered: int = RECOVERED,
+    confidence: float = CONFIDENCE,
+    assumed_burst: int = ASSUMED_BURST,
+) -> RateBounds:
+    """The rate of misses among (n,) frames in order, with its bounds.
+
+    Where nearly all miss, it is the frames in time that are the events.
+    """
+    n, runs, rests = len(missed), events_of(missed, recovered), events_of(~missed, recovered)
     count = int(runs.misses.sum())
-    lower, upper = rate_at_least(count, n, confidence), rate_at_most(count, n, confidence)
-    if count:
-        lower = min(lower, compound_at_least(runs.misses, confidence) / n)
-        upper = min(1.0, max(upper, compound_at_most(runs.misses, confidence) / n))
-    few = 0 < len(runs) < FEW_EVENTS
+    upper, cautious_upper = _upper(runs, n, confidence, assumed_burst)
+    rest, cautious_rest = _upper(rests, n, confidence, assumed_burst)
+    lower = min(rate_at_least(count, n, confidence), compound_at_least(runs.misses, confidence) / n)
+    few = FEW_EVENTS_FACTOR if len(runs) < FEW_EVENTS else 1.0
     return RateBounds(
         count=count,
         n=n,
         events=len(runs),
         rate=count / n,
-        lower=lower,
+        lower=min(count / n, max(lower, 1 - rest)),
         upper=upper,
+        cautious_lower=min(count / n, max(lower / few, 1 - cautious_rest)),
+        cautious_upper=cautious_upper,
         confidence=confidence,
-        few_events=few,
+        assumed_burst=assumed_burst,
     )
+
+
+def _upper(runs: Runs, n: int, confidence: float, assumed_burst: int) -> tuple[float, float]:
+    """Upper bound of a rate, and the cautious one."""
+    upper = rate_at_most(int(runs.misses.sum()), n, confidence)
+    if not len(runs):
+        upper = min(1.0, upper * assumed_burst)
+        return upper, upper
+    upper = min(1.0, max(upper, compound_at_most(runs.misses, confidence) / n))
+    return upper, min(1.0, upper * FEW_EVENTS_FACTOR) if len(runs) < FEW_EVENTS else upper
+
+
+def frames_needed(
+    missed: NDArray[np.bool_], limit: float, *, recovered: int, confidence: float, assumed_burst: int = ASSUMED_BURST
+) -> int | None:
+    """Frames still needed to show that the rate is below `limit`, if things go on as they did.
+
+    Returns:
+        `None` where they would not show it: the rate is not below the limit, or not within a thousand times as many.
+    """
+    n, runs = len(missed), events_of(missed, recovered)
+    if not len(runs):
+        return max(0, samples_needed(0, limit / assumed_burst, confidence) - n)
+    if int(runs.misses.sum()) / n >= limit:
+        return None
+
+    def shown(times: float) -> bool:
+        """Whether `times` as many frames, and events, would do."""
+        enough = len(runs) * times >= FEW_EVENTS
+        bound = compound_at_most(runs.misses, confidence, times) / (n * times)
+        return bound * (1 if enough else FEW_EVENTS_FACTOR) <= limit
+
+    if not shown(_LONGEST_WAIT):
+        return None
+    return math.ceil(n * bisect(lambda times: not shown(times), 1.0, _LONGEST_WAIT)) - n
 
 
 def longest_run(missed: NDArray[np.bool_]) -> int:
@@ -129,6 +187,7 @@ def find_misses(
     *,
     recovered: int = RECOVERED,
     confidence: float = CONFIDENCE,
+    assumed_burst: int = ASSUMED_BURST,
 ) -> Misses | None:
     """Misses of a run; `None` of no frames.
 
@@ -138,6 +197,7 @@ def find_misses(
         deadline_ns: a latency above it misses.
         recovered: see `events_of`.
         confidence: of every bound.
+        assumed_burst: see `bound_rate`.
     """
     n = len(intended_ns)
     if not n:
@@ -151,9 +211,10 @@ def find_misses(
     return Misses(
         deadline_ns=deadline_ns,
         recovered_frames=recovered,
-        rate=bound_rate(runs, n, confidence),
+        rate=bound_rate(missed, recovered=recovered, confidence=confidence, assumed_burst=assumed_burst),
         events=_worst(runs, intended_ns, latency_ns, done),
         events_per_hour=len(runs) / hours,
+        events_per_hour_lower=compound_at_least(np.ones(len(runs), np.int64), confidence) / hours,
         events_per_hour_upper=compound_at_most(np.ones(len(runs), np.int64), confidence) / hours,
         longest_burst=longest_run(missed),
         longest_event=int((runs.last - runs.first + 1).max(initial=0)),

@@ -91,6 +91,9 @@ class Slo(Record):
     confidence: Confidence = Field(0.95, description="of every bound, one-sided")
     deadline_ms: Milliseconds | None = Field(None, description="an answer later than this after its arrival is a miss")
     recovered_frames: Positive = Field(10, description="frames in time, in a row, that end an event of misses")
+    assumed_burst_frames: Positive = Field(
+        1, description="how long a burst of misses would be, where none was seen: it multiplies the bound of 0 misses"
+    )
     require_steady: bool = Field(False, description="inconclusive unless latency and temperature had settled")
     min_duration_s: Annotated[float, Field(gt=0)] | None = Field(None, description="inconclusive if measured shorter")
     latency: LatencyClauses = LatencyClauses()

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,11 @@ class StampFile:
         self._pack(chunk, (index & 0xFFFF) * ROW.size, *row)
         if index >= self.rows:
             self.rows = index + 1
+
+    def read(self, first: int, end: int) -> NDArray[np.int64]:
+        """Rows written so far, (end - first, columns): a copy, read from the file, whose pages the mapping shares."""
+        data = os.pread(self._fd, (end - first) * ROW.size, _HEADER + first * ROW.size)
+        return np.frombuffer(data, dtype="<i8").reshape(-1, len(COLUMNS))
 
     def _advance(self, number: int) -> mmap.mmap:
         for old in [n for n in self._chunks if n < number - 1]:
@@ -208,6 +213,3 @@ def stage_of(rows: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64], NDA
 def _between(rows: NDArray[np.int64], start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     taken = (rows[:, start] > 0) & (rows[:, end] > 0)
     return np.where(taken, rows[:, end] - rows[:, start], 0), taken
-
-
-Row = tuple[Any, ...]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Final
 
@@ -68,22 +67,6 @@ class Steady(Record):
     cold: Window
     hot: Window = Field(description="the last whole window")
     windows: tuple[Window, ...]
-
-
-@dataclass(frozen=True)
-class Track:
-    """Latencies by window, as the run goes on: feed it rows in order."""
-
-    rule: SteadyRule
-    windows: list[Window]
-
-    def add(self, start_ns: int, latency_ns: NDArray[np.int64], temperature_mc: int | None) -> None:
-        """A whole window: its start since the start of the run, latencies of what was answered, mean temperature."""
-        self.windows.append(summarize(start_ns, latency_ns, temperature_mc))
-
-    @property
-    def steady(self) -> bool:
-        return is_steady(self.windows[-self.rule.windows :], self.rule)[0]
 
 
 def summarize(start_ns: int, latency_ns: NDArray[np.int64], temperature_mc: int | None) -> Window:

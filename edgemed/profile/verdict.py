@@ -14,7 +14,11 @@ EXIT_CODES: Final[dict[Outcome, int]] = {"pass": 0, "fail": 1, "inconclusive": 3
 
 
 class ClauseResult(Record):
-    """One clause. `bound` decides: the upper one where it passes, the lower one where it fails."""
+    """One clause.
+
+    A percentile is judged by how often its limit was exceeded, with bounds that hold in bursts; `bound` beside it is
+    the percentile's own, which holds for independent frames.
+    """
 
     clause: Text = Field(description='as in the file of objectives, e.g. "latency.p99_9_ms"')
     limit: float
