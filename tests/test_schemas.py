@@ -192,6 +192,26 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             **dict.fromkeys(("minor_faults", "major_faults", "max_rss_bytes"), 0),
         },
     },
+    "comparison": {
+        "schema": "edgemed/comparison/1",
+        "name_a": "a",
+        "name_b": "b",
+        "runs_a": 5,
+        "runs_b": 5,
+        "confidence": 0.95,
+        "differing": [],
+        "changes": [
+            {
+                "metric": "p99",
+                **dict.fromkeys(("a", "b", "change", "low", "high", "margin")),
+                "runs_a": 5,
+                "runs_b": 5,
+                "outcome": "unjudged",
+                "why": "no margin was given",
+            }
+        ],
+        "outcome": "unjudged",
+    },
     "slo": {"schema": "edgemed/slo/1", "deadline_ms": 33.3, "misses": {"rate": 0.001}, "latency": {"p99_ms": 20.0}},
     "report": {
         "schema": "edgemed/report/1",
@@ -245,6 +265,8 @@ BROKEN: list[tuple[str, list[str | int], Any]] = [
     ("manifest", ["graphs", "int4"], {"path": "g.onnx", "sha256": HASH, "opset": 17, "ir_version": 8}),
     ("manifest", ["recipe", "path"], "/etc/passwd"),
     ("manifest", ["fidelity", "samples"], 0),
+    ("comparison", ["outcome"], "better"),
+    ("comparison", ["runs_a"], 0),
     ("profile", ["counts", "answered"], -1),
     ("profile", ["load", "kind"], "sometimes"),
     ("profile", ["latency", "percentiles", 0, "confidence"], 1.0),

@@ -24,7 +24,7 @@ from edgemed.profile.soak import until_steady
 from edgemed.profile.steady import SteadyRule
 
 if TYPE_CHECKING:
-    from edgemed.evaluate.bundled import RunPrecision
+    from edgemed.bundle.model import RunPrecision
 
 _DURATION = "10s"
 _SOAK_CAP = "1h"
@@ -75,7 +75,8 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
     Raises:
         EdgemedError: bad input, or nothing could be measured.
     """
-    from edgemed.evaluate.bundled import runner_of, specs_of
+    from edgemed.bundle.model import specs_of
+    from edgemed.evaluate.bundled import runner_of
     from edgemed.runners.golden import Golden
 
     plan = request.plan()

@@ -278,9 +278,9 @@ def _listen(ring: RingFace, source: _Arrivals, rows: _RingRows, window: _Window)
                 if outcome.frame == 0 or (isinstance(error, GpuError) and error.sticky):
                     return _refuse_first(error, outcome.frame)
             if intended >= window.edge_ns and window.over(outcome.frame + 1, intended):
-                source.ended = True
+                source.close()
     except (KeyboardInterrupt, Terminated) as stop:
-        source.ended = True
+        source.close()
         return stop
     return None
 
@@ -327,18 +327,30 @@ class _Arrivals:
         self._plan, self._start_ns, self._feeds, self._rows = plan, start_ns, feeds, rows
         self.live = not plan.load.closed
         self.lost = 0
-        self.ended = False
+        self._over = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
         late = self._plan.deadline_ns
         for index, (mark, intended) in enumerate(_Schedule(self._plan, self._start_ns)):
             if self.live:
-                wait_until(intended, self._plan.spin_ns)
-            if self.ended:
+                self._wait(intended)
+            if self._over.is_set():
                 return
             self._rows.sent(index, mark, intended)
             feeds = self._feeds[index % len(self._feeds)]
             yield Frame(index, feeds, intended, None if late is None else intended + late)
+
+    def _wait(self, target_ns: int) -> None:
+        """Sleep so that `close` wakes it; spin at the end as ever."""
+        spin = self._plan.spin_ns
+        while not self._over.is_set() and (left := target_ns - time.monotonic_ns()) > spin:
+            self._over.wait((left - spin) / 1e9)
+        if not self._over.is_set():
+            wait_until(target_ns, spin)
+
+    def close(self) -> None:
+        """No more frames."""
+        self._over.set()
 
     def __enter__(self) -> _Arrivals:
         return self
@@ -346,4 +358,4 @@ class _Arrivals:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.ended = True
+        self.close()

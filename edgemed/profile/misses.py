@@ -100,12 +100,20 @@ def events_of(missed: NDArray[np.bool_], recovered: int = RECOVERED) -> Runs:
         missed: (n,) in order of intended arrival.
         recovered: so many frames in time, in a row, end an event.
     """
-    where = np.flatnonzero(missed).astype(np.int64)
-    if not len(where):
-        return Runs(where, where, where)
-    starts = np.concatenate(([0], np.flatnonzero(np.diff(where) > recovered) + 1))
-    ends = np.concatenate((starts[1:], [len(where)]))
-    return Runs(where[starts], where[ends - 1], (ends - starts).astype(np.int64))
+    starts, ends = _stretches(missed)
+    if not len(starts):
+        return Runs(starts, starts, starts)
+    begins = np.concatenate(([0], np.flatnonzero(starts[1:] - ends[:-1] >= recovered) + 1))
+    lasts = np.concatenate((begins[1:], [len(starts)])) - 1
+    return Runs(starts[begins], ends[lasts] - 1, np.add.reduceat(ends - starts, begins))
+
+
+def _stretches(missed: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First frame of each stretch of misses, and the frame behind it: memory is that of a byte per frame."""
+    padded = np.zeros(len(missed) + 2, dtype=np.int8)
+    padded[1:-1] = missed
+    edges = np.flatnonzero(np.diff(padded)).astype(np.int64)
+    return edges[::2], edges[1::2]
 
 
 def bound_rate(
@@ -176,8 +184,8 @@ def frames_needed(
 
 def longest_run(missed: NDArray[np.bool_]) -> int:
     """The most misses in a row."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], missed.view(np.int8), [0]))))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+    starts, ends = _stretches(missed)
+    return int((ends - starts).max(initial=0))
 
 
 def find_misses(

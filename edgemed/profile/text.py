@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgemed.profile.compare import Comparison
 from edgemed.profile.result import Result
 from edgemed.profile.stats import Distribution, Percentile
 from edgemed.profile.verdict import Verdict
@@ -89,3 +90,24 @@ def verdict_rows(verdict: Verdict) -> list[Row]:
         )
         for clause in verdict.clauses
     ]
+
+
+def change_rows(comparison: Comparison) -> list[Row]:
+    """Metric, A, B, change, interval, margin, outcome."""
+    rows: list[Row] = []
+    for change in comparison.changes:
+        unit = "mJ" if change.metric == "energy" else "ms"
+        scale = 1.0 if change.metric == "energy" else 1e6
+        sides = [NA if side is None else f"{side / scale:.3f} {unit}" for side in (change.a, change.b)]
+        between = NA if change.low is None or change.high is None else f"{change.low:+.1%} to {change.high:+.1%}"
+        rows.append(
+            (
+                change.metric,
+                *sides,
+                NA if change.change is None else f"{change.change:+.1%}",
+                between,
+                "" if change.margin is None else f"{change.margin:.3g}",
+                change.outcome,
+            )
+        )
+    return rows
