@@ -31,6 +31,14 @@ def profile(
     frames: Annotated[int | None, typer.Option(min=1, help="How many frames instead.", show_default=False)] = None,
     warmup: Annotated[str, typer.Option(metavar="TIME", help="Frames this early are kept, and marked.")] = "1s",
     seed: Annotated[int, typer.Option(min=0, help="Of random arrivals.")] = 0,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="Go through the ring, as a stream does: lossless, latest, every-3, deadline:50ms.",
+            show_default=False,
+        ),
+    ] = None,
     deadline: Annotated[
         str | None, typer.Option(metavar="TIME", help="An answer later than this is a miss.", show_default=False)
     ] = None,
@@ -67,6 +75,7 @@ def profile(
         frames=frames,
         warmup=warmup,
         seed=seed,
+        policy=policy,
         deadline=deadline,
         slo=slo,
         soak=soak,

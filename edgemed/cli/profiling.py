@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,16 +17,21 @@ from edgemed.bundle.read import Bundle, enclosing_bundle, open_bundle
 from edgemed.profile.cost import own_cost
 from edgemed.profile.export import write_csv, write_npz
 from edgemed.profile.load import parse_duration, parse_load
-from edgemed.profile.measure import Plan, measure_runner
+from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
 from edgemed.profile.result import RESULT, SAMPLES, Fidelity
 from edgemed.profile.session import About, Profiled, fingerprint_of, profile
 from edgemed.profile.slo import load_slo
 from edgemed.profile.soak import until_steady
 from edgemed.profile.steady import SteadyRule
+from edgemed.runners.ort import OnnxRuntimeRunner
+from edgemed.runtime.policy import Policy
+from edgemed.runtime.ring import Ring
+from edgemed.runtime.runner_lane import RunnerLane
 
 if TYPE_CHECKING:
     from edgemed.bundle.model import RunPrecision
 
+_SLOTS = 3
 _DURATION = "10s"
 _SOAK_CAP = "1h"
 
@@ -41,6 +47,7 @@ class Request:
     frames: int | None
     warmup: str
     seed: int
+    policy: str | None
     deadline: str | None
     slo: Path | None
     soak: bool
@@ -48,8 +55,11 @@ class Request:
     output: Path | None
     samples: Literal["npy", "npz", "csv"]
 
-    def plan(self) -> Plan:
+    def plan(self, deadline_ns: int | None) -> Plan:
         """What is to be measured.
+
+        Args:
+            deadline_ns: what frames of a ring carry.
 
         Raises:
             UsageError: it has no meaning.
@@ -64,6 +74,7 @@ class Request:
             frames=self.frames,
             duration_ns=parse_duration(length) if endless else None,
             warmup_ns=parse_duration(self.warmup),
+            deadline_ns=deadline_ns,
             window_ns=rule.window_ns,
             until=until_steady(rule) if self.soak else None,
         )
@@ -79,26 +90,30 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
     from edgemed.evaluate.bundled import runner_of
     from edgemed.runners.golden import Golden
 
-    plan = request.plan()
     objectives = None if request.slo is None else load_slo(request.slo)
     deadline_ns = None if request.deadline is None else parse_duration(request.deadline)
+    if deadline_ns is None and objectives is not None:
+        deadline_ns = objectives.slo.deadline_ns
+    plan = request.plan(deadline_ns)
+    policy = None if request.policy is None else Policy.parse(request.policy)
     bundle = open_bundle(request.bundle)
     golden = Golden.from_bytes(bundle.read(bundle.manifest.golden.path), specs_of(bundle))
     feeds = [golden.feeds(index) for index in range(golden.samples)]
     with ExitStack() as stack:
         folder = _folder(request.output) or stack.enter_context(scratch_directory("edgemed-profile"))
-        runner = stack.enter_context(runner_of(bundle, request.precision))
+        runner = runner_of(bundle, request.precision)
         about = About(
             name=bundle.manifest.name,
             fingerprint=fingerprint_of(runner.info, None, backend_version=importlib.metadata.version("onnxruntime")),
             inputs=("golden inputs of the bundle", len(feeds)),
+            ring=None if policy is None else f"{policy}, {_SLOTS} slots",
             ambient_c=request.ambient_c,
             fidelity=_fidelity(bundle),
             own_cost=own_cost(folder),
         )
         tell(f"measuring {request.load} …")
         profiled = profile(
-            lambda: measure_runner(runner, feeds, plan, folder / SAMPLES),
+            partial(_measure, runner, policy, feeds, plan, folder / SAMPLES),
             about,
             objectives=objectives,
             deadline_ns=deadline_ns,
@@ -107,6 +122,19 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
         if request.output is not None:
             _export(profiled, request)
     return profiled
+
+
+def _measure(
+    runner: OnnxRuntimeRunner, policy: Policy | None, feeds: Sequence[Arrays], plan: Plan, stamps: Path
+) -> Measurement:
+    """One frame at a time, or through a ring."""
+    if policy is None:
+        with runner:
+            return measure_runner(runner, feeds, plan, stamps)
+    lane = RunnerLane(runner, _SLOTS)
+    return measure_ring(
+        lambda on_drop: Ring(lane, policy=policy, on_drop=on_drop, spans=True), runner.info, feeds, plan, stamps
+    )
 
 
 def _export(profiled: Profiled, request: Request) -> None:

@@ -50,6 +50,16 @@ def test_a_profile_is_written_and_printed(bundle, tmp_path):
     assert "needs 2595 more samples" in done.stdout
 
 
+def test_a_stream_goes_through_the_ring(bundle):
+    done = run("profile", bundle, *FAST, "--policy", "latest", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["settings"]["ring"].startswith("latest")
+    counts = result["counts"]
+    assert counts["answered"] + sum(counts["dropped"].values()) == counts["arrived"] == 400
+    assert "pre" in result["stages"]
+
+
 @pytest.mark.parametrize(
     ("slo", "code", "outcome"),
     [
@@ -78,11 +88,11 @@ def test_json_is_one_document_and_nothing_is_kept_without_output(bundle, tmp_pat
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--load", "fast"), ("--frames", "3", "--duration", "1s"), ("--duration", "3"), ("--soak",), ("--slo", "no.toml")],
+    ["--load fast", "--frames 3 --duration 1s", "--duration 3", "--soak", "--policy newest", "--slo no.toml"],
 )  # fmt: skip
 def test_wrong_usage_measures_nothing(bundle, arguments):
-    done = run("profile", bundle, *arguments)
-    assert done.returncode in (2, 6)
+    done = run("profile", bundle, *arguments.split())
+    assert done.returncode == (6 if "no.toml" in arguments else 2)
     assert done.stdout == ""
     assert "what to do:" in done.stderr
 
