@@ -6,8 +6,8 @@ were in time. Its **recovery** is the time from the intended arrival of its firs
 
 Bounds of a rate are Clopper and Pearson's, widened to those of a compound Poisson sum of events. Below ten events
 nobody knows how long they get: there a verdict must stand with bounds ten times as far (`cautious`), or is left open.
-Where nothing was missed at all, the length of a burst is an assumption, and stands beside the bound: of n frames in
-time, the rate is at most about 3 / n times that length.
+Misses that are common, rather than rare, are no events: see `batches`. Where nothing was missed at all, the length of a
+burst is an assumption, and stands beside the bound: of n frames in time, the rate is at most about 3 / n times that.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from edgemed.profile.batches import batch_bounds
 from edgemed.profile.binomial import bisect, rate_at_least, rate_at_most, samples_needed
 from edgemed.profile.compound import compound_at_least, compound_at_most
 from edgemed.profile.records import Confidence, Count, Nanoseconds, Positive, Record, Share
@@ -125,10 +126,25 @@ def bound_rate(
 ) -> RateBounds:
     """The rate of misses among (n,) frames in order, with its bounds.
 
-    Where nearly all miss, it is the frames in time that are the events.
+    Where nearly all miss, it is the frames in time that are the events; in between, batches of the run are compared.
     """
     n, runs, rests = len(missed), events_of(missed, recovered), events_of(~missed, recovered)
     count = int(runs.misses.sum())
+    if (common := batch_bounds(missed, confidence)) is not None:
+        lower = min(common[0], rate_at_least(count, n, confidence))
+        upper = max(common[1], rate_at_most(count, n, confidence))
+        return RateBounds(
+            count=count,
+            n=n,
+            events=len(runs),
+            rate=count / n,
+            lower=lower,
+            upper=upper,
+            cautious_lower=lower,
+            cautious_upper=upper,
+            confidence=confidence,
+            assumed_burst=assumed_burst,
+        )
     upper, cautious_upper = _upper(runs, n, confidence, assumed_burst)
     rest, cautious_rest = _upper(rests, n, confidence, assumed_burst)
     lower = min(rate_at_least(count, n, confidence), compound_at_least(runs.misses, confidence) / n)
@@ -168,8 +184,12 @@ def frames_needed(
     n, runs = len(missed), events_of(missed, recovered)
     if not len(runs):
         return max(0, samples_needed(0, limit / assumed_burst, confidence) - n)
-    if int(runs.misses.sum()) / n >= limit:
+    rate = int(runs.misses.sum()) / n
+    if rate >= limit:
         return None
+    if (common := batch_bounds(missed, confidence)) is not None:
+        reach = max(common[1], rate_at_most(int(runs.misses.sum()), n, confidence)) - rate
+        return max(0, math.ceil(n * (reach / (limit - rate)) ** 2) - n)
 
     def shown(times: float) -> bool:
         """Whether `times` as many frames, and events, would do."""

@@ -164,6 +164,37 @@ def test_bounds_cover_the_truth_or_say_that_there_are_few_events(n, burst):
     assert min(upper, lower) / runs >= allowed
 
 
+@pytest.mark.parametrize("burst", [1.0, 5.0, 20.0])
+@pytest.mark.parametrize("rate", [0.2, 0.5, 0.8])
+def test_bounds_of_common_misses_cover_too(rate, burst):
+    """Two states with geometric stays; a percentile near the middle is judged by such rates."""
+    random, runs, n, covered = np.random.default_rng(int(100 * rate + burst)), 300, 6000, np.zeros(2)
+    longer = burst * max(rate, 1 - rate) / min(rate, 1 - rate)  # mean stay in the commoner state
+    late, in_time = (burst, longer) if rate < 0.5 else (longer, burst)
+    for _ in range(runs):
+        stays = np.stack([random.geometric(1 / late, n), random.geometric(1 / in_time, n)], axis=1)
+        missed = np.repeat(np.tile([True, False], n), stays.ravel())[1000 : 1000 + n]
+        bounds = bound_rate(missed)
+        covered += [bounds.cautious_lower <= rate, bounds.cautious_upper >= rate]
+    assert covered.min() / runs >= 0.95 - 0.02 - 4 * (0.95 * 0.05 / runs) ** 0.5  # batches are not quite independent
+
+
+def test_a_median_can_be_shown_to_be_below_a_limit():
+    """Two of five frames above it, one by one: plainly fewer than half, though they are one endless event."""
+    missed = np.random.default_rng(0).random(5000) < 0.4
+    bounds = bound_rate(missed)
+    assert bounds.cautious_upper < 0.5
+    assert bounds.cautious_lower > 0.3
+
+
+def test_one_long_stall_is_an_event_and_shows_no_rate():
+    missed = np.zeros(5000, dtype=bool)
+    missed[1000:3500] = True
+    bounds = bound_rate(missed)
+    assert bounds.cautious_lower < 0.01
+    assert bounds.cautious_upper == 1
+
+
 def test_frames_taken_as_independent_would_not_cover_bursts():
     """The reason for all this: on the same runs, a plain binomial bound covers far less than it says."""
     from edgemed.profile.binomial import rate_at_most

@@ -74,6 +74,9 @@ RATE = "deadline_ms = 20\n[misses]\nrate = 0.01\n"
         (P99, 200, range(200), "fail"),
         ("[latency]\np99_9_ms = 20\n", 2994, [], "inconclusive"),
         ("[latency]\np99_9_ms = 20\n", 2995, [], "pass"),
+        # every third frame is above: the median is shown to be below, p90 to be above
+        ("[latency]\np50_ms = 20\n", 1000, range(0, 1000, 3), "pass"),
+        ("[latency]\np90_ms = 20\n", 1000, range(0, 1000, 3), "fail"),
         (RATE, 299, [], "pass"),
         (RATE, 298, [], "inconclusive"),
         (RATE, 5000, range(0, 5000, 11), "fail"),
