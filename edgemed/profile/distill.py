@@ -283,7 +283,8 @@ def _steady(samples: Samples, start_ns: int, question: Question) -> Steady | Non
         since[n : n + len(done)] = done[:, INTENDED] - start_ns
         latency[n : n + len(done)] = done[:, DONE] - done[:, INTENDED]
         n += len(done)
-    return find_steady(windows_of(since[:n], latency[:n], question.rule, question.junction, start_ns), question.rule)
+    windows = windows_of(since[:n], latency[:n], question.rule, question.junction, start_ns)
+    return find_steady(windows, question.rule, sensor=question.junction is not None)
 
 
 def _last_arrival(samples: Samples) -> int:

@@ -25,8 +25,9 @@ def until_steady(rule: SteadyRule, beside: Sequence[Beside] = ()) -> Callable[[S
         start = int(rows[0, INTENDED])
         rows = rows[(rows[:, STATUS] & OUTCOME) == ANSWERED]
         latency = (rows[:, DONE] - rows[:, INTENDED]).astype(np.int64)
-        temperature = mean_between(junction_of(beside), start, start + rule.window_ns)
+        junction = junction_of(beside)
+        temperature = mean_between(junction, start, start + rule.window_ns)
         windows.append(summarize(start - first_ns[0], latency, temperature))
-        return is_steady(windows[-rule.windows :], rule)[0]
+        return is_steady(windows[-rule.windows :], rule, sensor=junction is not None)[0]
 
     return steady

@@ -48,7 +48,7 @@ STAGES: Final = ("wait", "pre", "queue", "copy-in", "compute", "copy-out", "post
 
 ROW: Final = struct.Struct(f"<{len(COLUMNS)}q")
 CHUNK: Final = 1 << 16  # rows mapped at a time: 5.5 MiB
-_HEADER: Final = 4096  # a page, so that every chunk is aligned with what mmap can map
+_HEADER: Final = 4096
 
 
 class StampFile:
@@ -68,6 +68,8 @@ class StampFile:
         self.path = path
         self.rows = 0
         self._pack = ROW.pack_into
+        # pages of 64 KiB: a mapping begins at the page that its first row lies in
+        self._shift = _HEADER % mmap.ALLOCATIONGRANULARITY
         self._chunks: dict[int, mmap.mmap] = {}
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -84,7 +86,7 @@ class StampFile:
         chunk = self._chunks.get(index >> 16)
         if chunk is None:
             chunk = self._advance(index >> 16)
-        self._pack(chunk, (index & 0xFFFF) * ROW.size, *row)
+        self._pack(chunk, self._shift + (index & 0xFFFF) * ROW.size, *row)
         if index >= self.rows:
             self.rows = index + 1
 
@@ -105,7 +107,7 @@ class StampFile:
         size = CHUNK * ROW.size
         offset = _HEADER + number * size
         os.posix_fallocate(self._fd, offset, size)
-        self._chunks[number] = mmap.mmap(self._fd, size, offset=offset)
+        self._chunks[number] = mmap.mmap(self._fd, self._shift + size, offset=offset - self._shift)
         return self._chunks[number]
 
     def close(self) -> Samples:

@@ -117,8 +117,11 @@ def mean_between(series: Series | None, start_ns: int, end_ns: int) -> int | Non
     return round(float(series.values[i:j].mean())) if j > i else None
 
 
-def is_steady(windows: Sequence[Window], rule: SteadyRule) -> tuple[bool, Slope | None, Slope | None]:
-    """Whether these windows are flat, and their slopes: of latency (share), of temperature (millidegrees)."""
+def is_steady(windows: Sequence[Window], rule: SteadyRule, *, sensor: bool) -> tuple[bool, Slope | None, Slope | None]:
+    """Whether these windows are flat, and their slopes: of latency (share), of temperature (millidegrees).
+
+    A sensor that fell silent leaves the question open; only where there is none, latency alone decides.
+    """
     medians = [window.median_ns for window in windows if window.median_ns is not None]
     if len(windows) < rule.windows or len(medians) < len(windows):
         return False, None, None
@@ -126,15 +129,14 @@ def is_steady(windows: Sequence[Window], rule: SteadyRule) -> tuple[bool, Slope 
     values = np.array(medians, dtype=np.float64)
     latency = slope(at, values / values.mean(), rule.confidence)
     degrees = [window.temperature_mc for window in windows if window.temperature_mc is not None]
-    # a sensor that fell silent leaves the question open; one that never spoke leaves it to latency
-    if degrees and len(degrees) < len(windows):
+    if sensor and len(degrees) < len(windows):
         return False, latency, None
-    temperature = slope(at, np.array(degrees, dtype=np.float64), rule.confidence) if degrees else None
+    temperature = slope(at, np.array(degrees, dtype=np.float64), rule.confidence) if sensor else None
     flat = latency.within(rule.latency_margin)
     return flat and (temperature is None or temperature.within(rule.temperature_margin_mc)), latency, temperature
 
 
-def find_steady(windows: Sequence[Window], rule: SteadyRule) -> Steady | None:
+def find_steady(windows: Sequence[Window], rule: SteadyRule, *, sensor: bool) -> Steady | None:
     """How a run settled; `None` where it has no whole window.
 
     Steady is judged at its end. The time to it is the start of the first windows from which on it stayed so.
@@ -142,9 +144,9 @@ def find_steady(windows: Sequence[Window], rule: SteadyRule) -> Steady | None:
     if not windows:
         return None
     size = rule.windows
-    reached, latency, temperature = is_steady(windows[-size:], rule)
+    reached, latency, temperature = is_steady(windows[-size:], rule, sensor=sensor)
     first = len(windows) - size if reached else None
-    while first and is_steady(windows[first - 1 : first - 1 + size], rule)[0]:
+    while first and is_steady(windows[first - 1 : first - 1 + size], rule, sensor=sensor)[0]:
         first -= 1
     return Steady(
         rule=rule,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -58,6 +59,12 @@ def test_rows_may_be_written_out_of_order_across_a_chunks_edge(tmp_path):
     rows = read(file.close())
     assert len(rows) == CHUNK + 2
     assert rows[:, 0].tolist() == [0] * (CHUNK - 1) + [CHUNK - 1, CHUNK, CHUNK + 1]
+
+
+def test_rows_are_right_where_pages_have_64_kib(tmp_path, monkeypatch):
+    monkeypatch.setattr(mmap, "ALLOCATIONGRANULARITY", 1 << 16)
+    rows = np.random.default_rng(1).integers(0, 2**62, (CHUNK + 9, WIDTH))
+    assert (read(write(tmp_path / "s.npy", rows)) == rows).all()
 
 
 def test_rows_can_be_read_while_they_are_written(tmp_path):

@@ -60,7 +60,11 @@ def settle(minutes: int, heating: float, *, tau: float = 5.0, noise: float = 0.0
 
 def judged(minutes: int, heating: float, temperature: bool = True, **rest):
     since, latency, series = settle(minutes, heating, **rest)
-    return find_steady(windows_of(since, latency, RULE, series if temperature else None, 0), RULE)
+    return settled(since, latency, series if temperature else None)
+
+
+def settled(since, latency, series=None):
+    return find_steady(windows_of(since, latency, RULE, series, 0), RULE, sensor=series is not None)
 
 
 def test_a_board_that_still_heats_is_not_steady_and_later_it_is():
@@ -85,7 +89,7 @@ def test_a_slope_that_is_not_known_well_is_not_flat():
 @pytest.mark.parametrize("seconds", [0, 59, 60 * 4 + 1, 60 * 5 + 1])
 def test_short_runs_have_few_windows_and_are_not_steady(seconds):
     since = np.arange(seconds * FPS) * (10**9 // FPS)
-    found = find_steady(windows_of(since, np.full(len(since), 10**7), RULE, None, 0), RULE)
+    found = settled(since, np.full(len(since), 10**7))
     assert (found is None) == (seconds < 60)
     if found is not None:
         assert len(found.windows) == seconds // 60
@@ -95,7 +99,13 @@ def test_short_runs_have_few_windows_and_are_not_steady(seconds):
 def test_a_sensor_that_falls_silent_leaves_it_open():
     since, latency, series = settle(60, 0.0)
     cut = Series("junction", "temperature", "mC", series.times_ns[:-120], series.values[:-120])
-    assert not find_steady(windows_of(since, latency, RULE, cut, 0), RULE).reached
+    assert not settled(since, latency, cut).reached
+
+
+def test_a_sensor_that_never_spoke_leaves_it_open():
+    since, latency, _ = settle(60, 0.0)
+    never = np.empty(0, dtype=np.int64)
+    assert not settled(since, latency, Series("junction", "temperature", "mC", never, never)).reached
 
 
 def test_windows_without_answers_are_not_steady():
@@ -103,4 +113,4 @@ def test_windows_without_answers_are_not_steady():
     hole = (since < 7 * MINUTE) | (since >= 8 * MINUTE)
     windows = windows_of(since[hole], latency[hole], RULE, None, 0)
     assert [window.answered for window in windows][7] == 0
-    assert not find_steady(windows, RULE).reached
+    assert not find_steady(windows, RULE, sensor=False).reached
