@@ -19,6 +19,9 @@ from edgemed.device.profile import DeviceProfile
 from edgemed.engine.record import EngineRecord
 from edgemed.evaluate.record import Evaluation
 from edgemed.graph.scales import ScaleTable
+from edgemed.profile.compare import Comparison
+from edgemed.profile.result import Result
+from edgemed.profile.slo import Slo
 from edgemed.recipe.schema import Recipe
 from edgemed.report.data import Report
 
@@ -28,6 +31,7 @@ VERSION = 1
 
 MODELS: dict[str, type[BaseModel]] = {
     "calibration-set": CalibrationManifest,
+    "comparison": Comparison,
     "deid-set-report": SetReport,
     "device-profile": DeviceProfile,
     "doctor": Diagnosis,
@@ -35,9 +39,11 @@ MODELS: dict[str, type[BaseModel]] = {
     "evaluation": Evaluation,
     "image-set": ImageSet,
     "manifest": Manifest,
+    "profile": Result,
     "recipe": Recipe,
     "report": Report,
     "scales": ScaleTable,
+    "slo": Slo,
 }
 
 

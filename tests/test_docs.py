@@ -56,3 +56,18 @@ def test_the_map_of_rooms_has_every_room() -> None:
     table = (REPO / "docs" / "development.md").read_text(encoding="utf-8")
     rooms = [path.parent.name for path in (REPO / "edgemed").glob("*/__init__.py")]
     assert [room for room in rooms if f"| `{room}` |" not in table] == []
+
+
+def test_the_commands_of_the_readme_are_those_of_the_help() -> None:
+    from typer.main import get_command
+
+    from edgemed.cli.app import app
+
+    root = get_command(app)
+    known = {
+        name if not hasattr(command, "commands") else f"{name} {sub}"
+        for name, command in root.commands.items()
+        for sub in getattr(command, "commands", [""])
+    }
+    rows = re.findall(r"^\| `edgemed ((?:[a-z]+ ?)+)", (REPO / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {row.strip() for row in rows} == known

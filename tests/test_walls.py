@@ -72,6 +72,8 @@ def test_every_room_has_one_row_in_the_contracts(room: str) -> None:
         ("engine/hole.py", "import pycuda.driver", "pycuda belongs to runtime.cuda"),
         ("runtime/hole.py", "import pycuda.driver", "pycuda belongs to runtime.cuda"),
         ("runtime/hole.py", "import edgemed.build.hole", "the bedside reaches neither"),
+        ("profile/hole.py", "import edgemed.build.hole", "the bedside reaches neither"),
+        ("profile/hole.py", "import edgemed.evaluate.hole", "profile imports base"),
     ],
 )
 def test_a_hole_in_a_wall_is_seen(tmp_path: Path, file: str, line: str, broken: str) -> None:

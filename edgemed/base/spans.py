@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 
@@ -28,9 +28,12 @@ class SpanLog:
 
     spans: list[Span] = field(default_factory=list)
 
-    @contextmanager
-    def record(self, name: str, frame: int | None = None) -> Iterator[None]:
+    def record(self, name: str, frame: int | None = None) -> AbstractContextManager[None]:
         """Time the block; the span is kept also when the block raises."""
+        return self._record(name, frame)
+
+    @contextmanager
+    def _record(self, name: str, frame: int | None) -> Iterator[None]:
         start_ns = time.monotonic_ns()
         try:
             yield

@@ -15,11 +15,13 @@ from edgemed import __version__
 from edgemed.base.errors import UsageError
 from edgemed.cli.build import build
 from edgemed.cli.calibrate import calibrate
+from edgemed.cli.compare import compare
 from edgemed.cli.console import say
 from edgemed.cli.devices import devices
 from edgemed.cli.doctor import doctor
 from edgemed.cli.evaluate import evaluate
 from edgemed.cli.inspect import inspect
+from edgemed.cli.profile import profile
 from edgemed.cli.recipe import check
 from edgemed.cli.run import run
 from edgemed.cli.verify import verify
@@ -39,7 +41,7 @@ class _Command(typer.core.TyperCommand):
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
-for command in (build, calibrate, evaluate, run, inspect, verify, devices, doctor):
+for command in (build, calibrate, evaluate, run, profile, compare, inspect, verify, devices, doctor):
     app.command(cls=_Command)(command)
 
 recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.")

@@ -13,6 +13,8 @@ from edgemed.base.errors import EdgemedError, ResourceError, from_os_error, os_e
 
 EXIT_CODES = {
     "ChildError": 6,
+    "GpuError": 6,
+    "GpuMemoryError": 6,
     "DeviceStateError": 4,
     "EdgemedError": 70,
     "GateError": 1,

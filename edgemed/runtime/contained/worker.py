@@ -18,6 +18,7 @@ from typing import cast
 
 from edgemed.base.child import die_with_parent
 from edgemed.base.errors import ChildError, EdgemedError, GpuError, ResourceError
+from edgemed.base.runner import Runner
 from edgemed.runtime.contained.build import build
 from edgemed.runtime.contained.drive import Driver, Job, driver_of, is_runner
 from edgemed.runtime.contained.loaded import Loaded
@@ -40,27 +41,32 @@ class Worker:
 
     def serve(self) -> None:
         """Load what the parent asks for, and answer until it says stop, or goes away."""
-        order = self._channel.receive()
-        self._generation = order.generation
         try:
+            order = self._channel.receive()
+            self._generation = order.generation
             wanted = order.json()
             made = build(wanted)
             if not is_runner(made):
                 cast(Lane, made).timed = bool(wanted.get("timed"))
             with made as entered:
-                self._say(Kind.LOADED, body=Loaded(entered.specs, entered.info).to_body())
-                message, (inputs, outputs) = self._channel.receive_descriptors(2)
-                layout = message.json()
-                greatest = {name: tuple(shape) for name, shape in layout["greatest"].items()}
-                takes = Layout.of(entered.specs.inputs, greatest, layout["slots"])
-                gives = Layout.of(entered.specs.outputs, greatest, layout["slots"], HEADER)
-                self._inputs = Slots(inputs, takes, write=False)
-                self._outputs = Slots(outputs, gives, write=True)
-                os.close(inputs)
-                os.close(outputs)
-                self._answer(driver_of(entered, self._inputs))
-        except EOFError:
-            return
+                self._live(entered)
+        except BaseException as error:
+            self._fault(error)
+
+    def _live(self, entered: Runner | Lane) -> None:
+        """Everything between loading and freeing. Of a broken device nothing is freed: that could hang or crash."""
+        try:
+            self._say(Kind.LOADED, body=Loaded(entered.specs, entered.info).to_body())
+            message, (inputs, outputs) = self._channel.receive_descriptors(2)
+            layout = message.json()
+            greatest = {name: tuple(shape) for name, shape in layout["greatest"].items()}
+            takes = Layout.of(entered.specs.inputs, greatest, layout["slots"])
+            gives = Layout.of(entered.specs.outputs, greatest, layout["slots"], HEADER)
+            self._inputs = Slots(inputs, takes, write=False)
+            self._outputs = Slots(outputs, gives, write=True)
+            os.close(inputs)
+            os.close(outputs)
+            self._answer(driver_of(entered, self._inputs))
         except BaseException as error:
             self._fault(error)
 
@@ -112,6 +118,8 @@ class Worker:
 
     def _fault(self, error: BaseException) -> None:
         """The last words; then the end, at once: destructors in a poisoned process can hang or crash."""
+        if isinstance(error, EOFError):  # the parent is gone
+            os._exit(0)
         with contextlib.suppress(OSError):
             self._say(Kind.FAULT, body=error_to_json(_ours(error)))
         if not isinstance(error, EdgemedError):

@@ -252,8 +252,8 @@ import os, signal, sys, time
 from edgemed.runtime.contained.runner import ContainedRunner
 from tests.runtime.contained.kit import QUICK, frame, worker
 with ContainedRunner(worker(work_us=10), limits=QUICK) as runner:
-    print(runner.status.model.pid, flush=True)
     try:
+        print(runner.status.model.pid, flush=True)
         while True:
             runner.infer(frame(0))
     except KeyboardInterrupt:

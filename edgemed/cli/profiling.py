@@ -1,0 +1,168 @@
+"""What `edgemed profile` was asked for, turned into a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from edgemed.base.errors import InputError, UsageError
+from edgemed.base.hashing import sha256_json
+from edgemed.base.store import scratch_directory
+from edgemed.bundle.read import Bundle, enclosing_bundle, open_bundle
+from edgemed.profile.cost import own_cost
+from edgemed.profile.export import write_csv, write_npz
+from edgemed.profile.load import parse_duration, parse_load
+from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
+from edgemed.profile.result import RESULT, SAMPLES, Fidelity
+from edgemed.profile.session import About, Profiled, fingerprint_of, profile
+from edgemed.profile.slo import load_slo
+from edgemed.profile.soak import until_steady
+from edgemed.profile.steady import SteadyRule
+from edgemed.runners.ort import OnnxRuntimeRunner
+from edgemed.runtime.policy import Policy
+from edgemed.runtime.ring import Ring
+from edgemed.runtime.runner_lane import RunnerLane
+
+if TYPE_CHECKING:
+    from edgemed.bundle.model import RunPrecision
+
+_SLOTS = 3
+_DURATION = "10s"
+_SOAK_CAP = "1h"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line of `edgemed profile`."""
+
+    bundle: Path
+    precision: RunPrecision | None
+    load: str
+    duration: str | None
+    frames: int | None
+    warmup: str
+    seed: int
+    policy: str | None
+    deadline: str | None
+    slo: Path | None
+    soak: bool
+    ambient_c: float | None
+    output: Path | None
+    samples: Literal["npy", "npz", "csv"]
+
+    def plan(self, deadline_ns: int | None) -> Plan:
+        """What is to be measured.
+
+        Args:
+            deadline_ns: what frames of a ring carry.
+
+        Raises:
+            UsageError: it has no meaning.
+        """
+        if self.frames is not None and self.duration is not None:
+            raise UsageError("--frames and --duration contradict each other.", "Give one of them.")
+        load, rule = parse_load(self.load, seed=self.seed), SteadyRule()
+        length = self.duration or (_SOAK_CAP if self.soak else _DURATION)
+        endless = self.frames is None and (self.duration is not None or load.kind != "replay")
+        return Plan(
+            load=load,
+            frames=self.frames,
+            duration_ns=parse_duration(length) if endless else None,
+            warmup_ns=parse_duration(self.warmup),
+            deadline_ns=deadline_ns,
+            window_ns=rule.window_ns,
+            until=until_steady(rule) if self.soak else None,
+        )
+
+
+def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
+    """Run what was asked for.
+
+    Raises:
+        EdgemedError: bad input, or nothing could be measured.
+    """
+    from edgemed.bundle.model import specs_of
+    from edgemed.evaluate.bundled import runner_of
+    from edgemed.runners.golden import Golden
+
+    objectives = None if request.slo is None else load_slo(request.slo)
+    deadline_ns = None if request.deadline is None else parse_duration(request.deadline)
+    if deadline_ns is None and objectives is not None:
+        deadline_ns = objectives.slo.deadline_ns
+    plan = request.plan(deadline_ns)
+    policy = None if request.policy is None else Policy.parse(request.policy)
+    bundle = open_bundle(request.bundle)
+    golden = Golden.from_bytes(bundle.read(bundle.manifest.golden.path), specs_of(bundle))
+    feeds = [golden.feeds(index) for index in range(golden.samples)]
+    with ExitStack() as stack:
+        folder = _folder(request.output) or stack.enter_context(scratch_directory("edgemed-profile"))
+        runner = runner_of(bundle, request.precision)
+        about = About(
+            name=bundle.manifest.name,
+            fingerprint=fingerprint_of(runner.info, None, backend_version=importlib.metadata.version("onnxruntime")),
+            inputs=("golden inputs of the bundle", len(feeds)),
+            ring=None if policy is None else f"{policy}, {_SLOTS} slots",
+            ambient_c=request.ambient_c,
+            fidelity=_fidelity(bundle),
+            own_cost=own_cost(folder),
+        )
+        tell(f"measuring {request.load} …")
+        profiled = profile(
+            partial(_measure, runner, policy, feeds, plan, folder / SAMPLES),
+            about,
+            objectives=objectives,
+            deadline_ns=deadline_ns,
+            output=request.output,
+        )
+        if request.output is not None:
+            _export(profiled, request)
+    return profiled
+
+
+def _measure(
+    runner: OnnxRuntimeRunner, policy: Policy | None, feeds: Sequence[Arrays], plan: Plan, stamps: Path
+) -> Measurement:
+    """One frame at a time, or through a ring."""
+    if policy is None:
+        with runner:
+            return measure_runner(runner, feeds, plan, stamps)
+    lane = RunnerLane(runner, _SLOTS)
+    return measure_ring(
+        lambda on_drop: Ring(lane, policy=policy, on_drop=on_drop, spans=True), runner.info, feeds, plan, stamps
+    )
+
+
+def _export(profiled: Profiled, request: Request) -> None:
+    assert request.output is not None
+    if request.samples == "csv":
+        write_csv(profiled.measurement.samples, request.output / "samples.csv")
+    if request.samples == "npz":
+        write_npz(profiled.measurement.samples, request.output / "samples.npz")
+
+
+def _folder(output: Path | None) -> Path | None:
+    """A folder for the results, new or without results of an earlier run."""
+    if output is None:
+        return None
+    if enclosing_bundle(output) is not None:
+        raise InputError(f"{output} lies in a bundle, which nothing may be added to.", "Choose another --output.")
+    for name in (RESULT, SAMPLES):
+        if (output / name).exists():
+            raise InputError(f"{output} holds the results of another run.", "Choose another --output.")
+    output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def _fidelity(bundle: Bundle) -> Fidelity:
+    fidelity = bundle.manifest.fidelity
+    worst = max((each.relative_error for each in fidelity.int8_vs_float), default=None)
+    return Fidelity(
+        sha256=sha256_json(fidelity.model_dump(mode="json")),
+        samples=fidelity.samples,
+        int8_worst_relative_error=worst,
+    )
