@@ -37,6 +37,7 @@ def test_the_python_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert names["answered"] == list(range(25))
     assert names["answer"].outputs["score"].shape == (1, 1)
     assert names["mark"].number == 7
+    assert (names["count"], str(names["fill"].way)) == (25, "CPU")  # here is no engine
 
 
 def test_the_commands_shown_parse() -> None:
