@@ -77,19 +77,30 @@ def header(source: bytes) -> str:
 def compile_ptx(source: bytes, cache: Path) -> str:
     """The PTX of the kernels, with its header.
 
+    NVRTC works in a process of its own: it sets the locale of the whole process, and leaves it so.
+
     Raises:
         RuntimeError: NVRTC refuses the source; the message is its log.
     """
-    library = ctypes.CDLL(str(find(fetch(*NVRTC, cache), "libnvrtc.so.12")))
+    library = find(fetch(*NVRTC, cache), "libnvrtc.so.12")
+    command = [sys.executable, "-m", "scripts.make_kernels", "--compile", str(library)]
+    done = subprocess.run(command, input=source, capture_output=True, check=False, cwd=Path(__file__).parents[1])
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode(errors="replace"))
+    return header(source) + done.stdout.decode()
+
+
+def _compile_here(path: str, source: bytes) -> int:
+    """PTX to stdout, or the compiler's log to stderr."""
+    library = ctypes.CDLL(path)
     program = ctypes.c_void_p()
     options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
     library.nvrtcCreateProgram(ctypes.byref(program), source, SOURCE.name.encode(), 0, None, None)
-    failed = library.nvrtcCompileProgram(program, len(OPTIONS), options)
+    failed = int(library.nvrtcCompileProgram(program, len(OPTIONS), options))
     log, ptx = (_text(library, program, what) for what in ("ProgramLog", "PTX"))
     library.nvrtcDestroyProgram(ctypes.byref(program))
-    if failed:
-        raise RuntimeError(log)
-    return header(source) + ptx
+    (sys.stderr if failed else sys.stdout).buffer.write((log if failed else ptx).encode())
+    return failed
 
 
 def _text(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> str:
@@ -109,6 +120,8 @@ def main() -> None:
         for package, version in (NVRTC, ASSEMBLER, NEW_ASSEMBLER):
             fetch(package, version, cache_dir())
         return
+    if sys.argv[1:2] == ["--compile"]:
+        sys.exit(_compile_here(sys.argv[2], sys.stdin.buffer.read()))
     PTX.write_text(compile_ptx(SOURCE.read_bytes(), cache_dir()), encoding="utf-8")
     print(PTX.relative_to(Path.cwd()) if PTX.is_relative_to(Path.cwd()) else PTX)
 
