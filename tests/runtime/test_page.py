@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from evaluate.bundles import write_bundle
+from evaluate.hostile import with_golden
 from runtime.sources import videos
 
 from edgemed.cli.app import app
@@ -25,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_python_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_bundle(tmp_path / "model.edgemed", boundaries={"float": 0.4, "int8": 0.41})
+    with_golden(write_bundle(tmp_path / "model.edgemed", boundaries={"float": 0.4, "int8": 0.41}))
     videos.write(tmp_path / "cine.mp4", 25)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
@@ -37,6 +38,8 @@ def test_the_python_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert names["answered"] == list(range(25))
     assert names["answer"].outputs["score"].shape == (1, 1)
     assert names["mark"].number == 7
+    assert (names["reply"].info.backend, names["reply"].tries) == ("onnxruntime", 1)
+    assert len(names["answers"]) == 25
     assert (names["count"], str(names["fill"].way)) == (25, "CPU")  # here is no engine
 
 
