@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -112,7 +113,8 @@ def _prepare(
     from edgemed.runtime.sources.open import open_source
     from edgemed.runtime.sources.peek import PeekedSource
 
-    opened = PeekedSource(open_source(addresses, reader=open_image, live=options.live, fps=options.fps))
+    again = None if any(address.live for address in addresses) else partial(open_source, addresses, reader=open_image)
+    opened = PeekedSource(open_source(addresses, reader=open_image, live=options.live, fps=options.fps), again)
     fill = Preprocessing(cpu, opened, options.preprocess, mixed=len(addresses) > 1)
     source: Source = LimitedSource(opened, frames=options.frames, seconds=options.seconds)
     if fill.time is not None:

@@ -17,7 +17,7 @@ from edgemed.runtime.frames import Answer, Frame, Outcome, Source
 from edgemed.runtime.slots import Box
 
 if TYPE_CHECKING:
-    from edgemed.runtime.ring import Ring
+    from edgemed.runtime.ring_core import RingCore
 
 Frames = Source | Iterable[Frame]
 """A source, or anything that gives frames when asked. Whoever made it enters and leaves it."""
@@ -50,7 +50,7 @@ def _release(outcome: Outcome | None) -> None:
 # ---------------------------------------------------------------- a loop
 
 
-def iterate(ring: Ring, source: Frames) -> Generator[Outcome]:
+def iterate(ring: RingCore, source: Frames) -> Generator[Outcome]:
     """See `Ring.run`."""
     live = isinstance(source, Source) and source.live
     with contextlib.closing(_from_thread(ring, source) if live else _alternate(ring, source)) as outcomes:
@@ -61,7 +61,7 @@ def iterate(ring: Ring, source: Frames) -> Generator[Outcome]:
                 _release(outcome)
 
 
-def _alternate(ring: Ring, source: Frames) -> Generator[Outcome]:
+def _alternate(ring: RingCore, source: Frames) -> Generator[Outcome]:
     """Submit and collect in turn, in the caller's thread."""
     box = Box(sealed=True, thread=threading.get_ident())
     failure: Exception | None = None
@@ -88,7 +88,7 @@ def _alternate(ring: Ring, source: Frames) -> Generator[Outcome]:
         ring.add_lost(getattr(source, "lost", 0))
 
 
-def _put(ring: Ring, frame: Frame, box: Box) -> Generator[Outcome]:
+def _put(ring: RingCore, frame: Frame, box: Box) -> Generator[Outcome]:
     """Submit a frame; where another producer is faster, our outcomes come first: others may wait for their slots."""
     mine = True
     try:
@@ -106,7 +106,7 @@ def _put(ring: Ring, frame: Frame, box: Box) -> Generator[Outcome]:
             ring.refuse(frame, box)
 
 
-def _from_thread(ring: Ring, source: Frames) -> Generator[Outcome]:
+def _from_thread(ring: RingCore, source: Frames) -> Generator[Outcome]:
     """Collect what a thread submits."""
     stream = Stream(ring, source)
     stream.box.thread = threading.get_ident()
@@ -128,7 +128,7 @@ class Stream:
         box: where its outcomes are, if there is no callback.
     """
 
-    def __init__(self, ring: Ring, source: Frames, on_outcome: Callable[[Outcome], None] | None = None) -> None:
+    def __init__(self, ring: RingCore, source: Frames, on_outcome: Callable[[Outcome], None] | None = None) -> None:
         self.box = Box()
         self._ring = ring
         self._source = source
@@ -234,7 +234,7 @@ class Stream:
 class AsyncStream:
     """The outcomes of a source, for `async for`; see `Ring.astream`. An asynchronous context manager that ends it."""
 
-    def __init__(self, ring: Ring, source: Frames) -> None:
+    def __init__(self, ring: RingCore, source: Frames) -> None:
         self._ring = ring
         self._stream = Stream(ring, source)
         self._pool = ThreadPoolExecutor(1, "edgemed-collect")
@@ -286,7 +286,7 @@ class AsyncStream:
 class Requests:
     """Frames that coroutines wait for: one thread submits, one collects, the event loop only learns of the end."""
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: RingCore) -> None:
         self._ring = ring
         self._submitter = ThreadPoolExecutor(1, "edgemed-submit")
         self._collector = ThreadPoolExecutor(1, "edgemed-collect")

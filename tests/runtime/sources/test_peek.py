@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from edgemed.base.errors import DeviceStateError
-from edgemed.runtime.frames import Frame
+from edgemed.runtime.frames import Frame, Source
 from edgemed.runtime.sources.memory import MemorySource
 from edgemed.runtime.sources.peek import PeekedSource
 from edgemed.runtime.sources.v4l2 import V4l2Source
@@ -15,15 +18,24 @@ ARRAYS = [np.full((2, 3), number, np.uint8) for number in range(5)]
 
 
 @pytest.mark.parametrize("looks", [0, 1, 2])
-def test_every_frame_is_given_once(looks: int) -> None:
-    source = PeekedSource(MemorySource(ARRAYS))
+@pytest.mark.parametrize("again", [None, lambda: MemorySource(ARRAYS)], ids=["kept", "opened twice"])
+def test_every_frame_is_given_once(looks: int, again: Callable[[], Source] | None) -> None:
+    source = PeekedSource(MemorySource(ARRAYS), again)
     for _ in range(looks):
         first = source.first()
         assert first is not None
         assert first.id == 0
     with source:
         assert [frame.id for frame in source] == list(range(5))
-    assert source.first() is None
+    assert (source.first() is None) == (again is None)
+
+
+def test_the_time_of_what_can_be_opened_twice_does_not_begin_with_the_look() -> None:
+    source = PeekedSource(MemorySource(ARRAYS, rate=100, live=True), lambda: MemorySource(ARRAYS))
+    assert source.first() is not None
+    before_ns = time.monotonic_ns()
+    with source:
+        assert next(iter(source)).captured_ns >= before_ns
 
 
 def test_it_is_as_live_as_its_source_and_loses_what_that_loses() -> None:
