@@ -52,11 +52,15 @@ def profile(
         float | None, typer.Option(metavar="CELSIUS", help="Temperature of the room; --soak asks for it.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep result.json and all samples there.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Keep result, report and all samples there.", show_default=False)
     ] = None,
     samples: Annotated[
         Literal["npy", "npz", "csv"], typer.Option(help="With --output: a copy of the samples in this form too.")
     ] = "npy",
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A trace of every frame, for ui.perfetto.dev.", show_default=False),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure the latency of BUNDLE on ONNX Runtime, from when each frame was meant to arrive.
@@ -82,6 +86,7 @@ def profile(
         ambient_c=ambient,
         output=output,
         samples=samples,
+        trace=trace,
     )
     profiled = profile_bundle(request, lambda text: say(text, console=err))
     result, stop = profiled.result, profiled.measurement.stop
@@ -90,7 +95,7 @@ def profile(
     else:
         print_result(result)
         if output is not None:
-            say(f"{output / 'result.json'}")
+            say(f"{output / 'report.html'}")
     if stop is not None:
         raise stop
     if result.verdict is not None:

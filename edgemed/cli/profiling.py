@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Literal
 from edgemed.base.errors import InputError, UsageError
 from edgemed.base.hashing import sha256_json
 from edgemed.base.store import scratch_directory
+from edgemed.bundle.outputs import require_outside_bundles
 from edgemed.bundle.read import Bundle, enclosing_bundle, open_bundle
 from edgemed.profile.cost import own_cost
 from edgemed.profile.export import write_csv, write_npz
 from edgemed.profile.load import parse_duration, parse_load
+from edgemed.profile.markdown import MARKDOWN, profile_markdown, write_markdown
 from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
+from edgemed.profile.page import REPORT, write_page
 from edgemed.profile.result import RESULT, SAMPLES, Fidelity
 from edgemed.profile.session import About, Profiled, fingerprint_of, profile
 from edgemed.profile.slo import load_slo
 from edgemed.profile.soak import until_steady
 from edgemed.profile.steady import SteadyRule
+from edgemed.profile.trace import write_trace
 from edgemed.runners.ort import OnnxRuntimeRunner
 from edgemed.runtime.policy import Policy
 from edgemed.runtime.ring import Ring
@@ -54,6 +58,7 @@ class Request:
     ambient_c: float | None
     output: Path | None
     samples: Literal["npy", "npz", "csv"]
+    trace: Path | None
 
     def plan(self, deadline_ns: int | None) -> Plan:
         """What is to be measured.
@@ -90,6 +95,8 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
     from edgemed.evaluate.bundled import runner_of
     from edgemed.runners.golden import Golden
 
+    if request.trace is not None:
+        require_outside_bundles(request.trace, "--trace")
     objectives = None if request.slo is None else load_slo(request.slo)
     deadline_ns = None if request.deadline is None else parse_duration(request.deadline)
     if deadline_ns is None and objectives is not None:
@@ -119,8 +126,7 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
             deadline_ns=deadline_ns,
             output=request.output,
         )
-        if request.output is not None:
-            _export(profiled, request)
+        _export(profiled, request)
     return profiled
 
 
@@ -138,11 +144,19 @@ def _measure(
 
 
 def _export(profiled: Profiled, request: Request) -> None:
-    assert request.output is not None
+    """All that is made of a finished result."""
+    result, samples, output = profiled.result, profiled.measurement.samples, request.output
+    if request.trace is not None:
+        deadline_ns = None if result.misses is None else result.misses.deadline_ns
+        write_trace(samples, request.trace, name=result.name, series=(), deadline_ns=deadline_ns)
+    if output is None:
+        return
+    write_page(result, samples, (), output / REPORT)
+    write_markdown(profile_markdown(result), output / MARKDOWN)
     if request.samples == "csv":
-        write_csv(profiled.measurement.samples, request.output / "samples.csv")
+        write_csv(samples, output / "samples.csv")
     if request.samples == "npz":
-        write_npz(profiled.measurement.samples, request.output / "samples.npz")
+        write_npz(samples, output / "samples.npz")
 
 
 def _folder(output: Path | None) -> Path | None:
