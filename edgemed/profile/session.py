@@ -13,7 +13,17 @@ from edgemed import __version__
 from edgemed.base.errors import EdgemedError, Terminated
 from edgemed.base.runner import RunnerInfo
 from edgemed.device.here import Here
-from edgemed.profile.beside import Beside, CpuLoad, Energy, Finding, Interference, Telemetry, junction_of
+from edgemed.profile.beside import (
+    Beside,
+    CpuLoad,
+    Energy,
+    Finding,
+    Interference,
+    Measured,
+    Telemetry,
+    Unmeasured,
+    junction_of,
+)
 from edgemed.profile.distill import Figures, Question, distill
 from edgemed.profile.facts import host
 from edgemed.profile.judge import judge, limits_of
@@ -103,7 +113,9 @@ def profile(
     measurement = measure()
     question = _question(objectives, deadline_ns, rule or SteadyRule(), beside)
     figures = distill(measurement, question)
-    result = compose(measurement, figures, about, [finding for each in beside for finding in each.findings], output)
+    measured = Measured(figures.start_ns, figures.start_ns + figures.duration_ns, figures.counts.answered)
+    findings = [finding for each in beside for finding in each.findings(measured)]
+    result = compose(measurement, figures, about, findings, output)
     if objectives is not None:
         result = result.model_copy(update={"verdict": judge(objectives, result, figures)})
     if output is not None:
@@ -159,8 +171,8 @@ def compose(
         own_cost=about.own_cost,
         samples=kept if output is not None else None,
         ended=_ended(measurement.stop),
-        not_measured=tuple(_not_measured(figures, telemetry, energy)),
-        warnings=tuple(_warnings(measurement, figures, about)),
+        not_measured=tuple(_not_measured(figures, findings)),
+        warnings=(*_warnings(measurement, figures, about), *_warnings_of(telemetry)),
     )
 
 
@@ -192,7 +204,7 @@ def _ended(stop: BaseException | None) -> Ended | None:
     )
 
 
-def _not_measured(figures: Figures, telemetry: Sequence[Telemetry], energy: Sequence[Energy]) -> list[str]:
+def _not_measured(figures: Figures, findings: Sequence[Finding]) -> list[str]:
     """What a reader might take for measured otherwise."""
     stages, missing = figures.stages, []
     if "pre" not in stages:
@@ -202,9 +214,11 @@ def _not_measured(figures: Figures, telemetry: Sequence[Telemetry], energy: Sequ
     if "compute" not in stages:
         missing.append("computation apart from the rest")
     missing.append("reading of the outputs by the recipe")
-    if not telemetry:
+    told = [finding.what for finding in findings if isinstance(finding, Unmeasured)]
+    missing += told
+    if not any(isinstance(finding, Telemetry) for finding in findings):
         missing.append("temperature, clocks and throttling")
-    if not energy:
+    if not any(isinstance(finding, Energy) for finding in findings) and not any("energy" in what for what in told):
         missing.append("energy")
     if figures.steady is None:
         missing.append("whether it was steady: the run is shorter than a window")
@@ -241,6 +255,21 @@ def _warnings(measurement: Measurement, figures: Figures, about: About) -> list[
         found.append(
             "Closed load: each frame waited for the one before, so delays are not seen as a stream would see them."
         )
+    return found
+
+
+def _warnings_of(telemetry: Sequence[Telemetry]) -> list[str]:
+    """What the sensors say against the figures."""
+    found = []
+    for each in telemetry:
+        if each.lost is not None:
+            found.append(f"Sampling ({each.source}) {each.lost}; the run went on without it.")
+        if each.throttled_at_start:
+            found.append(f"The device was throttled before the first frame ({each.source}): let it cool down.")
+        if each.throttled:
+            found.append(f"The device throttled during the run ({each.source}): these are figures of a slowed device.")
+        if each.clocks_changed:
+            found.append(f"A clock changed during the run ({each.source}): the figures are of more than one device.")
     return found
 
 
