@@ -24,6 +24,7 @@ from edgemed.profile.beside import (
     Unmeasured,
     junction_of,
 )
+from edgemed.profile.coldstart.series import ColdStart
 from edgemed.profile.distill import Figures, Question, distill
 from edgemed.profile.facts import host
 from edgemed.profile.judge import judge, limits_of
@@ -43,7 +44,7 @@ from edgemed.profile.result import (
 )
 from edgemed.profile.slo import Objectives
 from edgemed.profile.stamps import COLUMNS
-from edgemed.profile.stats import CONFIDENCE
+from edgemed.profile.stats import CONFIDENCE, Distribution
 from edgemed.profile.steady import SteadyRule
 
 _MANY_FAULTS: Final = 10  # a few are code that is used for the first time
@@ -63,6 +64,8 @@ class About:
         ambient_c: temperature of the room.
         fidelity: of the bundle's graph.
         own_cost: of the profiler, in this process.
+        quiet: latency of the same run without interference.
+        cold_start: starts of fresh processes, taken before.
     """
 
     name: str
@@ -75,6 +78,8 @@ class About:
     ambient_c: float | None = None
     fidelity: Fidelity | None = None
     own_cost: OwnCost | None = None
+    quiet: Distribution | None = None
+    cold_start: ColdStart | None = None
 
 
 @dataclass(frozen=True)
@@ -166,12 +171,14 @@ def compose(
         telemetry=telemetry,
         energy=energy,
         interference=tuple(finding for finding in findings if isinstance(finding, Interference)),
+        quiet=about.quiet,
         cpu=cpu,
+        cold_start=about.cold_start,
         fidelity=about.fidelity,
         own_cost=about.own_cost,
         samples=kept if output is not None else None,
         ended=_ended(measurement.stop),
-        not_measured=tuple(_not_measured(figures, findings)),
+        not_measured=tuple(_not_measured(figures, findings, about.cold_start is not None)),
         warnings=(*_warnings(measurement, figures, about), *_warnings_of(telemetry)),
     )
 
@@ -204,7 +211,7 @@ def _ended(stop: BaseException | None) -> Ended | None:
     )
 
 
-def _not_measured(figures: Figures, findings: Sequence[Finding]) -> list[str]:
+def _not_measured(figures: Figures, findings: Sequence[Finding], cold_start: bool) -> list[str]:
     """What a reader might take for measured otherwise."""
     stages, missing = figures.stages, []
     if "pre" not in stages:
@@ -222,7 +229,8 @@ def _not_measured(figures: Figures, findings: Sequence[Finding]) -> list[str]:
         missing.append("energy")
     if figures.steady is None:
         missing.append("whether it was steady: the run is shorter than a window")
-    missing.append("start of the process, and loading of the model")
+    if not cold_start:
+        missing.append("start of the process, and loading of the model")
     return missing
 
 

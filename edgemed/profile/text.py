@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgemed.profile.beside import Telemetry
 from edgemed.profile.compare import Comparison
 from edgemed.profile.result import Result
 from edgemed.profile.stats import Distribution, Percentile
@@ -51,7 +52,7 @@ def head_rows(result: Result) -> list[Row]:
         f"{settings.warmup_frames} warm-up frames apart; garbage collection {settings.collector}; "
         f"{settings.inputs_count} inputs ({settings.inputs})"
     )
-    rows = [
+    rows: list[Row] = [
         ("measured", f"{result.name}, {mark.precision} on {mark.backend}/{mark.device} ({device})"),
         ("load", f"{result.load.text} for {result.duration_ns / 1e9:.1f} s, latency from the intended arrival"),
         ("frames", where),
@@ -73,6 +74,7 @@ def head_rows(result: Result) -> list[Row]:
     if (steady := result.steady) is not None:
         when = "not reached" if steady.time_to_steady_ns is None else f"from {steady.time_to_steady_ns / 1e9:.0f} s on"
         rows.append(("steady", f"{when}; median cold {ms(steady.cold.median_ns)}, hot {ms(steady.hot.median_ns)} ms"))
+    rows += beside_rows(result)
     if result.own_cost is not None:
         rows.append(("own cost", f"{result.own_cost.per_frame_ns / 1e3:.1f} µs per frame"))
     return [*rows, ("not measured", "; ".join(result.not_measured))]
@@ -172,6 +174,52 @@ def machine_rows(result: Result) -> list[Row]:
         "System": f"{host.os}, kernel {host.kernel}, Python {mark.python}, edgemed {mark.edgemed}",
     }
     return [(name, text or NA) for name, text in named.items()]
+
+
+def beside_rows(result: Result) -> list[Row]:
+    """What went on beside the run: quiet latency, loads, heat, power, energy, processors, cold starts."""
+    rows: list[Row] = []
+    if result.quiet is not None:
+        p99 = result.quiet.percentile("99").value_ns
+        rows.append(("quiet", f"the same without load: median {ms(result.quiet.median_ns)}, p99 {ms(p99)} ms"))
+    rows += [("load beside", f"{load.asked}: {load.achieved}") for load in result.interference]
+    rows += [row for telemetry in result.telemetry for row in _telemetry_rows(telemetry)]
+    for energy in result.energy:
+        net = NA if energy.net_mj is None else f"{energy.net_mj:.3g}"
+        whole = "" if energy.total else ", which is not all power"
+        rows.append(
+            (
+                "energy",
+                f"{energy.gross_mj:.3g} mJ per inference on {energy.rail}{whole}, {net} mJ above idle; mean "
+                f"{energy.mean_mw / 1000:.2f} W; readings at most {energy.staleness_ns / 1e6:.0f} ms old",
+            )
+        )
+    if result.cpu is not None:
+        rows.append(("processors", f"{result.cpu.busy:.0%} of {result.cpu.cores} busy, all programs together"))
+    if (cold := result.cold_start) is not None:
+        stages = ", ".join(f"{name} {ms(figures.median_ns)}" for name, figures in cold.stages.items())
+        rows.append(
+            (
+                "cold start",
+                f"first answer after {ms(cold.answer.median_ns)} ms (at most {ms(cold.answer.max_ns)}) in {cold.runs} "
+                f"starts, page cache {cold.page_cache}: {stages}",
+            )
+        )
+    return rows
+
+
+def _telemetry_rows(telemetry: Telemetry) -> list[Row]:
+    hot = next((each for each in telemetry.channels if each.name == telemetry.junction), None)
+    power = [f"{each.name} {each.median / 1000:.2f} W" for each in telemetry.channels if each.kind == "power"]
+    clocks = [each for each in telemetry.channels if each.kind == "clock" and not each.name.startswith("cpu")]
+    parts = [
+        f"{NA if hot is None else f'{hot.name} {hot.first / 1000:.1f} to {hot.max / 1000:.1f} °C'}",
+        *(f"{each.name} {each.min / 1e6:.0f} to {each.max / 1e6:.0f} MHz" for each in clocks),
+        *power[:4],
+        f"throttled: {NA if telemetry.throttled is None else 'yes' if telemetry.throttled else 'no'}",
+        f"over-current events: {NA if telemetry.over_current_events is None else telemetry.over_current_events}",
+    ]
+    return [(f"{telemetry.source}", "; ".join(parts))]
 
 
 def verdict_rows(verdict: Verdict) -> list[Row]:

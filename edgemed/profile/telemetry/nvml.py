@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from edgemed.profile.beside import ChannelKind, Unit
 from edgemed.profile.telemetry.sensors import Sensor
+
+if TYPE_CHECKING:
+    from edgemed.profile.beside import ChannelKind, Unit
 
 # since Ampere (GA100 apart) the board's power is told as the mean of the last second (NVML: nvmlDeviceGetPowerUsage)
 _POWER_NS: Final = 1_000_000_000

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgemed.device.clocks import cpu_clocks, gpu_clock
 from edgemed.device.power import monitors, rail_files
 from edgemed.device.sysfs import Tree
-from edgemed.profile.beside import ChannelKind, Unit
+
+if TYPE_CHECKING:  # the sampler stays small: neither NumPy nor pydantic
+    from edgemed.profile.beside import ChannelKind, Unit
 
 _DEVFREQ: Final = "sys/class/devfreq"
 _THERMAL: Final = "sys/class/thermal"
