@@ -74,6 +74,15 @@ def profile(
             show_default=False,
         ),
     ] = None,
+    sweep_power: Annotated[
+        bool, typer.Option("--sweep-power", help="Measure in every power mode, clocks locked and free; needs root.")
+    ] = False,
+    cool_to: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CELSIUS", help="Before each run of a sweep; default as before the first.", show_default=False
+        ),
+    ] = None,
     cold_start: Annotated[
         int | None,
         typer.Option(min=1, max=1000, metavar="N", help="First time N starts of fresh processes.", show_default=False),
@@ -131,6 +140,12 @@ def profile(
         cold_starts=cold_start,
         page_cache=page_cache,
     )
+    if sweep_power:
+        from edgemed.cli.sweeping import print_sweep
+        from edgemed.cli.sweeping import sweep_power as sweep
+
+        print_sweep(sweep(request, cool_to, lambda text: say(text, console=err)), json=json)
+        return
     profiled = profile_bundle(request, lambda text: say(text, console=err))
     result, stop = profiled.result, profiled.measurement.stop
     if json:

@@ -27,6 +27,7 @@ from edgemed.profile.markdown import MARKDOWN, profile_markdown, write_markdown
 from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
 from edgemed.profile.page import REPORT, write_page
 from edgemed.profile.result import Fidelity, QUIET, RESULT, SAMPLES
+from edgemed.profile.result import QUIET, RESULT, SAMPLES, SWEEP, Fidelity
 from edgemed.profile.session import About, Profiled, fingerprint_of, profile
 from edgemed.profile.slo import Objectives, load_slo
 from edgemed.profile.soak import until_steady
@@ -170,7 +171,10 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
     """
     subject = _subject(request)
     with ExitStack() as stack:
-        folder = _folder(request.output) or stack.enter_context(scratch_directory("edgemed-profile"))
+        if request.output is not None:
+            folder = results_folder(request.output)
+        else:
+            folder = stack.enter_context(scratch_directory("edgemed-profile"))
         about = subject.about(folder)
         if request.cold_starts is not None:
             starts = cold_start(
@@ -218,10 +222,10 @@ def _export(profiled: Profiled, request: Request) -> None:
     result, samples, output = profiled.result, profiled.measurement.samples, request.output
     if request.trace is not None:
         deadline_ns = None if result.misses is None else result.misses.deadline_ns
-        write_trace(samples, request.trace, name=result.name, series=(), deadline_ns=deadline_ns)
+        write_trace(samples, request.trace, name=result.name, series=profiled.series, deadline_ns=deadline_ns)
     if output is None:
         return
-    write_page(result, samples, (), output / REPORT)
+    write_page(result, samples, profiled.series, output / REPORT)
     write_markdown(profile_markdown(result), output / MARKDOWN)
     if request.samples == "csv":
         write_csv(samples, output / "samples.csv")
@@ -229,13 +233,15 @@ def _export(profiled: Profiled, request: Request) -> None:
         write_npz(samples, output / "samples.npz")
 
 
-def _folder(output: Path | None) -> Path | None:
-    """A folder for the results, new or without results of an earlier run."""
-    if output is None:
-        return None
+def results_folder(output: Path) -> Path:
+    """A folder for results, new or without those of an earlier run.
+
+    Raises:
+        InputError: it has some, or lies in a bundle.
+    """
     if enclosing_bundle(output) is not None:
         raise InputError(f"{output} lies in a bundle, which nothing may be added to.", "Choose another --output.")
-    for name in (RESULT, SAMPLES, QUIET):
+    for name in (RESULT, SAMPLES, QUIET, SWEEP):
         if (output / name).exists():
             raise InputError(f"{output} holds the results of another run.", "Choose another --output.")
     output.mkdir(parents=True, exist_ok=True)

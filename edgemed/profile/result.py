@@ -23,6 +23,7 @@ from edgemed.profile.verdict import Verdict
 SCHEMA: Final = "edgemed/profile/1"
 RESULT: Final = "result.json"
 SAMPLES: Final = "samples.npy"
+SWEEP: Final = "sweep.json"
 QUIET: Final = "quiet"  # folder of the same run without interference
 _MAX_BYTES = 64 << 20
 

@@ -20,6 +20,7 @@ from edgemed.profile.beside import (
     Finding,
     Interference,
     Measured,
+    Series,
     Telemetry,
     Unmeasured,
     junction_of,
@@ -84,11 +85,12 @@ class About:
 
 @dataclass(frozen=True)
 class Profiled:
-    """A finished run: what was measured, its figures, and its record."""
+    """A finished run: what was measured, its figures, its record, and what sensors recorded beside it."""
 
     measurement: Measurement
     figures: Figures
     result: Result
+    series: tuple[Series, ...] = ()
 
 
 def profile(
@@ -125,7 +127,7 @@ def profile(
         result = result.model_copy(update={"verdict": judge(objectives, result, figures)})
     if output is not None:
         write_result(result, output / RESULT)
-    return Profiled(measurement, figures, result)
+    return Profiled(measurement, figures, result, tuple(series for each in beside for series in each.series))
 
 
 def _question(

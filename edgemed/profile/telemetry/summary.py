@@ -33,7 +33,11 @@ class Known(NamedTuple):
 
 def junction_among(sensors: Sequence[Known]) -> str | None:
     """The sensor that stands for the die; where no name is known, the first temperature there is."""
-    names = [sensor.name for sensor in sensors if sensor.kind == "temperature"]
+    return junction_by_name([sensor.name for sensor in sensors if sensor.kind == "temperature"])
+
+
+def junction_by_name(names: Sequence[str]) -> str | None:
+    """Of these temperatures, the one that stands for the die."""
     return next((name for name in _JUNCTIONS if name in names), names[0] if names else None)
 
 
