@@ -20,6 +20,7 @@ from edgemed.engine.record import EngineRecord
 from edgemed.evaluate.record import Evaluation
 from edgemed.graph.scales import ScaleTable
 from edgemed.profile.compare import Comparison
+from edgemed.profile.modes.record import Sweep
 from edgemed.profile.result import Result
 from edgemed.profile.slo import Slo
 from edgemed.recipe.schema import Recipe
@@ -32,6 +33,7 @@ VERSION = 1
 MODELS: dict[str, type[BaseModel]] = {
     "calibration-set": CalibrationManifest,
     "comparison": Comparison,
+    "sweep": Sweep,
     "deid-set-report": SetReport,
     "device-profile": DeviceProfile,
     "doctor": Diagnosis,

@@ -212,6 +212,18 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         ],
         "outcome": "unjudged",
     },
+    "sweep": {
+        "schema": "edgemed/sweep/1",
+        "created": "2026-01-01T00:00:00Z",
+        "name": "m.edgemed",
+        "board": "orin-nano-8gb",
+        "seed": 0,
+        "cool_to_mc": None,
+        "found_mode": 1,
+        "found_clocks": "free",
+        "runs": 1,
+        "rows": [{"mode": 0, "name": "15W", "clocks": "locked", "outcome": "needs-reboot", "why": "a restart"}],
+    },
     "slo": {"schema": "edgemed/slo/1", "deadline_ms": 33.3, "misses": {"rate": 0.001}, "latency": {"p99_ms": 20.0}},
     "report": {
         "schema": "edgemed/report/1",

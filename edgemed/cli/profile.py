@@ -51,19 +51,65 @@ def profile(
     ambient: Annotated[
         float | None, typer.Option(metavar="CELSIUS", help="Temperature of the room; --soak asks for it.")
     ] = None,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Energy per inference, over the rail that carries all power; from 10 s on.")
+    ] = False,
+    rail: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Energy over this rail instead.", show_default=False)
+    ] = None,
+    meter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Energy by an external meter: its CSV with the columns time and watts, read after the run.",
+            show_default=False,
+        ),
+    ] = None,
+    telemetry: Annotated[bool, typer.Option(help="Sample rails, heat and clocks in a process beside the run.")] = True,
+    interference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOADS",
+            help="Measure quiet, then under load: cpu:4,memory:2GiB/s,disk,network.",
+            show_default=False,
+        ),
+    ] = None,
+    sweep_power: Annotated[
+        bool, typer.Option("--sweep-power", help="Measure in every power mode, clocks locked and free; needs root.")
+    ] = False,
+    cool_to: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CELSIUS", help="Before each run of a sweep; default as before the first.", show_default=False
+        ),
+    ] = None,
+    cold_start: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, metavar="N", help="First time N starts of fresh processes.", show_default=False),
+    ] = None,
+    page_cache: Annotated[
+        Literal["kept", "bundle-dropped", "dropped"],
+        typer.Option(help="Before each cold start; `dropped` needs root."),
+    ] = "kept",
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep result.json and all samples there.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Keep result, report and all samples there.", show_default=False)
     ] = None,
     samples: Annotated[
         Literal["npy", "npz", "csv"], typer.Option(help="With --output: a copy of the samples in this form too.")
     ] = "npy",
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A trace of every frame, for ui.perfetto.dev.", show_default=False),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    root: Annotated[Path, typer.Option(hidden=True, help="Read sensors of a file system mounted there.")] = Path("/"),
 ) -> None:
     """Measure the latency of BUNDLE on ONNX Runtime, from when each frame was meant to arrive.
 
     With --slo: exit code 0 pass, 1 fail, 3 inconclusive, 4 the device is in another state. The result is written first.
     """
     from edgemed.cli.profiling import Request, profile_bundle
+    from edgemed.profile.around import Around
 
     if soak and ambient is None:
         raise UsageError("A soak says nothing without the room's temperature.", "Give --ambient CELSIUS.")
@@ -82,7 +128,24 @@ def profile(
         ambient_c=ambient,
         output=output,
         samples=samples,
+        trace=trace,
+        around=Around(
+            telemetry=telemetry,
+            energy=energy,
+            rail=rail,
+            meter=meter,
+            interference=interference,
+            root=root.resolve(),
+        ),
+        cold_starts=cold_start,
+        page_cache=page_cache,
     )
+    if sweep_power:
+        from edgemed.cli.sweeping import print_sweep
+        from edgemed.cli.sweeping import sweep_power as sweep
+
+        print_sweep(sweep(request, cool_to, lambda text: say(text, console=err)), json=json)
+        return
     profiled = profile_bundle(request, lambda text: say(text, console=err))
     result, stop = profiled.result, profiled.measurement.stop
     if json:
@@ -90,7 +153,7 @@ def profile(
     else:
         print_result(result)
         if output is not None:
-            say(f"{output / 'result.json'}")
+            say(f"{output / 'report.html'}")
     if stop is not None:
         raise stop
     if result.verdict is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,16 +13,26 @@ from typing import TYPE_CHECKING, Literal
 from edgemed.base.errors import InputError, UsageError
 from edgemed.base.hashing import sha256_json
 from edgemed.base.store import scratch_directory
+from edgemed.bundle.outputs import require_outside_bundles
 from edgemed.bundle.read import Bundle, enclosing_bundle, open_bundle
+from edgemed.device.board import detect_board
+from edgemed.device.here import Here
+from edgemed.profile.around import Around, device_state
+from edgemed.profile.beside import Beside
+from edgemed.profile.coldstart.series import PageCache, cold_start
 from edgemed.profile.cost import own_cost
 from edgemed.profile.export import write_csv, write_npz
 from edgemed.profile.load import parse_duration, parse_load
+from edgemed.profile.markdown import MARKDOWN, profile_markdown, write_markdown
 from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
-from edgemed.profile.result import RESULT, SAMPLES, Fidelity
+from edgemed.profile.page import REPORT, write_page
+from edgemed.profile.result import Fidelity, QUIET, RESULT, SAMPLES
+from edgemed.profile.result import QUIET, RESULT, SAMPLES, SWEEP, Fidelity
 from edgemed.profile.session import About, Profiled, fingerprint_of, profile
-from edgemed.profile.slo import load_slo
+from edgemed.profile.slo import Objectives, load_slo
 from edgemed.profile.soak import until_steady
 from edgemed.profile.steady import SteadyRule
+from edgemed.profile.trace import write_trace
 from edgemed.runners.ort import OnnxRuntimeRunner
 from edgemed.runtime.policy import Policy
 from edgemed.runtime.ring import Ring
@@ -54,12 +64,17 @@ class Request:
     ambient_c: float | None
     output: Path | None
     samples: Literal["npy", "npz", "csv"]
+    trace: Path | None
+    around: Around
+    cold_starts: int | None
+    page_cache: PageCache
 
-    def plan(self, deadline_ns: int | None) -> Plan:
+    def plan(self, deadline_ns: int | None, beside: Sequence[Beside] = ()) -> Plan:
         """What is to be measured.
 
         Args:
             deadline_ns: what frames of a ring carry.
+            beside: what goes on meanwhile; a soak looks at its temperature.
 
         Raises:
             UsageError: it has no meaning.
@@ -69,6 +84,7 @@ class Request:
         load, rule = parse_load(self.load, seed=self.seed), SteadyRule()
         length = self.duration or (_SOAK_CAP if self.soak else _DURATION)
         endless = self.frames is None and (self.duration is not None or load.kind != "replay")
+        self.around.check(parse_duration(length) if endless and not self.soak else None)
         return Plan(
             load=load,
             frames=self.frames,
@@ -76,82 +92,156 @@ class Request:
             warmup_ns=parse_duration(self.warmup),
             deadline_ns=deadline_ns,
             window_ns=rule.window_ns,
-            until=until_steady(rule) if self.soak else None,
+            until=until_steady(rule, beside) if self.soak else None,
         )
 
 
-def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
-    """Run what was asked for.
+@dataclass(frozen=True)
+class _Subject:
+    """A request whose files were read."""
 
-    Raises:
-        EdgemedError: bad input, or nothing could be measured.
-    """
+    request: Request
+    bundle: Bundle
+    feeds: Sequence[Arrays]
+    objectives: Objectives | None
+    deadline_ns: int | None
+    policy: Policy | None
+
+    def about(self, folder: Path) -> About:
+        """What is known of a run before it."""
+        runner, root = self._runner(), self.request.around.root
+        power_mode, clocks = device_state(root)
+        version = importlib.metadata.version("onnxruntime")
+        here = Here(detect_board(root), None)
+        return About(
+            name=self.bundle.manifest.name,
+            fingerprint=fingerprint_of(
+                runner.info, here, backend_version=version, power_mode=power_mode, clocks=clocks
+            ),
+            inputs=("golden inputs of the bundle", len(self.feeds)),
+            ring=None if self.policy is None else f"{self.policy}, {_SLOTS} slots",
+            ambient_c=self.request.ambient_c,
+            fidelity=_fidelity(self.bundle),
+            own_cost=own_cost(folder),
+        )
+
+    def run(self, about: About, folder: Path, *, quiet: bool = False) -> Profiled:
+        """One run; its files lie in `folder`, which is kept if the request has an output."""
+        request, kept = self.request, self.request.output is not None
+        beside = request.around.beside(folder, keep=kept, quiet=quiet)
+        plan = request.plan(self.deadline_ns, beside)
+        return profile(
+            partial(_measure, self._runner(), self.policy, self.feeds, plan, folder / SAMPLES, beside),
+            about,
+            objectives=self.objectives,
+            deadline_ns=self.deadline_ns,
+            beside=beside,
+            output=folder if kept else None,
+        )
+
+    def _runner(self) -> OnnxRuntimeRunner:
+        from edgemed.evaluate.bundled import runner_of
+
+        return runner_of(self.bundle, self.request.precision)
+
+
+def _subject(request: Request) -> _Subject:
     from edgemed.bundle.model import specs_of
-    from edgemed.evaluate.bundled import runner_of
     from edgemed.runners.golden import Golden
 
+    if request.trace is not None:
+        require_outside_bundles(request.trace, "--trace")
     objectives = None if request.slo is None else load_slo(request.slo)
     deadline_ns = None if request.deadline is None else parse_duration(request.deadline)
     if deadline_ns is None and objectives is not None:
         deadline_ns = objectives.slo.deadline_ns
-    plan = request.plan(deadline_ns)
+    request.plan(deadline_ns)  # what has no meaning is refused before anything is done
     policy = None if request.policy is None else Policy.parse(request.policy)
     bundle = open_bundle(request.bundle)
     golden = Golden.from_bytes(bundle.read(bundle.manifest.golden.path), specs_of(bundle))
     feeds = [golden.feeds(index) for index in range(golden.samples)]
+    return _Subject(request, bundle, feeds, objectives, deadline_ns, policy)
+
+
+def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
+    """Run what was asked for: cold starts, the quiet run where there is interference, and the run.
+
+    Raises:
+        EdgemedError: bad input, or nothing could be measured.
+    """
+    subject = _subject(request)
     with ExitStack() as stack:
-        folder = _folder(request.output) or stack.enter_context(scratch_directory("edgemed-profile"))
-        runner = runner_of(bundle, request.precision)
-        about = About(
-            name=bundle.manifest.name,
-            fingerprint=fingerprint_of(runner.info, None, backend_version=importlib.metadata.version("onnxruntime")),
-            inputs=("golden inputs of the bundle", len(feeds)),
-            ring=None if policy is None else f"{policy}, {_SLOTS} slots",
-            ambient_c=request.ambient_c,
-            fidelity=_fidelity(bundle),
-            own_cost=own_cost(folder),
-        )
-        tell(f"measuring {request.load} …")
-        profiled = profile(
-            partial(_measure, runner, policy, feeds, plan, folder / SAMPLES),
-            about,
-            objectives=objectives,
-            deadline_ns=deadline_ns,
-            output=request.output,
-        )
         if request.output is not None:
-            _export(profiled, request)
+            folder = results_folder(request.output)
+        else:
+            folder = stack.enter_context(scratch_directory("edgemed-profile"))
+        about = subject.about(folder)
+        if request.cold_starts is not None:
+            starts = cold_start(
+                request.bundle,
+                request.precision,
+                request.cold_starts,
+                request.page_cache,
+                root=request.around.root,
+                tell=tell,
+            )
+            about = replace(about, cold_start=starts)
+        if request.around.interference is not None:
+            tell(f"measuring {request.load}, quiet …")
+            (folder / QUIET).mkdir()
+            quiet = subject.run(about, folder / QUIET, quiet=True)
+            if quiet.measurement.stop is not None:
+                return quiet
+            about = replace(about, quiet=quiet.result.latency)
+        tell(f"measuring {request.load} …")
+        profiled = subject.run(about, folder)
+        _export(profiled, request)
     return profiled
 
 
 def _measure(
-    runner: OnnxRuntimeRunner, policy: Policy | None, feeds: Sequence[Arrays], plan: Plan, stamps: Path
+    runner: OnnxRuntimeRunner,
+    policy: Policy | None,
+    feeds: Sequence[Arrays],
+    plan: Plan,
+    stamps: Path,
+    beside: Sequence[Beside],
 ) -> Measurement:
     """One frame at a time, or through a ring."""
     if policy is None:
         with runner:
-            return measure_runner(runner, feeds, plan, stamps)
+            return measure_runner(runner, feeds, plan, stamps, beside)
     lane = RunnerLane(runner, _SLOTS)
     return measure_ring(
-        lambda on_drop: Ring(lane, policy=policy, on_drop=on_drop, spans=True), runner.info, feeds, plan, stamps
+        lambda on_drop: Ring(lane, policy=policy, on_drop=on_drop, spans=True), runner.info, feeds, plan, stamps, beside
     )
 
 
 def _export(profiled: Profiled, request: Request) -> None:
-    assert request.output is not None
-    if request.samples == "csv":
-        write_csv(profiled.measurement.samples, request.output / "samples.csv")
-    if request.samples == "npz":
-        write_npz(profiled.measurement.samples, request.output / "samples.npz")
-
-
-def _folder(output: Path | None) -> Path | None:
-    """A folder for the results, new or without results of an earlier run."""
+    """All that is made of a finished result."""
+    result, samples, output = profiled.result, profiled.measurement.samples, request.output
+    if request.trace is not None:
+        deadline_ns = None if result.misses is None else result.misses.deadline_ns
+        write_trace(samples, request.trace, name=result.name, series=profiled.series, deadline_ns=deadline_ns)
     if output is None:
-        return None
+        return
+    write_page(result, samples, profiled.series, output / REPORT)
+    write_markdown(profile_markdown(result), output / MARKDOWN)
+    if request.samples == "csv":
+        write_csv(samples, output / "samples.csv")
+    if request.samples == "npz":
+        write_npz(samples, output / "samples.npz")
+
+
+def results_folder(output: Path) -> Path:
+    """A folder for results, new or without those of an earlier run.
+
+    Raises:
+        InputError: it has some, or lies in a bundle.
+    """
     if enclosing_bundle(output) is not None:
         raise InputError(f"{output} lies in a bundle, which nothing may be added to.", "Choose another --output.")
-    for name in (RESULT, SAMPLES):
+    for name in (RESULT, SAMPLES, QUIET, SWEEP):
         if (output / name).exists():
             raise InputError(f"{output} holds the results of another run.", "Choose another --output.")
     output.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,16 @@ class Tree:
         finally:
             os.close(fd)
 
+    def open(self, path: str) -> IntegerFile | None:
+        """Keep a regular file open to read its integer again and again; None where there is none that can be read."""
+        try:
+            real = self._real(path)
+            if real is None or not stat.S_ISREG(real.stat().st_mode):
+                return None
+            return IntegerFile(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except (OSError, ValueError):
+            return None
+
     def text(self, path: str, limit: int = _LIMIT) -> str | None:
         """The same as text, without white space around it; bytes that are no UTF-8 are replaced."""
         data = self.data(path, limit)
@@ -119,6 +129,25 @@ class Tree:
             done = [] if target.is_absolute() else done
             todo.extend(reversed([step for step in target.parts if step != "/"]))
         return self.root.joinpath(*done)
+
+
+class IntegerFile:
+    """A file of the kernel that is asked often: one call for each reading, since sysfs makes it anew from offset 0."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self) -> int | None:
+        """The integer that it begins with now; None where the sensor is off or gone."""
+        try:
+            match = _INTEGER.match(os.pread(self._fd, 64, 0).decode(errors="replace"))
+        except OSError:
+            return None
+        return int(match[1]) if match else None
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._fd)
 
 
 def _read(fd: int, limit: int) -> bytes:

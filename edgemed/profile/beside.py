@@ -17,8 +17,20 @@ from pydantic import Field
 
 from edgemed.profile.records import Count, Nanoseconds, Positive, Record, Share, Text
 
-ChannelKind = Literal["power", "temperature", "clock", "load", "counter", "memory", "fan"]
-Unit = Literal["mW", "mC", "Hz", "permille", "events", "B", "rpm"]
+ChannelKind = Literal["power", "temperature", "clock", "load", "counter", "memory", "fan", "slowdown"]
+Unit = Literal["mW", "mC", "Hz", "permille", "events", "B", "rpm", "state"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The measured time, on `time.monotonic_ns`: from its first intended arrival to its last answer.
+
+    `answered`: frames that were answered in it.
+    """
+
+    start_ns: int
+    end_ns: int
+    answered: int
 
 
 @dataclass(frozen=True)
@@ -50,24 +62,31 @@ class Telemetry(Record):
     """Sensors during the measured time."""
 
     source: Text = Field(description='e.g. "sysfs", "nvml"')
-    interval_ns: Positive
+    interval_ns: Positive = Field(description="asked for between samples")
+    longest_gap_ns: Nanoseconds = Field(description="longest time without a sample: how old a reading may be")
     channels: tuple[Channel, ...]
-    throttled: bool | None = Field(description="heat or over-current counters rose; null: nothing here tells")
-    over_current_events: Count | None
-    clocks_changed: bool | None = Field(description="a clock that was constant at first was not to the end")
+    throttled: bool | None = Field(description="heat or over-current slowed it; null: nothing here tells")
+    throttled_at_start: bool | None = Field(description="it was slowed already when sampling began")
+    over_current_events: Count | None = Field(description="guards that fired meanwhile; null: no counters here")
+    clocks_changed: bool | None = Field(description="a locked clock moved, or a limit of a clock changed")
     junction: Text | None = Field(description="channel that steadiness is judged by")
     file: Text | None = Field(None, description="all samples, beside result.json")
+    lost: Text | None = Field(None, description="why sampling ended before the run did")
 
 
 class Energy(Record):
     """Energy of an inference, by the trapezoid rule over one rail."""
 
     rail: Text
+    total: bool = Field(description="whether the rail carries all of the module's power; the wall's is more")
     window_ns: Positive
     samples: Positive
-    interval_ns: Positive
+    interval_ns: Positive = Field(description="between samples")
     staleness_ns: Nanoseconds = Field(description="how old a reading may be at most")
-    idle_mw: Count | None
+    inferences: Positive
+    idle_mw: Count | None = Field(description="mean power before the first frame, with the model loaded")
+    idle_window_ns: Positive | None
+    mean_mw: Count
     gross_mj: Annotated[float, Field(ge=0)] = Field(description="per inference")
     net_mj: float | None = Field(description="per inference, above idle")
 
@@ -77,6 +96,7 @@ class Interference(Record):
 
     kind: Text
     workers: Positive
+    asked: Text = Field(description="as on the command line")
     achieved: Text = Field(description="what it managed, in its own unit")
 
 
@@ -85,9 +105,16 @@ class CpuLoad(Record):
 
     busy: Share
     cores: Positive
+    context_switches: Count = Field(description="of the whole machine")
 
 
-Finding = Telemetry | Energy | Interference | CpuLoad
+class Unmeasured(Record):
+    """What was asked for and could not be measured, with what was missing."""
+
+    what: Text
+
+
+Finding = Telemetry | Energy | Interference | CpuLoad | Unmeasured
 
 
 class Beside(Protocol):
@@ -103,9 +130,8 @@ class Beside(Protocol):
         """Name of the series that steadiness is judged by; `None` if it has none."""
         ...
 
-    @property
-    def findings(self) -> Sequence[Finding]:
-        """What stands in the result; complete after `__exit__`."""
+    def findings(self, measured: Measured) -> Sequence[Finding]:
+        """What stands in the result; asked once, after `__exit__`."""
         ...
 
     def __enter__(self) -> Beside: ...

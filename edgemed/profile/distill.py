@@ -89,9 +89,14 @@ class Excess:
 
 @dataclass(frozen=True)
 class Figures:
-    """What the stamps say. `excess` is by (limit, allowed rate); `lost` are frames without an answer."""
+    """What the stamps say.
+
+    `start_ns` is the first measured arrival (`time.monotonic_ns`); `excess` is by (limit, allowed rate); `lost` are
+    frames without an answer.
+    """
 
     warmup_frames: int
+    start_ns: int
     duration_ns: int
     counts: Counts
     latency: Distribution | None
@@ -120,7 +125,8 @@ def distill(measurement: Measurement, question: Question) -> Figures:
     excess = {limit: _excess(latency, *limit, question) for limit in question.limits if len(latency)}
     if len(latency):
         lost = bound_rate(latency < 0, **question.rules)
-    duration = scan.last_done - int(intended[0]) if len(intended) else 0
+    start = int(intended[0]) if len(intended) else measurement.start_ns
+    duration = scan.last_done - start if len(intended) else 0
     del intended
     answered = latency if scan.all_answered else latency[latency >= 0]
     del latency
@@ -130,6 +136,7 @@ def distill(measurement: Measurement, question: Question) -> Figures:
     gaps = _gathered(samples, _after_gap)
     return Figures(
         warmup_frames=scan.warmup,
+        start_ns=start,
         duration_ns=max(0, duration),
         counts=scan.counts(),
         latency=whole,

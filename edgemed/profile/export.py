@@ -25,7 +25,7 @@ def write_csv(samples: Samples, path: Path) -> None:
     Raises:
         ResourceError: it cannot be written; nothing is left behind.
     """
-    with _whole(path) as file, io.TextIOWrapper(file, encoding="ascii", newline="") as text:
+    with whole_file(path) as file, io.TextIOWrapper(file, encoding="ascii", newline="") as text:
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(COLUMNS)
         for rows in samples.chunks():
@@ -38,7 +38,7 @@ def write_npz(samples: Samples, path: Path) -> None:
     Raises:
         ResourceError: it cannot be written; nothing is left behind.
     """
-    with _whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for index, name in enumerate(COLUMNS):
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 header = {"descr": "<i8", "fortran_order": False, "shape": (len(samples),)}
@@ -48,8 +48,12 @@ def write_npz(samples: Samples, path: Path) -> None:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when it is complete."""
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes its name when it is complete.
+
+    Raises:
+        ResourceError: it cannot be written; nothing is left behind.
+    """
     temporary: Path | None = None
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)

@@ -46,10 +46,15 @@ def run_interleaved(
         counts[side] += 1
         folder.parent.mkdir(parents=True, exist_ok=True)
         tell(f"run {number} of {2 * runs}: {side.upper()}")
-        _run(bundles[0] if side == "a" else bundles[1], arguments, folder)
+        run_once(bundles[0] if side == "a" else bundles[1], arguments, folder)
 
 
-def _run(bundle: Path, arguments: Sequence[str], folder: Path) -> Result:
+def run_once(bundle: Path, arguments: Sequence[str], folder: Path) -> Result:
+    """Profile a bundle in a process of its own, which writes its result to `folder`.
+
+    Raises:
+        ChildError: it ended without a result.
+    """
     command = [sys.executable, "-m", "edgemed", "profile", str(bundle), *arguments, "--output", str(folder), "--json"]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -216,9 +216,14 @@ def _invalid(slo: Slo, result: Result) -> Iterator[str]:
             yield f"the device throttled ({telemetry.source})"
         if telemetry.clocks_changed:
             yield f"a clock changed during the run ({telemetry.source})"
+        if telemetry.lost is not None:
+            yield f"nothing shows that it did not throttle: sampling {telemetry.lost} ({telemetry.source})"
 
 
 def _wrong_state(slo: Slo, result: Result) -> Iterator[str]:
+    for telemetry in result.telemetry:
+        if telemetry.throttled_at_start:
+            yield f"the device was throttled before the first frame ({telemetry.source})"
     for key, wanted in slo.state.model_dump(exclude_none=True).items():
         found = getattr(result.fingerprint, key)
         if found != wanted:

@@ -256,10 +256,10 @@ def measure_ring(
     """
     with ExitStack() as stack:
         file = stack.enter_context(StampFile(stamps))
-        for each in beside:
-            stack.enter_context(each)
         rows = _RingRows(file)
         ring = stack.enter_context(make(rows.dropped))
+        for each in beside:  # after the ring: power at idle is that of a loaded model
+            stack.enter_context(each)
         stack.enter_context(_collector(plan.collector))
         before = Usage.now()
         start_ns = time.monotonic_ns()

@@ -11,6 +11,7 @@ from edgemed.base.errors import InputError, from_os_error
 from edgemed.base.hashing import sha256_json
 from edgemed.base.store import write_atomic
 from edgemed.profile.beside import CpuLoad, Energy, Interference, Telemetry
+from edgemed.profile.coldstart.series import ColdStart
 from edgemed.profile.facts import Host, ProcessFacts
 from edgemed.profile.load import LoadRecord
 from edgemed.profile.misses import Misses
@@ -22,6 +23,8 @@ from edgemed.profile.verdict import Verdict
 SCHEMA: Final = "edgemed/profile/1"
 RESULT: Final = "result.json"
 SAMPLES: Final = "samples.npy"
+SWEEP: Final = "sweep.json"
+QUIET: Final = "quiet"  # folder of the same run without interference
 _MAX_BYTES = 64 << 20
 
 
@@ -139,7 +142,11 @@ class Result(Record):
     telemetry: tuple[Telemetry, ...] = ()
     energy: tuple[Energy, ...] = ()
     interference: tuple[Interference, ...] = ()
+    quiet: Distribution | None = Field(
+        None, description="latency of the same run without interference; its own result lies in quiet/"
+    )
     cpu: CpuLoad | None = None
+    cold_start: ColdStart | None = None
     fidelity: Fidelity | None = None
     own_cost: OwnCost | None = None
     samples: SampleFile | None = None

@@ -13,7 +13,19 @@ from edgemed import __version__
 from edgemed.base.errors import EdgemedError, Terminated
 from edgemed.base.runner import RunnerInfo
 from edgemed.device.here import Here
-from edgemed.profile.beside import Beside, CpuLoad, Energy, Finding, Interference, Telemetry, junction_of
+from edgemed.profile.beside import (
+    Beside,
+    CpuLoad,
+    Energy,
+    Finding,
+    Interference,
+    Measured,
+    Series,
+    Telemetry,
+    Unmeasured,
+    junction_of,
+)
+from edgemed.profile.coldstart.series import ColdStart
 from edgemed.profile.distill import Figures, Question, distill
 from edgemed.profile.facts import host
 from edgemed.profile.judge import judge, limits_of
@@ -33,7 +45,7 @@ from edgemed.profile.result import (
 )
 from edgemed.profile.slo import Objectives
 from edgemed.profile.stamps import COLUMNS
-from edgemed.profile.stats import CONFIDENCE
+from edgemed.profile.stats import CONFIDENCE, Distribution
 from edgemed.profile.steady import SteadyRule
 
 _MANY_FAULTS: Final = 10  # a few are code that is used for the first time
@@ -53,6 +65,8 @@ class About:
         ambient_c: temperature of the room.
         fidelity: of the bundle's graph.
         own_cost: of the profiler, in this process.
+        quiet: latency of the same run without interference.
+        cold_start: starts of fresh processes, taken before.
     """
 
     name: str
@@ -65,15 +79,18 @@ class About:
     ambient_c: float | None = None
     fidelity: Fidelity | None = None
     own_cost: OwnCost | None = None
+    quiet: Distribution | None = None
+    cold_start: ColdStart | None = None
 
 
 @dataclass(frozen=True)
 class Profiled:
-    """A finished run: what was measured, its figures, and its record."""
+    """A finished run: what was measured, its figures, its record, and what sensors recorded beside it."""
 
     measurement: Measurement
     figures: Figures
     result: Result
+    series: tuple[Series, ...] = ()
 
 
 def profile(
@@ -103,12 +120,14 @@ def profile(
     measurement = measure()
     question = _question(objectives, deadline_ns, rule or SteadyRule(), beside)
     figures = distill(measurement, question)
-    result = compose(measurement, figures, about, [finding for each in beside for finding in each.findings], output)
+    measured = Measured(figures.start_ns, figures.start_ns + figures.duration_ns, figures.counts.answered)
+    findings = [finding for each in beside for finding in each.findings(measured)]
+    result = compose(measurement, figures, about, findings, output)
     if objectives is not None:
         result = result.model_copy(update={"verdict": judge(objectives, result, figures)})
     if output is not None:
         write_result(result, output / RESULT)
-    return Profiled(measurement, figures, result)
+    return Profiled(measurement, figures, result, tuple(series for each in beside for series in each.series))
 
 
 def _question(
@@ -154,13 +173,15 @@ def compose(
         telemetry=telemetry,
         energy=energy,
         interference=tuple(finding for finding in findings if isinstance(finding, Interference)),
+        quiet=about.quiet,
         cpu=cpu,
+        cold_start=about.cold_start,
         fidelity=about.fidelity,
         own_cost=about.own_cost,
         samples=kept if output is not None else None,
         ended=_ended(measurement.stop),
-        not_measured=tuple(_not_measured(figures, telemetry, energy)),
-        warnings=tuple(_warnings(measurement, figures, about)),
+        not_measured=tuple(_not_measured(figures, findings, about.cold_start is not None)),
+        warnings=(*_warnings(measurement, figures, about), *_warnings_of(telemetry)),
     )
 
 
@@ -192,7 +213,7 @@ def _ended(stop: BaseException | None) -> Ended | None:
     )
 
 
-def _not_measured(figures: Figures, telemetry: Sequence[Telemetry], energy: Sequence[Energy]) -> list[str]:
+def _not_measured(figures: Figures, findings: Sequence[Finding], cold_start: bool) -> list[str]:
     """What a reader might take for measured otherwise."""
     stages, missing = figures.stages, []
     if "pre" not in stages:
@@ -202,13 +223,16 @@ def _not_measured(figures: Figures, telemetry: Sequence[Telemetry], energy: Sequ
     if "compute" not in stages:
         missing.append("computation apart from the rest")
     missing.append("reading of the outputs by the recipe")
-    if not telemetry:
+    told = [finding.what for finding in findings if isinstance(finding, Unmeasured)]
+    missing += told
+    if not any(isinstance(finding, Telemetry) for finding in findings):
         missing.append("temperature, clocks and throttling")
-    if not energy:
+    if not any(isinstance(finding, Energy) for finding in findings) and not any("energy" in what for what in told):
         missing.append("energy")
     if figures.steady is None:
         missing.append("whether it was steady: the run is shorter than a window")
-    missing.append("start of the process, and loading of the model")
+    if not cold_start:
+        missing.append("start of the process, and loading of the model")
     return missing
 
 
@@ -241,6 +265,21 @@ def _warnings(measurement: Measurement, figures: Figures, about: About) -> list[
         found.append(
             "Closed load: each frame waited for the one before, so delays are not seen as a stream would see them."
         )
+    return found
+
+
+def _warnings_of(telemetry: Sequence[Telemetry]) -> list[str]:
+    """What the sensors say against the figures."""
+    found = []
+    for each in telemetry:
+        if each.lost is not None:
+            found.append(f"Sampling ({each.source}) {each.lost}; the run went on without it.")
+        if each.throttled_at_start:
+            found.append(f"The device was throttled before the first frame ({each.source}): let it cool down.")
+        if each.throttled:
+            found.append(f"The device throttled during the run ({each.source}): these are figures of a slowed device.")
+        if each.clocks_changed:
+            found.append(f"A clock changed during the run ({each.source}): the figures are of more than one device.")
     return found
 
 

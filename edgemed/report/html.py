@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from edgemed.report import units
 from edgemed.report.data import ActivationRange, Layer, OutputError, Report, Tensor
 from edgemed.report.markup import Column, Html, bar, breakable, clip, facts, fill, join, table
+from edgemed.report.page import card, page, section
 from edgemed.report.plots import histogram
 from edgemed.report.text import all_warnings, exclusions, verdict
 
@@ -39,20 +39,13 @@ def render(report: Report) -> str:
         _stages(report),
         _provenance(report),
     )
-    return fill(
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        "<title>{name}: edgemed report</title>\n<style>\n{style}</style>\n<body>\n<header>{head}</header>\n"
-        "<main>\n{sections}\n</main>\n<footer>Written by edgemed {version} on {created}. All figures were measured in "
-        "this build; the same data stand in report.json.</footer>\n</body>\n</html>\n",
-        name=clip(report.model.name),
-        style=Html(Path(__file__).with_name("style.css").read_text(encoding="utf-8")),
-        head=_head(report),
-        sections=join(sections, "\n"),
+    foot = fill(
+        "Written by edgemed {version} on {created}. All figures were measured in this build; the same data stand in "
+        "report.json.",
         version=report.edgemed,
         created=report.created,
     )
+    return page(f"{clip(report.model.name)}: edgemed report", _head(report), sections, foot)
 
 
 def _head(report: Report) -> Html:
@@ -107,24 +100,14 @@ def _cards(report: Report) -> list[Html]:
         if errors:
             worst = max(errors, key=lambda e: float("inf") if e.relative_error is None else e.relative_error)
             note = "worst output" if len(errors) > 1 else f"SQNR {units.decibel(worst.sqnr_db)}"
-            cards.append(_card(title, units.relative_error(worst.relative_error), note))
+            cards.append(card(title, units.relative_error(worst.relative_error), note))
     if report.int8 is not None:
         before, after = report.int8.weight_bytes_float, report.int8.weight_bytes_int8
-        cards.append(_card("MACs in INT8", units.percent(report.int8.mac_share), "share of multiply-accumulates"))
+        cards.append(card("MACs in INT8", units.percent(report.int8.mac_share), "share of multiply-accumulates"))
         if after:
             sizes = f"{units.size(before)} → {units.size(after)}"
-            cards.append(_card("Weights", units.smaller(before, after), sizes))
+            cards.append(card("Weights", units.smaller(before, after), sizes))
     return cards
-
-
-def _card(title: str, value: str, note: str) -> Html:
-    return fill("<div><dt>{title}</dt><dd>{value}<small>{note}</small></dd></div>", title=title, value=value, note=note)
-
-
-def _section(title: str, lead: str, *body: Html) -> Html:
-    return fill(
-        '<section><h2>{title}</h2><p class="lead">{lead}</p>{body}</section>', title=title, lead=lead, body=join(body)
-    )
 
 
 def _fidelity(report: Report) -> Html:
@@ -151,7 +134,7 @@ def _fidelity(report: Report) -> Html:
         f"Measured on {fidelity.samples} samples. Error is the largest difference divided by the largest magnitude of "
         "the reference; INT8 is computed with fake quantization on ONNX Runtime, FP16 by rounding every tensor to FP16."
     )
-    return _section("Does it still answer the same?", lead, table("Error per output", columns, rows))
+    return section("Does it still answer the same?", lead, table("Error per output", columns, rows))
 
 
 def _state(error: OutputError) -> Html:
@@ -174,7 +157,7 @@ def _sizes(report: Report) -> Html:
     lead = (
         "Files on disk. Graphs with Q/DQ pairs keep FP32 weights; they become INT8 when an engine is built from them."
     )
-    return _section("Sizes", lead, table("Bytes per file", (Column("File"), Column("Size")), rows))
+    return section("Sizes", lead, table("Bytes per file", (Column("File"), Column("Size")), rows))
 
 
 def _placement(report: Report) -> Html:
@@ -193,7 +176,7 @@ def _placement(report: Report) -> Html:
         if kept
         else Html("<p>Nothing that computes was kept in float.</p>")
     )
-    return _section("What runs in INT8, and why the rest does not", lead, excluded, _layers(int8.layers))
+    return section("What runs in INT8, and why the rest does not", lead, excluded, _layers(int8.layers))
 
 
 def _layers(layers: Sequence[Layer]) -> Html:
@@ -247,7 +230,7 @@ def _ranges(report: Report) -> Html:
         "clipped; below it they are rounded to steps of amax / 127. The other lines are what each method would choose."
     )
     plots = fill('{legend}<div class="plots">{figures}</div>', legend=_legend(), figures=figures) if drawn else Html("")
-    return _section("Where INT8 hurts most", lead, plots, table("Ranges of the worst tensors", columns, rows))
+    return section("Where INT8 hurts most", lead, plots, table("Ranges of the worst tensors", columns, rows))
 
 
 def _figure(tensor: ActivationRange, identity: str) -> Html:
@@ -288,7 +271,7 @@ def _typed(report: Report) -> Html:
     columns = (Column("Node"), Column("Stays in FP32 because", "sentence"))
     rows = [(_named(k.node, f"{k.op} · {k.keras_layer}" if k.keras_layer else k.op), clip(k.reason)) for k in kept]
     body = table("Nodes that stay in FP32", columns, rows, budget=_TYPED_BUDGET) if kept else Html("")
-    return _section("What runs in FP16, and what does not", lead, body)
+    return section("What runs in FP16, and what does not", lead, body)
 
 
 def _calibration(report: Report) -> Html:
@@ -309,7 +292,7 @@ def _calibration(report: Report) -> Html:
     toml = recipe.toml if len(recipe.toml) <= _LONGEST_TOML else f"{recipe.toml[:_LONGEST_TOML]}…"
     text = fill("<details><summary>The recipe as TOML</summary><pre>{toml}</pre></details>", toml=toml)
     lead = "How pixels become the model's input, and what the activation ranges were taken from."
-    return _section("Recipe and calibration", lead, facts(pairs), text if toml else Html(""))
+    return section("Recipe and calibration", lead, facts(pairs), text if toml else Html(""))
 
 
 def _engines(report: Report) -> Html:
@@ -335,7 +318,7 @@ def _engines(report: Report) -> Html:
         for engine in report.engines
     ]
     lead = "A compiled plan proves that the graph parses and compiles; speed and answers are measured on the device."
-    return _section("Engines", lead, table("Engines", columns, rows))
+    return section("Engines", lead, table("Engines", columns, rows))
 
 
 def _passes(report: Report) -> Html:
@@ -345,7 +328,7 @@ def _passes(report: Report) -> Html:
     columns = (Column("Pass"), Column("Nodes before", "number"), Column("Nodes after", "number"))
     rows = [(item.name, item.nodes_before, item.nodes_after) for item in changed]
     lead = f"{len(changed)} of {len(report.passes)} passes changed the graph."
-    return _section("Graph passes", lead, table("Graph passes that changed something", columns, rows))
+    return section("Graph passes", lead, table("Graph passes that changed something", columns, rows))
 
 
 def _stages(report: Report) -> Html:
@@ -357,7 +340,7 @@ def _stages(report: Report) -> Html:
         for stage in report.stages
     ]
     columns = (Column("Stage"), Column("Time"), Column("Result", "sentence"))
-    return _section("Stages of the build", f"{units.seconds(whole)} in all.", table("Stages", columns, rows))
+    return section("Stages of the build", f"{units.seconds(whole)} in all.", table("Stages", columns, rows))
 
 
 def _provenance(report: Report) -> Html:
@@ -376,7 +359,7 @@ def _provenance(report: Report) -> Html:
         ("Built on", report.created),
     ]
     lead = "What went in, by hash, and what it was built with."
-    return _section("Provenance", lead, facts(pairs))
+    return section("Provenance", lead, facts(pairs))
 
 
 def _tensor(tensor: Tensor) -> str:

@@ -97,8 +97,7 @@ class OnnxRuntimeRunner:
         return self
 
     def _load(self) -> Any:
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, when the library is loaded; it reports and keeps files
-        ort = require("onnxruntime", extra="serve", purpose="run ONNX models")
+        ort = load_library()
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
         options.intra_op_num_threads = self._threads
@@ -135,6 +134,16 @@ class OnnxRuntimeRunner:
                     f"ONNX Runtime failed on this input: {_first_line(error)}.", "Check the input's shape."
                 ) from error
         return {spec.name: value for spec, value in zip(self.specs.outputs, outputs, strict=True)}
+
+
+def load_library() -> Any:
+    """ONNX Runtime's module; entering a Runner does it otherwise, and then the first pays for it.
+
+    Raises:
+        MissingSoftwareError: it is not installed.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, when the library is loaded; it reports and keeps files
+    return require("onnxruntime", extra="serve", purpose="run ONNX models")
 
 
 def check_feeds(specs: RunnerSpecs, feeds: Mapping[str, NDArray[Any]]) -> None:

@@ -181,11 +181,14 @@ def test_the_run_ends_where_the_plan_is_content(tmp_path):
 class Beside:
     """Notes when it is entered and left."""
 
-    series = findings = ()
+    series = ()
     junction = None
 
     def __init__(self) -> None:
         self.log: list[str] = []
+
+    def findings(self, measured):
+        return ()
 
     def __enter__(self) -> Beside:
         self.log.append("in")

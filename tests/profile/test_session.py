@@ -89,12 +89,20 @@ class Heating:
     def __init__(self) -> None:
         self.began = time.monotonic_ns()
         hot = Channel(name="tj", kind="temperature", unit="mC", samples=1, first=1, last=1, min=1, median=1, max=1)
-        self.findings = (
-            Telemetry(
-                source="test", interval_ns=1, channels=(hot,), throttled=None, over_current_events=None,
-                clocks_changed=None, junction="tj",
-            ),
-        )  # fmt: skip
+        self.found = Telemetry(
+            source="test",
+            interval_ns=1,
+            longest_gap_ns=1,
+            channels=(hot,),
+            throttled=None,
+            throttled_at_start=None,
+            over_current_events=None,
+            clocks_changed=None,
+            junction="tj",
+        )
+
+    def findings(self, measured):
+        return (self.found,)
 
     @property
     def series(self):

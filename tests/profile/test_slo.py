@@ -43,7 +43,10 @@ class Told:
     junction = None
 
     def __init__(self, *findings) -> None:
-        self.findings = findings
+        self.told = findings
+
+    def findings(self, measured):
+        return self.told
 
     def __enter__(self):
         return self
@@ -130,7 +133,8 @@ def test_lost_frames_miss_exceed_and_are_dropped(tmp_path):
 
 
 def telemetry(**changed) -> Telemetry:
-    base = {"source": "sysfs", "interval_ns": 10**8, "throttled": False, "over_current_events": 0}
+    base = {"source": "sysfs", "interval_ns": 10**8, "longest_gap_ns": 10**8, "over_current_events": 0}
+    base |= {"throttled": False, "throttled_at_start": False}
     hot = Channel(
         name="tj", kind="temperature", unit="mC", samples=9, first=40_000, last=7, min=7, median=8, max=81_000
     )
@@ -146,7 +150,18 @@ def test_the_junction_is_judged_by_its_hottest_reading(tmp_path, limit, outcome)
 @pytest.mark.parametrize(("limit", "outcome"), [(50, "pass"), (49, "fail")])
 def test_energy_is_judged_where_it_was_measured(tmp_path, limit, outcome):
     spent = Energy(
-        rail="VDD_IN", window_ns=1, samples=1, interval_ns=1, staleness_ns=1, idle_mw=1, gross_mj=50, net_mj=9
+        rail="VDD_IN",
+        total=True,
+        window_ns=1,
+        samples=1,
+        interval_ns=1,
+        staleness_ns=1,
+        inferences=1,
+        idle_mw=1,
+        idle_window_ns=1,
+        mean_mw=1,
+        gross_mj=50,
+        net_mj=9,
     )
     assert verdict_of(tmp_path, stream(10), f"[energy]\ngross_mj = {limit}\n", spent).outcome == outcome
 
@@ -156,6 +171,7 @@ def test_energy_is_judged_where_it_was_measured(tmp_path, limit, outcome):
     [
         ("", [telemetry(throttled=True)], None, "throttled"),
         ("", [telemetry(clocks_changed=True)], None, "clock changed"),
+        ("", [telemetry(lost="was killed")], None, "sampling was killed"),
         ("require_steady = true\n", [], None, "shorter than one window"),
         ("min_duration_s = 100\n", [], None, "of the 100 s asked for"),
         ("", [], KeyboardInterrupt(), "ended early"),
@@ -173,6 +189,11 @@ def test_what_is_no_evidence_is_inconclusive_whatever_it_shows(tmp_path, extra, 
 )
 def test_another_device_is_told_before_anything_else(tmp_path, state):
     verdict = verdict_of(tmp_path, stream(300, range(300)), f"{P99}[state]\n{state}\n")
+    assert (verdict.outcome, verdict.exit_code) == ("wrong-state", 4)
+
+
+def test_a_device_that_was_throttled_before_the_start_is_another_device(tmp_path):
+    verdict = verdict_of(tmp_path, stream(300), P99, telemetry(throttled_at_start=True))
     assert (verdict.outcome, verdict.exit_code) == ("wrong-state", 4)
 
 
