@@ -101,6 +101,12 @@ bench-build: $(STAMP)  ## cost of a build beside tf2onnx with ONNX Runtime, and 
 bench-runtime: $(STAMP) fakecuda  ## the slot ring beside synchronous loops and bare calls, on the host-only libcuda
 	$(BIN)/python -m benchmarks.runtime
 
+bench-profile: $(STAMP)  ## the profiler beside MLPerf LoadGen (from PyPI), its own cost, memory and time
+	$(BIN)/python -m benchmarks.profile
+
+bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
+	$(BIN)/python -m benchmarks.estimate
+
 matrix: $(STAMP)  ## every model of the matrix at full size; writes the tables of docs/models.md
 	$(BIN)/python -m benchmarks.matrix
 

@@ -11,6 +11,9 @@ from edgemed.base.errors import DeviceStateError, GateError, InconclusiveError, 
 from edgemed.cli.console import err, print_json, say, show
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgemed.bundle.model import RunPrecision
     from edgemed.profile.result import Result
     from edgemed.profile.verdict import Verdict
 
@@ -101,6 +104,13 @@ def profile(
         Path | None,
         typer.Option(metavar="FILE", help="A trace of every frame, for ui.perfetto.dev.", show_default=False),
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Measure nothing: bound it from the data sheets of --device.")
+    ] = False,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,...", help="With --estimate; see `edgemed devices`.", show_default=False),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     root: Annotated[Path, typer.Option(hidden=True, help="Read sensors of a file system mounted there.")] = Path("/"),
 ) -> None:
@@ -108,6 +118,9 @@ def profile(
 
     With --slo: exit code 0 pass, 1 fail, 3 inconclusive, 4 the device is in another state. The result is written first.
     """
+    if estimate or device:
+        _estimate(bundle, device or [], precision, estimate=estimate, measured=[slo, output, trace, frames], json=json)
+        return
     from edgemed.cli.profiling import Request, profile_bundle
     from edgemed.profile.around import Around
 
@@ -158,6 +171,26 @@ def profile(
         raise stop
     if result.verdict is not None:
         enforce(result.verdict)
+
+
+def _estimate(
+    bundle: Path,
+    devices: Sequence[str],
+    precision: RunPrecision | None,
+    *,
+    estimate: bool,
+    measured: Sequence[object],
+    json: bool,
+) -> None:
+    from edgemed.cli.estimating import estimate_bundle
+
+    if not estimate:
+        raise UsageError("--device belongs to --estimate; a profile is of this machine.", "Give both, or neither.")
+    if any(each is not None for each in measured):
+        raise UsageError(
+            "An estimate measures nothing.", "Leave --slo, --output, --trace and --frames out, or --estimate."
+        )
+    estimate_bundle(bundle, devices, precision, json=json)
 
 
 def print_result(result: Result) -> None:

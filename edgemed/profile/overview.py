@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.profile.stamps import ANSWERED, DONE, INTENDED, OUTCOME, STATUS, WARMUP, Samples
+from edgemed.profile.stats import median_of
 
 SLICES: Final = 720
 BINS: Final = 160
@@ -53,73 +54,119 @@ class Overview:
 
 
 def overview(samples: Samples, slices: int = SLICES, bins: int = BINS) -> Overview | None:
-    """Look at a whole run; `None` where nothing was answered. Memory is that of two columns, once sorted.
+    """Look at a whole run; `None` where nothing was answered. Memory is that of one column, and of one slice.
 
     Args:
         samples: the stamps.
         slices: of time.
         bins: of the histogram.
     """
-    intended, latency, warm = _columns(samples)
-    answered = latency >= 0
-    if not answered.any():
+    start, end = _ends(samples)
+    if end is None:
         return None
-    start, end = int(intended[0]), int(intended.max())
-    edges = np.linspace(0, max(1, end - start), slices + 1)
-    since = intended - start
-    lost = np.unique(np.searchsorted(edges, since[~answered], side="right") - 1)
-    middle = (edges[:-1] + edges[1:]) / 2
-    time, low, median, high = _envelope(since[answered], latency[answered], edges)
-    slowest = int(since[np.argmax(latency)])
-    kept = np.sort(latency[answered & ~warm]) if (answered & ~warm).any() else np.sort(latency[answered])
-    histogram = _histogram(kept, bins)
+    cuts = _Slices(start, max(1, end - start), slices)
+    for rows in samples.chunks():
+        cuts.add(rows)
+    cuts.finish()
+    if not cuts.stretches:
+        return None
+    time, low, median, high = (np.array(column) for column in zip(*cuts.stretches, strict=True))
+    kept = _latencies(samples)
+    kept.sort()
+    edges, counts = _histogram(kept, bins)
     ranks = _tail_ranks(len(kept))
     return Overview(
         start_ns=start,
-        warm_ns=int(since[~warm][0]) if warm.any() and not warm.all() else 0,
+        warm_ns=cuts.warm_ns,
         time_ns=time,
         low=low,
         median=median,
         high=high,
-        lost_ns=middle[np.clip(lost, 0, slices - 1)],
-        edges=histogram[0],
-        counts=histogram[1],
+        lost_ns=np.array(sorted(cuts.lost)),
+        edges=edges,
+        counts=counts,
         tail_ns=kept[ranks],
         tail_share=(len(kept) - ranks) / len(kept),
         answered=len(kept),
-        slowest_ns=slowest,
+        slowest_ns=cuts.slowest[1],
     )
 
 
-def _columns(samples: Samples) -> tuple[Array, Array, Array]:
-    """Intended arrival, latency (-1: never answered) and whether it was warm-up, of all frames that arrived."""
-    intended, latency = np.empty(len(samples), np.int64), np.empty(len(samples), np.int64)
-    warm, n = np.empty(len(samples), bool), 0
-    for chunk in samples.chunks():
-        rows = chunk[chunk[:, INTENDED] > 0]
-        part = slice(n, n + len(rows))
-        intended[part] = rows[:, INTENDED]
+def _ends(samples: Samples) -> tuple[int, int | None]:
+    """The first and the last intended arrival; None where no frame arrived."""
+    first, last = 1 << 62, -1
+    for rows in samples.chunks():
+        arrived = rows[rows[:, INTENDED] > 0, INTENDED]
+        if len(arrived):
+            first, last = min(first, int(arrived.min())), max(last, int(arrived.max()))
+    return first, None if last < 0 else last
+
+
+def _latencies(samples: Samples) -> Array:
+    """Latencies of all measured answers; of all answers, where everything was warm-up."""
+    kept = np.empty(len(samples), np.int64)
+    for warm in (0, WARMUP):
+        n = 0
+        for rows in samples.chunks():
+            chosen = rows[(rows[:, STATUS] & (OUTCOME | WARMUP)) == ANSWERED | warm]
+            kept[n : n + len(chosen)] = chosen[:, DONE] - chosen[:, INTENDED]
+            n += len(chosen)
+        if n:
+            return kept[:n]
+    return kept[:0]
+
+
+class _Slices:
+    """Cuts rows into slices of time as they come. Arrivals rise, so a slice is a stretch of rows."""
+
+    def __init__(self, start: int, span: int, slices: int) -> None:
+        self._start, self._width, self._last = start, span / slices, slices - 1
+        self._slice = -1
+        self._pending: list[Array] = []  # (k, 2): time since the start, latency
+        self.stretches: list[tuple[float, int, int, int]] = []  # time, smallest, median, largest
+        self.lost: set[float] = set()
+        self.warm_ns = 0
+        self.slowest = (-1, 0)  # latency, time
+        self._was_warm = False
+
+    def add(self, rows: Array) -> None:
+        rows = rows[rows[:, INTENDED] > 0]
+        if not len(rows):
+            return
+        since = rows[:, INTENDED] - self._start
+        where = np.minimum((since / self._width).astype(np.int64), self._last)
         answered = (rows[:, STATUS] & OUTCOME) == ANSWERED
-        latency[part] = np.where(answered, rows[:, DONE] - rows[:, INTENDED], -1)
-        warm[part] = (rows[:, STATUS] & WARMUP) != 0
-        n += len(rows)
-    return intended[:n], latency[:n], warm[:n]
+        self.lost.update(((np.unique(where[~answered]) + 0.5) * self._width).tolist())
+        self._warm(rows, since)
+        points = np.column_stack((since, rows[:, DONE] - rows[:, INTENDED]))[answered]
+        if not len(points):
+            return
+        worst = int(np.argmax(points[:, 1]))
+        self.slowest = max(self.slowest, (int(points[worst, 1]), int(points[worst, 0])), key=lambda pair: pair[0])
+        numbers = where[answered]
+        for part in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers)) + 1):
+            if numbers[part[0]] != self._slice:
+                self.finish()
+                self._slice = int(numbers[part[0]])
+            self._pending.append(points[part])
 
+    def _warm(self, rows: Array, since: Array) -> None:
+        """Where the warm-up ends: at the first measured arrival behind it."""
+        warm = (rows[:, STATUS] & WARMUP) != 0
+        if warm.any():
+            self._was_warm = True
+        if self._was_warm and not self.warm_ns and not warm.all():
+            self.warm_ns = int(since[np.argmin(warm)])
 
-def _envelope(since: Array, latency: Array, edges: Array) -> tuple[Array, Array, Array, Array]:
-    """Extremes and medians of each slice that holds answers; arrivals rise, so slices are stretches of them."""
-    bounds = np.searchsorted(since, edges[1:-1], side="left")
-    starts = np.concatenate(([0], bounds))
-    ends = np.concatenate((bounds, [len(since)]))
-    used = ends > starts
-    starts, ends = starts[used], ends[used]
-    low, high = np.minimum.reduceat(latency, starts), np.maximum.reduceat(latency, starts)
-    medians = np.array(
-        [np.partition(latency[a:b], (b - a - 1) // 2)[(b - a - 1) // 2] for a, b in zip(starts, ends, strict=True)]
-    )
-    middle = ((edges[:-1] + edges[1:]) / 2)[used]
-    alone = ends - starts == 1
-    return np.where(alone, since[starts], middle), low, medians, high
+    def finish(self) -> None:
+        """Close the slice that is open."""
+        if not self._pending:
+            return
+        points = np.concatenate(self._pending)
+        time = float(points[0, 0]) if len(points) == 1 else (self._slice + 0.5) * self._width
+        latency = points[:, 1]
+        self.stretches.append((time, int(latency.min()), median_of(latency), int(latency.max())))
+        self._pending = []
 
 
 def _histogram(ordered: Array, bins: int) -> tuple[Array, Array]:
