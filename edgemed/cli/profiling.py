@@ -26,7 +26,6 @@ from edgemed.profile.load import parse_duration, parse_load
 from edgemed.profile.markdown import MARKDOWN, profile_markdown, write_markdown
 from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
 from edgemed.profile.page import REPORT, write_page
-from edgemed.profile.result import Fidelity, QUIET, RESULT, SAMPLES
 from edgemed.profile.result import QUIET, RESULT, SAMPLES, SWEEP, Fidelity
 from edgemed.profile.session import About, Profiled, fingerprint_of, profile
 from edgemed.profile.slo import Objectives, load_slo

@@ -168,6 +168,15 @@ class TensorRtExecution:
         if not done or self._book:
             raise self._enqueue_error()
 
+    def check(self) -> None:
+        """Called when an execution has ended: errors that come late are in the book, and its answer is not believed.
+
+        Raises:
+            GpuError: TensorRT has reported one. Where two slots share the context, it may be the other one's.
+        """
+        if self._book:
+            raise self._failure("run the engine")
+
     def close(self) -> None:
         """Free the context, then the memory of its outputs. Doing it twice does no harm."""
         if self._context is None:

@@ -53,6 +53,7 @@ class GrownOutput:
             self.release()
             self.address, self._bytes = self._device.allocate(size), size
             if self.address % alignment:
+                self.release()  # or the next, smaller execution would be given it
                 raise GpuError(f"An output wants memory aligned to {alignment} bytes.", "Report this as a bug.")
         except Exception as error:
             self.error = error if isinstance(error, EdgemedError) else GpuError(f"{error}", "Run again with --debug.")

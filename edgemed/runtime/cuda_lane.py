@@ -329,6 +329,7 @@ class CudaLane:
         with self._current:
             try:
                 mine.marks.done.synchronize()
+                mine.context.execution.check()
                 outputs = mine.shaped.outputs
                 if self._dependent:
                     outputs = {**outputs, **self._fetch_grown(mine)}

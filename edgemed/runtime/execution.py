@@ -75,6 +75,16 @@ class Execution(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Called when an execution has ended, also one that was replayed: its answer counts only if this returns.
+
+        May be called by another thread while one enqueues.
+
+        Raises:
+            GpuError: the library reported an error since it was last asked.
+        """
+        ...
+
     def close(self) -> None:
         """Free the context. Doing it twice does no harm."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ from edgemed.runtime.slots import Box, Slot, State
 
 class Ledger:
     """One state machine for all slots of a ring. Every call is made under the ring's lock, and none waits.
+
+    Ctrl-C is raised between any two calls of Python. So what changes together is changed by assignments in a row, with
+    no call between them but the last; `recover` mends the rest.
 
     Args:
         slots: all of them, free.
@@ -39,7 +43,7 @@ class Ledger:
         self.slots = slots
         self.closed = False
         self.held = 0
-        self.finishing = False
+        self.finishing = 0  # the thread that finishes a slot
         self.filled: deque[Slot] = deque()
         self._free = deque(slots)
         self._order: deque[Slot] = deque()  # started, not finished
@@ -51,7 +55,8 @@ class Ledger:
         self._info = info
         self._release = release
         self._spans = spans
-        self._admitting = self._submitted = self._answered = self._failed = 0
+        self.admitting = False
+        self._submitted = self._answered = self._failed = 0
         self._dropped: dict[DropReason, int] = dict.fromkeys(DROP_REASONS, 0)
         self._service = ServiceTime()
 
@@ -59,14 +64,14 @@ class Ledger:
         """Where all frames are, at this instant. What is inside is counted by the slots' states."""
         inside = sum(slot.state not in (State.FREE, State.HELD) for slot in self.slots)
         dropped = dict(self._dropped)
-        return Counts(self._submitted, self._answered, self._failed, dropped, inside + self._admitting, lost)
+        return Counts(self._submitted, self._answered, self._failed, dropped, inside + self.admitting, lost)
 
     # ---------------------------------------------------------------- in
 
     def enter(self, box: Box) -> DropReason | None:
-        """A frame comes. Until `take`, `supersede` or `refuse` it is admitted by nobody, and yet in flight."""
+        """A frame comes; one at a time. Until `take` or `refuse` it has no slot, and yet is in flight."""
         self._submitted += 1
-        self._admitting += 1
+        self.admitting = True
         box.seen += 1
         if self._policy.kind == "every-n" and (box.seen - 1) % self._policy.n:
             return "every-n"
@@ -108,31 +113,47 @@ class Ledger:
     def take(self, frame: Frame, box: Box) -> tuple[Slot, Drop | None] | None:
         """A slot to fill, and the frame that was superseded in it; `None` where the frame has to wait."""
         drop = None
+        deadline_ns, now_ns, thread = self._deadline(frame), time.monotonic_ns(), threading.get_ident()
         if self._latest and self.filled:
-            slot = self.filled.popleft()
+            place, slot = self.filled, self.filled[0]
             drop = self._settle_drop(slot, "superseded")
         elif self._free and (self._latest or self._busy() < self._depth):
-            slot = self._free.popleft()
+            place, slot = self._free, self._free[0]
         else:
             return None
-        self._admitting -= 1
+        self.admitting = False
+        slot.thread = thread
         slot.state = State.FILLING
         slot.box = box
+        slot.error = None  # of a superseded one
         slot.frame = frame.id
         slot.captured_ns = frame.captured_ns
-        slot.deadline_ns = self._deadline(frame)
-        slot.taken_ns = time.monotonic_ns()
+        slot.deadline_ns = deadline_ns
+        slot.taken_ns = now_ns
         box.pending += 1
+        place.popleft()
         return slot, drop
 
     def refuse(self, frame: Frame, reason: DropReason, box: Box) -> Drop:
         """A frame that entered does not get a slot."""
-        self._admitting -= 1
-        return self._drop(frame.id, reason, box)
+        drop = Drop(frame.id, reason, time.monotonic_ns())
+        self.admitting = False
+        self._dropped[reason] += 1
+        box.drop = drop
+        return drop
+
+    def turn_away(self, frame: Frame, box: Box) -> Drop:
+        """A frame comes that is wanted no more; others may be entering."""
+        drop = Drop(frame.id, "closed", time.monotonic_ns())
+        self._submitted += 1
+        self._dropped["closed"] += 1
+        box.drop = drop
+        return drop
 
     def put_filled(self, slot: Slot) -> None:
         """A slot is filled, or its fill failed; it waits to be started."""
         slot.state = State.WAITING
+        slot.thread = 0
         self.filled.append(slot)
 
     def next_to_start(self) -> Slot | None:
@@ -140,35 +161,58 @@ class Ledger:
         # under `latest` a free slot must remain for the frame that comes next: then it need not wait
         if not self.filled or self._running >= self._depth or (self._latest and not self._free):
             return None
-        slot = self.filled.popleft()
+        slot, thread = self.filled[0], threading.get_ident()
+        slot.thread = thread
         slot.state = State.IN_FLIGHT
         self._running += 1
+        self.filled.popleft()
         return slot
 
     def put_started(self, slot: Slot) -> None:
         """A slot was started, or could not be."""
+        slot.thread = 0
         self._order.append(slot)
 
     # ---------------------------------------------------------------- out
 
     def claim(self) -> Slot | None:
         """The oldest started slot, for the caller to finish, unless another thread finishes one."""
+        while self._order and self._order[0].state is not State.IN_FLIGHT:  # `put_done` was interrupted
+            self._order.popleft()
         if self.finishing or not self._order:
             return None
-        self.finishing = True
+        self.finishing = threading.get_ident()
         return self._order[0]
 
-    def unclaim(self) -> None:
-        """The caller was interrupted: the slot stays the oldest, for the next who comes."""
-        self.finishing = False
+    def recover(self, interrupt: BaseException) -> list[Drop]:
+        """The calling thread was interrupted (Ctrl-C), wherever it was: what it was at work on is nobody's any more.
+
+        A slot that it filled is dropped. One that it started is in doubt: it fails when the lane has let go of it. One
+        that it waited for stays the oldest, for the next who comes.
+        """
+        me, drops = threading.get_ident(), []
+        if self.finishing == me:
+            self.finishing = 0
+        for slot in self.slots:
+            done = None if slot.box is None else slot.box.done
+            place = {State.FREE: self._free, State.WAITING: self.filled, State.DONE: done}.get(slot.state)
+            if slot.thread == me and slot.state is State.FILLING:
+                drops.append(self.drop_slot(slot, "closed"))
+            elif slot.thread == me and slot.state is State.IN_FLIGHT:
+                slot.error, slot.doubtful = unexpected("starting", interrupt), True
+                self.put_started(slot)
+            elif place is not None and slot not in place:  # on the way out: it is accounted for
+                self.vacate(slot)
+        return drops
 
     def put_done(self, slot: Slot) -> None:
         """A claimed slot is finished, or failed."""
-        self.finishing = False
-        self._order.popleft()
+        box = _box_of(slot)
+        self.finishing = 0
         self._running -= 1
         slot.state = State.DONE
-        _box_of(slot).done.append(slot)
+        box.done.append(slot)
+        self._order.popleft()
         if slot.error is None:
             self._service.answered(slot.done_ns - slot.taken_ns)
 
@@ -179,21 +223,24 @@ class Ledger:
         slot = box.done[0]
         if box.abandoned:
             return self.drop_slot(slot, "closed")
-        box.done.popleft()
-        box.pending -= 1
         if slot.error is not None:
             failure = Failure(slot.frame, slot.error, slot.captured_ns, time.monotonic_ns())
             self._failed += 1
+            box.pending -= 1
+            box.done.popleft()
             self.vacate(slot)
             return failure
-        self._answered += 1
-        self.held += 1
-        slot.state = State.HELD
         late = slot.deadline_ns is not None and slot.done_ns > slot.deadline_ns
         spans = slot.spans() if self._spans else ()
         release = partial(self._release, slot)
         info = slot.info or self._info
-        return Answer(slot.frame, slot.outputs, info, slot.captured_ns, slot.done_ns, late, spans, release)
+        answer = Answer(slot.frame, slot.outputs, info, slot.captured_ns, slot.done_ns, late, spans, release)
+        self._answered += 1
+        self.held += 1
+        slot.state = State.HELD
+        box.pending -= 1
+        box.done.popleft()
+        return answer
 
     def abandon(self, box: Box) -> list[Drop]:
         """Nobody wants the rest of a box. Drops what was not started; the rest is dropped as it is finished."""
@@ -207,11 +254,11 @@ class Ledger:
 
     def drop_slot(self, slot: Slot, reason: DropReason) -> Drop:
         """Drop the frame of a slot that nobody works on, and free it."""
+        drop = self._settle_drop(slot, reason)
         if slot.state is State.DONE:
             _box_of(slot).done.remove(slot)
         elif slot.state is State.WAITING:
             self.filled.remove(slot)
-        drop = self._settle_drop(slot, reason)
         self.vacate(slot)
         return drop
 
@@ -221,19 +268,18 @@ class Ledger:
             self.held -= 1
         slot.state = State.FREE
         slot.box = None
+        slot.thread = 0
+        slot.doubtful = False
         slot.error = None
         slot.outputs = {}
         self._free.append(slot)
 
     def _settle_drop(self, slot: Slot, reason: DropReason) -> Drop:
-        box = _box_of(slot)
+        box, drop = _box_of(slot), Drop(slot.frame, reason, time.monotonic_ns())
         box.pending -= 1
-        return self._drop(slot.frame, reason, box)
-
-    def _drop(self, frame: int, reason: DropReason, box: Box) -> Drop:
         self._dropped[reason] += 1
-        box.drop = Drop(frame, reason, time.monotonic_ns())
-        return box.drop
+        box.drop = drop
+        return drop
 
 
 def _box_of(slot: Slot) -> Box:

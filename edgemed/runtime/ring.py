@@ -59,8 +59,12 @@ class Ring(RingCore):
             GpuError, …: what made the frame fail.
         """
         box = Box(sealed=True)
-        self.submit(_frame(feeds, deadline_ns), box)
-        return answer_of(self.collect(box), box)
+        try:
+            self.submit(_frame(feeds, deadline_ns), box)
+            return answer_of(self.collect(box), box)
+        except BaseException:
+            self.abandon(box)  # interrupted: nobody else would collect it
+            raise
 
     def run(self, source: Frames) -> Generator[Outcome]:
         """Send a source through, and give its outcomes in order; each answer is released when the loop goes on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -69,7 +70,7 @@ class RingCore:
         self._lock = threading.Lock()  # guards the ledger; taken last
         self._changed = threading.Condition(self._lock)
         self._sleepers = 0
-        self._producer = threading.Lock()  # one frame enters at a time; taken first
+        self._producer = threading.RLock()  # one frame enters at a time; taken first
         self._starter = threading.Lock()  # slots are started in the order in which they were filled
         self._ledger = Ledger((), policy, 1, _NOBODY, self._release, spans=spans)  # until entered: closed, no slots
         self._ledger.closed = True
@@ -141,18 +142,24 @@ class RingCore:
     def _drain(self) -> None:
         """Wait until the lane works on no slot any more; what was not collected is dropped."""
         drops: list[Drop] = []
-        with self._producer, self._starter:
-            while True:
-                with self._lock:
-                    while self._ledger.finishing:
-                        self._sleep()
-                    drops += self._ledger.settle()
-                    slot = self._ledger.claim()
-                    self._wake()
-                if slot is None:
-                    break
-                self._finish(slot)
+        try:
+            with self._producer, self._starter:
+                while (slot := self._left_over(drops)) is not None:
+                    self._finish(slot)
+        except BaseException as error:
+            self._recover(error)
+            raise
         self._tell(drops)
+
+    def _left_over(self, drops: list[Drop]) -> Slot | None:
+        """The next slot that the lane works on, once nobody waits for another; what is idle is dropped."""
+        with self._lock:
+            while self._ledger.finishing:
+                self._sleep()
+            drops += self._ledger.settle()
+            slot = self._ledger.claim()
+            self._wake()
+            return slot
 
     # ---------------------------------------------------------------- in
 
@@ -167,13 +174,16 @@ class RingCore:
             Whether it went in. One that did not was dropped, and `on_drop` told; one that did may yet be superseded.
         """
         mine = self._box if box is None else box
-        if not self._producer.acquire(blocking=False):
-            self._wait_for_turn(frame, mine)
         entered: tuple[Slot | None, Drop | None] = None, None
         try:
+            if not self._producer.acquire(blocking=False):
+                self._wait_for_turn(frame, mine)
             entered = self._enter(frame, mine)
+        except BaseException as error:
+            self._recover(error)
+            raise
         finally:
-            self._producer.release()
+            self._leave()
             self._settle(frame, entered[1])
         return entered[0] is not None
 
@@ -190,25 +200,32 @@ class RingCore:
 
         For a thread whose own outcomes are in slots: were it to wait, others might wait for those, and it for them.
         """
-        if not self._producer.acquire(blocking=False):
-            return False
         took = False
         entered: tuple[Slot | None, Drop | None] = None, None
         try:
+            if not self._producer.acquire(blocking=False):
+                return False
             took = self.room()
             if took:
                 entered = self._enter(frame, box)
+        except BaseException as error:
+            self._recover(error)
+            raise
         finally:
-            self._producer.release()
+            self._leave()
             if took:
                 self._settle(frame, entered[1])
         return took
 
+    def _leave(self) -> None:
+        """The next producer may enter. `acquire` may have been interrupted on either side: it can be asked only so."""
+        with contextlib.suppress(RuntimeError):  # it is not ours: another producer has it
+            self._producer.release()
+
     def refuse(self, frame: Frame, box: Box) -> None:
         """Drop a frame that was taken of a source, and is wanted no more; for the faces."""
         with self._lock:
-            self._ledger.enter(box)
-            drop = self._ledger.refuse(frame, "closed", box)
+            drop = self._ledger.turn_away(frame, box)
         self._settle(frame, drop)
 
     def _enter(self, frame: Frame, box: Box) -> tuple[Slot | None, Drop | None]:
@@ -236,18 +253,19 @@ class RingCore:
         """A slot to fill, or none; and the frame that was dropped: for it, or this one itself."""
         ledger = self._ledger
         with self._lock:
-            reason = ledger.enter(box)
             try:
+                reason = ledger.enter(box)
                 while reason is None and (reason := ledger.refusal(frame, box)) is None:
                     if (taken := ledger.take(frame, box)) is not None:
                         if taken[1] is not None:
                             self._wake()  # whoever collects may have waited for the superseded one
                         return taken
                     self._wait_for_slot(frame)
+                return None, ledger.refuse(frame, reason, box)
             except BaseException:  # Ctrl-C while it waited
-                ledger.refuse(frame, "closed", box)
+                if ledger.admitting:
+                    ledger.refuse(frame, "closed", box)
                 raise
-            return None, ledger.refuse(frame, reason, box)
 
     def _wait_for_slot(self, frame: Frame) -> None:
         if self._ledger.all_kept_by(threading.get_ident()):
@@ -265,11 +283,6 @@ class RingCore:
             self._fill(frame, slot.memory)
         except Exception as error:
             slot.error = self._failure("filling its slot", error)
-        except BaseException:
-            with self._lock:
-                self._ledger.drop_slot(slot, "closed")
-                self._wake()
-            raise
         if self._spans:
             slot.filled_ns = time.monotonic_ns()
         self._launch(slot)
@@ -277,25 +290,37 @@ class RingCore:
     def _launch(self, filled: Slot | None = None) -> None:
         """Start what may be started, in order."""
         with self._starter:
-            with self._lock:
-                if filled is not None:
-                    self._ledger.put_filled(filled)
-                slot = self._ledger.next_to_start()
-            while slot is not None:
-                interrupt: BaseException | None = None
-                try:
-                    if slot.error is None:
-                        self.lane.start(slot.index)
-                except Exception as error:
-                    slot.error = self._failure("starting", error)
-                except BaseException as error:
-                    slot.error, interrupt = unexpected("starting", error), error
+            try:
                 with self._lock:
-                    self._ledger.put_started(slot)
-                    self._wake()
-                    slot = self._ledger.next_to_start() if interrupt is None else None
-                if interrupt is not None:
-                    raise interrupt
+                    if filled is not None:
+                        self._ledger.put_filled(filled)
+                    slot = self._ledger.next_to_start()
+                while slot is not None:
+                    slot = self._start(slot)
+            except BaseException as error:
+                self._recover(error)  # here, for slots are finished in the order in which they were started
+                raise
+
+    def _start(self, slot: Slot) -> Slot | None:
+        """Start a slot; gives the next to start."""
+        try:
+            if slot.error is None:
+                self.lane.start(slot.index)
+        except Exception as error:
+            slot.error = self._failure("starting", error)
+        with self._lock:
+            self._ledger.put_started(slot)
+            self._wake()
+            return self._ledger.next_to_start()
+
+    def _recover(self, error: BaseException) -> None:
+        """Where this thread was interrupted (Ctrl-C comes anywhere), let go of what it was at work on."""
+        if isinstance(error, Exception):
+            return
+        with self._lock:
+            drops = self._ledger.recover(error)
+            self._wake()
+        self._tell(drops)
 
     # ---------------------------------------------------------------- out
 
@@ -305,7 +330,13 @@ class RingCore:
         Returns:
             `None` when no frame is inside and none can come: the ring was closed.
         """
-        mine = self._box if box is None else box
+        try:
+            return self._collect(self._box if box is None else box)
+        except BaseException as error:
+            self._recover(error)
+            raise
+
+    def _collect(self, mine: Box) -> Outcome | None:
         ledger = self._ledger
         while True:
             with self._lock:
@@ -348,14 +379,11 @@ class RingCore:
 
     def _finish(self, slot: Slot) -> None:
         """Finish a claimed slot, and start what waited for that."""
-        try:
-            if slot.error is None:
-                self._await(slot)
-        except BaseException:  # Ctrl-C while it waited
-            with self._lock:
-                self._ledger.unclaim()
-                self._wake()
-            raise
+        if slot.error is None:
+            self._await(slot)
+        elif slot.doubtful:
+            with contextlib.suppress(Exception):  # the frame has failed already; the lane must have let go of it
+                self.lane.finish(slot.index)
         with self._lock:
             self._ledger.put_done(slot)
             self._wake()

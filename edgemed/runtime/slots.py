@@ -26,11 +26,16 @@ class State(Enum):
 
 
 class Slot:
-    """One frame's place. States change under the ring's lock; whoever changed it last owns the other attributes."""
+    """One frame's place. States change under the ring's lock; whoever changed it last owns the other attributes.
+
+    Attributes:
+        thread: that fills or starts it; 0: none does.
+        doubtful: its start was interrupted, so that the lane may be at work on it or not.
+    """
 
     __slots__ = (
-        "box", "captured_ns", "deadline_ns", "done_ns", "error", "filled_ns", "frame", "index", "info", "memory",
-        "outputs", "stages", "state", "taken_ns",
+        "box", "captured_ns", "deadline_ns", "done_ns", "doubtful", "error", "filled_ns", "frame", "index", "info",
+        "memory", "outputs", "stages", "state", "taken_ns", "thread",
     )  # fmt: skip
 
     def __init__(self, index: int, memory: Memory) -> None:
@@ -43,6 +48,8 @@ class Slot:
         self.taken_ns = 0
         self.filled_ns = 0
         self.done_ns = 0
+        self.thread = 0
+        self.doubtful = False
         self.error: EdgemedError | None = None
         self.info: RunnerInfo | None = None  # where the lane's answers come from different Runners
         self.outputs: Arrays = {}

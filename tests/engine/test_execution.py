@@ -273,8 +273,9 @@ def test_an_allocator_that_fails_otherwise_never_raises_into_the_library(wrong: 
     with loaded(script) as engine:
         execution = engine.execution(memory.calls(allocate=wrong, free=lambda address: None))
         execution.bind("x", 0x100)
-        with pytest.raises(GpuError, match=r"aligned to 256 bytes|division by zero"):
-            execution.enqueue(1)
+        for _ in range(2):  # memory that was refused is not kept for the next time
+            with pytest.raises(GpuError, match=r"aligned to 256 bytes|division by zero"):
+                execution.enqueue(1)
 
 
 def test_an_allocator_goes_when_the_shape_is_known() -> None:
@@ -342,6 +343,21 @@ def test_an_error_that_comes_late_is_raised_though_the_call_succeeds() -> None:
             execution.enqueue(1)
         script.late = ()
         execution.enqueue(1)
+
+
+def test_an_error_that_comes_after_the_call_is_found_when_the_execution_has_ended() -> None:
+    script = EngineScript()
+    with loaded(script) as engine:
+        execution = engine.execution(Memory().calls())
+        execution.bind("x", 0x100)
+        execution.bind("y", 0x200)
+        execution.enqueue(1)
+        execution.check()
+        recorder = execution._context.error_recorder
+        recorder.report_error(execution._bridge.trt.ErrorCodeTRT.FAILED_EXECUTION, "a layer failed")
+        with pytest.raises(GpuError, match="a layer failed"):
+            execution.check()
+        execution.check()
 
 
 def test_an_error_of_one_context_is_not_laid_to_another() -> None:

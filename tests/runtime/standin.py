@@ -112,6 +112,9 @@ class StandIn:
     def signal_input_consumed(self, event: int) -> None:
         self._consumed = event
 
+    def check(self) -> None:
+        """Its errors are the driver's."""
+
     def enqueue(self, stream: int) -> None:
         self.enqueued += 1
         if self.enqueued == self.fails_at:

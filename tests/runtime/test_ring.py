@@ -117,6 +117,21 @@ def test_whatever_the_lane_raises_is_that_frames_failure(monkeypatch, place: str
         assert (counts.answered, counts.failed, counts.in_flight) == (5, 1, 0)
 
 
+def test_a_frame_does_not_inherit_the_failure_of_the_one_that_it_supersedes() -> None:
+    def fill(given, memory) -> None:
+        if given.id == 1:
+            raise InputError("no picture", "give one")
+        memory(None)["x"][:] = given.data["x"]
+
+    with Ring(lane(2), fill=fill, policy=LATEST) as ring:
+        for each in frames(3):
+            ring.submit(each)
+        with ring.collect() as first:
+            assert first.frame == 0
+        last = ring.collect()
+        assert (type(last), last.frame) == (Answer, 2)
+
+
 def test_a_failure_says_what_was_raised(monkeypatch) -> None:
     def broken(feeds):
         raise ValueError("no such thing")

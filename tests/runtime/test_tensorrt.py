@@ -99,6 +99,17 @@ def test_a_runner_answers(fakecuda: FakeCudaHandle, opened: Open, integrated: in
     assert runner.lane.graphs == ("replayed" if graphs else "not used: not wanted")
 
 
+def test_an_error_that_is_reported_while_a_graph_is_replayed_is_its_frames(opened: Open) -> None:
+    runner = opened(fixed())
+    assert runner.lane.graphs == "replayed"
+    execution = runner.lane._executions[0]
+    code = execution._bridge.trt.ErrorCodeTRT.FAILED_EXECUTION
+    execution._context.error_recorder.report_error(code, "a layer failed")
+    with pytest.raises(GpuError, match="a layer failed"):
+        runner.infer(frame(4))
+    assert is_right(runner, frame(4))
+
+
 def test_answers_are_the_callers_own(opened: Open) -> None:
     runner = opened(fixed())
     first = runner.infer(frame(4, 1))["y"]

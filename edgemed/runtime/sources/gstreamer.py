@@ -17,6 +17,7 @@ from edgemed.base.errors import DeviceStateError, InputError, MissingSoftwareErr
 from edgemed.base.text import printable
 from edgemed.runtime.frames import Frame
 from edgemed.runtime.sources.base import SECOND, FrameSource
+from edgemed.runtime.sources.network import without_password
 
 # of a live pipeline the newest picture waits for us, and older ones are dropped; nothing waits for a time to show it
 _SINK = "appsink name=edgemed max-buffers=1 sync=false enable-last-sample=false"
@@ -147,7 +148,7 @@ class GstSource(FrameSource):
             return None
         error, detail = message.parse_error()
         lines = [line for line in (detail or "").splitlines() if line.strip()]
-        more = f" ({printable(lines[-1].strip())})" if lines else ""
+        more = f" ({printable(without_password(lines[-1].strip()))})" if lines else ""
         return DeviceStateError(f"{printable(message.src.get_name())}: {_words(error)}{more}.", _TRY)
 
     def _stop(self) -> None:
@@ -163,7 +164,8 @@ _TRY = "Try it by itself: gst-launch-1.0 -v PIPELINE ! fakesink."
 
 
 def _words(error: Any) -> str:
-    return printable(str(getattr(error, "message", error))).rstrip(".")
+    """GStreamer's words; they may hold the address, and so a password."""
+    return printable(without_password(str(getattr(error, "message", error)))).rstrip(".")
 
 
 def _require_gst() -> tuple[Any, Any]:

@@ -29,7 +29,13 @@ _OPTIONS = {
 }
 _FIRST_PAUSE_NS = SECOND // 4
 _LONGEST_PAUSE_NS = 8 * SECOND
-_PASSWORD = re.compile(r"(//[^/@:\s]*):[^/@\s]*@")
+# up to the last @ before the path, as FFmpeg reads it; where there is none, a slash that should have been written %2F
+_PASSWORD = re.compile(r"(//[^/?#@:\s]*):(?:[^/?#\s]*@|(?!\d+(?:[/?#\s]|$))\S*?@)")
+# of cameras that take it in the query, of SRT, and of GStreamer's elements
+_SECRET = re.compile(
+    r"(?i)((?<![a-z])(?:pass(?:word|wd|phrase)?|pwd?|user-pw|token|secret|auth)\s*=\s*)"
+    r"(\"[^\"]*\"|[^\s&;!]+)"
+)
 
 
 class NetworkSource(FrameSource):
@@ -141,8 +147,8 @@ class NetworkSource(FrameSource):
 
 
 def without_password(url: str) -> str:
-    """An address as it may be shown."""
-    return _PASSWORD.sub(r"\1:***@", url)
+    """An address, or a pipeline, as it may be shown."""
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def _unreachable(name: str, error: OSError) -> EdgemedError:

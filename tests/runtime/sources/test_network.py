@@ -84,6 +84,22 @@ def test_credentials_are_used_and_never_shown() -> None:
             NetworkSource(f"rtsp://me:secret@127.0.0.1:{port}/nothing").open()
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://me:p@ss@host/x", "rtsp://me:***@host/x"),
+        ("rtsp://me:pa/ss@host/x", "rtsp://me:***@host/x"),
+        ("rtsp://host:554/x@y", "rtsp://host:554/x@y"),
+        ("http://host/v?user=me&pwd=secret&x=1", "http://host/v?user=me&pwd=***&x=1"),
+        ("srt://host:9000?passphrase=topsecret", "srt://host:9000?passphrase=***"),
+        ('rtspsrc user-id=me user-pw="a secret" ! decodebin', "rtspsrc user-id=me user-pw=*** ! decodebin"),
+        ("URL: http://me:secret@host/x, Redirect to: (NULL)", "URL: http://me:***@host/x, Redirect to: (NULL)"),
+    ],
+)
+def test_secrets_of_every_form_are_taken_out(text: str, shown: str) -> None:
+    assert without_password(text) == shown
+
+
 def test_passwords_are_taken_out_of_addresses() -> None:
     assert without_password("rtsp://me:p%40ss@host:554/a:b@c") == "rtsp://me:***@host:554/a:b@c"
     assert without_password("rtsp://host:554/a") == "rtsp://host:554/a"
