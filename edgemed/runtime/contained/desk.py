@@ -87,8 +87,8 @@ class Desk:
         """With the lock: the link, and a slot that is taken for the request; no link if it has to wait."""
         if self._link is None or not self._open:
             return None, -1
-        if request.home is self:
-            return self._link, request.slot
+        if request.home is self:  # flying still: with one that was given up
+            return (None, -1) if request.slot in self._flying else (self._link, request.slot)
         return (self._link, self._free.popleft()) if self._free else (None, -1)
 
     def _send(self, request: Request, link: Link, slot: int) -> bool:
@@ -97,6 +97,16 @@ class Desk:
         Returns:
             Whether the slot was not used after all, so that what waits has to be looked at again.
         """
+        try:
+            return self._send_from(request, link, slot)
+        except BaseException:  # Ctrl-C
+            with self._lock:
+                if self._flying.get(slot) is not request and slot not in self._free:
+                    self._release(slot)
+            request.fail(ResourceError("The request was interrupted.", "Ask again."))
+            raise
+
+    def _send_from(self, request: Request, link: Link, slot: int) -> bool:
         feeds = request.feeds  # before `ended` is looked at: they are dropped after the end
         wanted = request.wanted()
         if wanted and request.home is not self:
@@ -125,6 +135,10 @@ class Desk:
         except OSError as error:
             self.broken = error
             self._wake()
+        except BaseException:  # Ctrl-C: whether the worker was asked cannot be known
+            self.broken = InterruptedError()
+            self._wake()
+            raise
 
     def _release(self, slot: int) -> None:
         if slot >= self._reserved:

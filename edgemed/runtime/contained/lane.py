@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edgemed.base.errors import ResourceError
 from edgemed.base.runner import RunnerInfo, RunnerSpecs
 from edgemed.runtime.contained.requests import Reply, Request
 from edgemed.runtime.contained.runner import ContainedRunner
@@ -109,7 +110,11 @@ class ContainedLane:
             into=None if last is None else last.outputs,
         )
         self._requests[slot] = request.future
-        self._runner.place(request)
+        try:
+            self._runner.place(request)
+        except BaseException:  # Ctrl-C: it may wait for nobody now
+            request.fail(ResourceError("The request was interrupted.", "Ask again."))
+            raise
 
     def finish(self, slot: int) -> Mapping[str, NDArray[Any]]:
         """Wait for the answer; the outputs are good until the slot's next `start`.
@@ -117,13 +122,9 @@ class ContainedLane:
         Raises:
             EdgemedError: there is none, and why.
         """
-        future, self._requests[slot] = self._requests[slot], None
+        future = self._requests[slot]
         assert future is not None, "a slot is started before it is finished"
-        try:
-            reply = future.result()
-        except KeyboardInterrupt:  # the slot is still under way: it can be finished again
-            self._requests[slot] = future
-            raise
+        reply = future.result()  # on Ctrl-C the slot is still under way: it can be finished again
         self._replies[slot] = reply
         return reply.outputs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import DeviceStateError, InputError
 from edgemed.base.runner import RunnerInfo, RunnerSpecs
 from edgemed.base.spans import SpanLog
 from edgemed.bundle.model import RunPrecision
@@ -89,6 +90,7 @@ class ContainedRunner:
         self._standby = standby
         self._on_status = on_status
         self._moving = threading.Lock()
+        self._pid = os.getpid()
         self.model = Supervisor(
             spec, limits, slots=slots, reserved=lane_slots, on_change=self._changed, reroute=self._leave_model
         )
@@ -274,7 +276,16 @@ class ContainedRunner:
             )
 
     def place(self, request: Request) -> None:
-        """Give a request to the worker that will answer it first, as far as can be known."""
+        """Give a request to the worker that will answer it first, as far as can be known.
+
+        Raises:
+            DeviceStateError: this process was forked from the one that has the workers.
+        """
+        if os.getpid() != self._pid:  # the socket is the parent's: what is sent here would be answered there
+            raise DeviceStateError(
+                "This process was forked from the one that has the model's worker.",
+                "Make a Runner of its own here, or start the process anew (multiprocessing: 'spawn').",
+            )
         chosen = self._other_for_now() or self.model
         error = chosen.desk.take(request)
         if error is None:

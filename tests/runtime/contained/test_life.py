@@ -338,3 +338,26 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+_FORKED = """
+import os
+from tests.runtime.contained.kit import QUICK, frame, right, worker
+from edgemed.base.errors import DeviceStateError
+from edgemed.runtime.contained.runner import ContainedRunner
+with ContainedRunner(worker(), limits=QUICK) as runner:
+    child = os.fork()
+    if child == 0:
+        try:
+            runner.infer(frame(1))
+        except DeviceStateError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert right(frame(2), runner.infer(frame(2)))
+    assert runner.model.health.generation == 1  # the child sent nothing to its worker
+"""
+
+
+def test_a_forked_child_is_refused_and_does_not_disturb_the_worker() -> None:
+    subprocess.run([sys.executable, "-c", _FORKED], check=True, timeout=WAIT_S)
