@@ -105,7 +105,7 @@ def summary_of(folder: Path) -> dict[str, int]:
     for line in (folder / "mlperf_log_summary.txt").read_text().splitlines():
         label, colon, value = line.partition(":")
         words = label.split()
-        if colon and words[1:3] == ["percentile", "latency"]:
+        if colon and words[1:3] == ["percentile", "latency"] and not words[0].endswith("th"):
             found[f"{float(words[0]):g}"] = int(value)
         elif colon and words[:2] in (["Min", "latency"], ["Max", "latency"]):
             found[words[0].lower()] = int(value)

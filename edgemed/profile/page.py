@@ -13,7 +13,7 @@ from edgemed.profile.misses import Event, Misses
 from edgemed.profile.overview import Overview, overview
 from edgemed.profile.result import Result
 from edgemed.profile.stamps import Samples
-from edgemed.profile.text import NA, honest_rows, machine_rows, ms, percentile_rows, summary
+from edgemed.profile.text import NA, beside_rows, honest_rows, machine_rows, ms, percentile_rows, summary
 from edgemed.report.markup import Column, Html, bar, facts, fill, join, table
 from edgemed.report.page import box, card, figure, page, section
 
@@ -307,21 +307,7 @@ def _steady(result: Result) -> Html:
 
 
 def _beside(result: Result) -> Html:
-    rows: list[tuple[str, object]] = []
-    for telemetry in result.telemetry:
-        throttled = {True: "yes", False: "no", None: NA}[telemetry.throttled]
-        rows.append((f"Throttled ({telemetry.source})", throttled))
-        rows.append(("Clocks changed", {True: "yes", False: "no", None: NA}[telemetry.clocks_changed]))
-        events = telemetry.over_current_events
-        rows.append(("Over-current events", NA if events is None else f"{events}"))
-    for energy in result.energy:
-        idle = NA if energy.idle_mw is None else f"{energy.idle_mw / 1000:.2f} W"
-        net = NA if energy.net_mj is None else f"{energy.net_mj:.4g} mJ"
-        text = f"{energy.gross_mj:.4g} mJ an inference, {net} above idle ({idle}); rail {energy.rail}"
-        rows.append(("Energy", text))
-    rows += [(f"Interference: {each.kind}", f"{each.workers} workers, {each.achieved}") for each in result.interference]
-    if result.cpu is not None:
-        rows.append(("Processors", f"{result.cpu.busy:.0%} busy, {result.cpu.cores} cores"))
+    rows: list[tuple[str, object]] = [(name.capitalize(), _sentence(text)) for name, text in beside_rows(result)]
     use = result.process
     busy = (use.user_ns + use.system_ns) / use.wall_ns if use.wall_ns else 0.0
     rows.append(("This process", f"{busy:.0%} of one core; {use.max_rss_bytes / 1e6:.0f} MB at most"))

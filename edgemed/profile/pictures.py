@@ -30,6 +30,7 @@ KINDS: Final[dict[ChannelKind, tuple[str, str, float]]] = {
     "memory": ("Memory", "MB", 1e6),
     "fan": ("Fan", "rpm", 1.0),
     "counter": ("Counters", "events since the start", 1.0),
+    "slowdown": ("Slowed down", "state, 0 is not", 1.0),
 }
 
 
