@@ -11,7 +11,10 @@ from edgemed.base.errors import GateError, InconclusiveError, UsageError
 from edgemed.cli.console import err, print_json, say, show
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgemed.profile.compare import Comparison
+    from edgemed.profile.result import Result
 
 
 def compare(
@@ -35,6 +38,10 @@ def compare(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With --runs: where all results go.", show_default=False)
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The comparison as .html, or as .md for a pull request.", show_default=False),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Hold B against A: at least five runs each, resampled as runs, not as frames.
@@ -44,6 +51,8 @@ def compare(
     from edgemed.profile.compare import compare as hold
     from edgemed.profile.compare import load_runs, parse_margin
 
+    if report is not None and report.suffix not in (".html", ".md"):
+        raise UsageError(f"{report} is neither .html nor .md.", "Give the report one of these endings.")
     margins = [parse_margin(text) for text in margin or ()]
     if runs is not None:
         from edgemed.profile.interleave import run_interleaved
@@ -53,7 +62,10 @@ def compare(
         settings = ["--load", load, "--duration", duration]
         run_interleaved((a, b), settings, runs, output, lambda text: say(text, console=err))
         a, b = output / "a", output / "b"
-    comparison = hold(load_runs(a), load_runs(b), margins, allow=allow or ())
+    sides = load_runs(a), load_runs(b)
+    comparison = hold(*sides, margins, allow=allow or ())
+    if report is not None:
+        _write_report(comparison, *sides, report)
     if json:
         print_json(comparison.model_dump(mode="json", by_alias=True))
     else:
@@ -63,6 +75,17 @@ def compare(
         raise GateError(f"{decided[0].metric}: {decided[0].why}.", "See the table.")
     if comparison.outcome == "inconclusive":
         raise InconclusiveError(f"{decided[0].metric}: {decided[0].why}.", "Give --runs, or more results.")
+
+
+def _write_report(comparison: Comparison, a: Sequence[Result], b: Sequence[Result], path: Path) -> None:
+    from edgemed.base.store import write_atomic
+    from edgemed.bundle.outputs import require_outside_bundles
+    from edgemed.profile.comparison import render
+    from edgemed.profile.markdown import comparison_markdown
+
+    require_outside_bundles(path, "--report")
+    text = comparison_markdown(comparison) if path.suffix == ".md" else render(comparison, a, b)
+    write_atomic(path, text.encode())
 
 
 def _print(comparison: Comparison) -> None:

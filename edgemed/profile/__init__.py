@@ -21,7 +21,8 @@ slo        service-level objectives; judge, verdict: what they come to
 session    one run from plan to verdict
 compare    two sets of results; interleave: fresh processes by turns
 text       a result in lines; export: its samples for other programs
-overview   a run as pictures need it; pictures, page, markdown: what people look at
+overview   a run as pictures need it; pictures, page, comparison, markdown: what people look at
 trace      every frame as slices, for Perfetto
+estimate   bounds from data sheets, before there is hardware
 trtexec    reads what trtexec and TensorRT's inspector write; layers: an engine of it, and two compared
 """

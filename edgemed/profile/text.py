@@ -250,7 +250,7 @@ def change_rows(comparison: Comparison) -> list[Row]:
                 *sides,
                 NA if change.change is None else f"{change.change:+.1%}",
                 between,
-                "" if change.margin is None else f"{change.margin:.3g}",
+                "" if change.margin is None else f"{100 * change.margin:.3g}%",
                 change.outcome,
             )
         )

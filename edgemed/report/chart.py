@@ -165,8 +165,9 @@ class Chart:
     def render(self, label: str) -> Html:
         """The SVG. `label` says in words what it shows."""
         return fill(
-            '<svg role="img" aria-label="{label}" viewBox="0 0 {width} {height}" '
+            '<svg class="{kind}" role="img" aria-label="{label}" viewBox="0 0 {width} {height}" '
             'style="font:11px system-ui,sans-serif">{frame}{parts}{notes}</svg>',
+            kind="wide" if self._width == WIDTH else "half",
             label=label,
             width=self._width,
             height=self._height,

@@ -10,8 +10,10 @@ from report.test_html import HOSTILE, TWO_MB, Page
 
 from edgemed.base.runner import RunnerInfo
 from edgemed.profile.beside import Series
+from edgemed.profile.compare import compare, parse_margin
+from edgemed.profile.comparison import render as render_comparison
 from edgemed.profile.load import parse_load
-from edgemed.profile.markdown import profile_markdown
+from edgemed.profile.markdown import comparison_markdown, profile_markdown
 from edgemed.profile.page import render
 from edgemed.profile.session import About, Profiled, fingerprint_of, profile
 from edgemed.profile.slo import load_slo
@@ -140,3 +142,34 @@ def test_markdown_tables_are_whole(tmp_path):
     for lines in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert r"a\|b\`c\_" in text
+
+
+def compared(tmp_path, runs: int, slower: float):
+    sides = []
+    for side, factor in (("a", 1.0), ("b", slower)):
+        results = []
+        for run in range(runs):
+            folder = tmp_path / f"{side}{run}"
+            folder.mkdir()
+            service = [round(factor * (5 * MS + run * 1000 + i % 5 * 100)) for i in range(300)]
+            rows = one_server([i * 33_333_333 for i in range(300)], service)
+            results.append(profiled(folder, rows, slo=None).result)
+        sides.append(results)
+    return compare(*sides, [parse_margin("p50=5%"), parse_margin("p99.9=5%")]), *sides
+
+
+@pytest.mark.parametrize(("runs", "slower", "word"), [(5, 1.2, "slower"), (5, 1.0, "Undecided"), (1, 1.2, "Undecided")])
+def test_a_comparison_is_a_page_and_markdown(tmp_path, runs, slower, word):
+    comparison, a, b = compared(tmp_path, runs, slower)
+    text = render_comparison(comparison, a, b)
+    page = Page(text)
+    assert word in page.text
+    assert "nan" not in text
+    for change in comparison.changes:
+        if change.change is not None:
+            assert f"{change.change:+.1%}" in page.text
+    assert text.count('<td class="n">300') == 2 * runs
+    markdown = comparison_markdown(comparison)
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(comparison.changes)
+    assert len({line.count("|") for line in lines}) == 1
