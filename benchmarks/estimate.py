@@ -24,7 +24,7 @@ _SAVE = "import sys, keras; getattr(keras.applications, sys.argv[1])(weights=Non
 
 @dataclass(frozen=True)
 class Published:
-    """A latency that somebody measured: ms of one frame, of which model, on which device in which state."""
+    """A latency that somebody measured: ms of a batch, of which model, on which device in which state."""
 
     model: str
     device: str
@@ -32,14 +32,16 @@ class Published:
     precision: Precision
     ms: float
     source: str
+    batch: int = 1
 
 
 MLPERF = "MLPerf Inference v3.1 closed, SingleStream p50, TensorRT 8.5.2"
-ONNXSIM = "onnxsim README, batch 1, TensorRT 10.3, GPU time"
+ONNXSIM = "onnxsim README, TensorRT 10.3, GPU time"
 ULTRALYTICS = "Ultralytics, 640 x 640, batch 1"
 # multiply-accumulates and parameters: torchvision's table, and the models' own (which counts 2 operations for each)
 KNOWN = {
     "ResNet-18": (1.814e9, 11.69e6),
+    "YOLOv8n": (8.7e9 / 2, 3.2e6),
     "YOLO11n": (6.5e9 / 2, 2.6e6),
     "YOLO11m": (68.0e9 / 2, 20.1e6),
     "YOLO11x": (194.9e9 / 2, 56.9e6),
@@ -49,6 +51,8 @@ PUBLISHED = (
     Published("ResNet50", "orin-nx-16gb", "as stated", "int8", 1.078, MLPERF),
     Published("ResNet50", "orin-nano-8gb", "super", "int8", 1.190, ONNXSIM),
     Published("ResNet50", "orin-nano-8gb", "super", "fp16", 1.814, ONNXSIM),
+    Published("ResNet50", "orin-nano-8gb", "super", "int8", 4.93, ONNXSIM, batch=8),
+    Published("ResNet50", "orin-nano-8gb", "super", "fp16", 8.82, ONNXSIM, batch=8),
     Published("MobileNetV2", "orin-nano-8gb", "super", "int8", 0.781, ONNXSIM),
     Published("MobileNetV2", "orin-nano-8gb", "super", "fp16", 0.850, ONNXSIM),
     Published("ResNet-18", "orin-nano-8gb", "super", "int8", 0.485, ONNXSIM),
@@ -59,7 +63,11 @@ PUBLISHED = (
     Published("YOLO11m", "orin-nano-8gb", "super", "fp16", 14.0, ULTRALYTICS),
     Published("YOLO11x", "orin-nano-8gb", "super", "int8", 20.7, ULTRALYTICS),
     Published("YOLO11x", "orin-nano-8gb", "super", "fp16", 32.9, ULTRALYTICS),
+    Published("YOLOv8n", "orin-nano-8gb", "super", "int8", 3.49, "hokwangchoi/jetson-orin-nano-benchmarks"),
+    Published("YOLO11n", "orin-nx-16gb", "as stated", "int8", 4.37, ULTRALYTICS),
+    Published("YOLO11n", "orin-nx-16gb", "as stated", "fp16", 4.85, ULTRALYTICS),
     Published("YOLO11x", "orin-nx-16gb", "as stated", "int8", 22.3, ULTRALYTICS),
+    Published("YOLO11x", "orin-nx-16gb", "as stated", "fp16", 36.0, ULTRALYTICS),
 )
 
 
@@ -83,10 +91,17 @@ def costs_of(application: str, folder: Path) -> tuple[LayerCost, ...]:
 def bound_of(row: Published, costs: Sequence[LayerCost]) -> Bound:
     """The bound of a published row; all that multiplies is quantized, as in those engines."""
     device, _ = load_profile(row.device)
+    costs = [_times(cost, row.batch) for cost in costs]
     first, last = costs[0], costs[-1]
     every = frozenset(cost.node for cost in costs)
     bounds = bound_device(device, costs, every, first.input_bytes + last.output_bytes, row.precision)
     return next(bound for bound in bounds if bound.point.condition == row.condition)
+
+
+def _times(cost: LayerCost, batch: int) -> LayerCost:
+    """The cost of a batch: weights are read once for all of it."""
+    scaled = {name: getattr(cost, name) * batch for name in ("macs", "input_bytes", "output_bytes")}
+    return cost.model_copy(update=scaled)
 
 
 def main() -> None:
@@ -103,8 +118,9 @@ def main() -> None:
         if row.model not in KNOWN:
             roofline, times = f"{bound.roofline_ms:.3f}", row.ms / bound.roofline_ms
         ratios.append(times)
+        batch = f", batch {row.batch}" if row.batch > 1 else ""
         print(
-            f"| {row.model} | {row.device}, {row.condition}{mark} | {row.precision.upper()} | {row.ms:.3f} | "
+            f"| {row.model}{batch} | {row.device}, {row.condition}{mark} | {row.precision.upper()} | {row.ms:.3f} | "
             f"{bound.floor_ms:.3f} | {row.ms / bound.floor_ms:.1f} | {roofline} | "
             f"{'n/a' if roofline == 'n/a' else f'{times:.1f}'} | "
             f"{row.source} |"

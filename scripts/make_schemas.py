@@ -20,6 +20,8 @@ from edgemed.engine.record import EngineRecord
 from edgemed.evaluate.record import Evaluation
 from edgemed.graph.scales import ScaleTable
 from edgemed.profile.compare import Comparison
+from edgemed.profile.estimate import Estimate
+from edgemed.profile.layers import Engine
 from edgemed.profile.modes.record import Sweep
 from edgemed.profile.result import Result
 from edgemed.profile.slo import Slo
@@ -38,8 +40,10 @@ MODELS: dict[str, type[BaseModel]] = {
     "device-profile": DeviceProfile,
     "doctor": Diagnosis,
     "engine": EngineRecord,
+    "estimate": Estimate,
     "evaluation": Evaluation,
     "image-set": ImageSet,
+    "layers": Engine,
     "manifest": Manifest,
     "profile": Result,
     "recipe": Recipe,

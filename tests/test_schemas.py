@@ -40,6 +40,69 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         ],
         "files": [{"file": "a.dcm", "pixels": "unchanged", "codes": ["113100"]}],
     },
+    "estimate": {
+        "schema": "edgemed/estimate/1",
+        "kind": "lower bound of latency, not a measurement",
+        "bundle": "chest",
+        "precision": "fp16",
+        "macs": 2,
+        "int8_share": None,
+        "assumptions": ["dense"],
+        "bounds": [
+            {
+                "device": "board",
+                "name": "Board",
+                "point": {
+                    "condition": "MAXN",
+                    "int8_tops": None,
+                    "fp16_tflops": 10.0,
+                    "bandwidth_gbs": 100.0,
+                    "derived": [],
+                    "unverified": ["memory_bandwidth_gbs"],
+                },
+                "floor_ms": 0.1,
+                "roofline_ms": 0.2,
+                "compute_ms": None,
+                "memory_ms": 0.1,
+                "memory_share": 1.0,
+                "layers": [
+                    {
+                        "node": "conv",
+                        "op": "Conv",
+                        "precision": "fp16",
+                        "macs": 2,
+                        "bytes": 3,
+                        "compute_us": None,
+                        "memory_us": 0.5,
+                        "bound_by": "memory",
+                    }
+                ],
+            }
+        ],
+    },
+    "layers": {
+        "schema": "edgemed/layers/1",
+        "layers": [
+            {
+                "name": "conv",
+                "kind": None,
+                "types": "INT8 → FP16",
+                "reformat": False,
+                "ms": 0.1,
+                "share": 1.0,
+                "nodes": [],
+            }
+        ],
+        "tensors": ["image"],
+        "iterations": 10,
+        "sum_ms": 0.1,
+        "compute_ms": None,
+        "gap_ms": None,
+        "queries": None,
+        "reformats": 0,
+        "reformat_ms": 0.0,
+        "types_ms": {"INT8": 0.1},
+    },
     "device-profile": {
         "schema": "edgemed/device-profile/1",
         "name": "Board",

@@ -92,7 +92,7 @@ class Bound(Record):
 class Estimate(Record):
     """Bounds of a bundle on devices. It is no measurement."""
 
-    schema_: Literal["edgemed/estimate/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/estimate/1"] = Field(alias="schema")
     kind: Literal["lower bound of latency, not a measurement"] = "lower bound of latency, not a measurement"
     bundle: Text
     precision: Precision
@@ -120,6 +120,7 @@ def estimate(bundle: Bundle, devices: Sequence[DeviceProfile], precision: Precis
     macs = sum(cost.macs for cost in costs)
     int8 = sum(cost.macs for cost in costs if cost.node in quantized)
     return Estimate(
+        schema_=SCHEMA,
         bundle=bundle.manifest.name,
         precision=precision,
         macs=macs,

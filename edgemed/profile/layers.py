@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -41,7 +41,7 @@ class LayerRow(Record):
 class Engine(Record):
     """An engine as its exports show it."""
 
-    schema_: Text = Field(SCHEMA, alias="schema")
+    schema_: Literal["edgemed/layers/1"] = Field(alias="schema")
     layers: tuple[LayerRow, ...]
     tensors: tuple[Text, ...]
     iterations: Count | None
