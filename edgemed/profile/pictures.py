@@ -19,6 +19,7 @@ MS: Final = 1e6
 COLORS: Final = ("accent", "clip", "percentile", "entropy", "float", "muted")
 _FAR: Final = 12.0  # a largest value so many medians away asks for a logarithmic axis
 _FEW: Final = 400  # fewer answers are drawn one by one
+_GAP: Final = 4.0  # times the usual distance of two points
 _HALF: Final = 420  # two of them stand side by side
 _MOST_SERIES: Final = len(COLORS)
 # what a kind is called, its unit on the page, and how many of the sensor's own units that is
@@ -55,7 +56,7 @@ def over_time(seen: Overview, deadline_ns: int | None) -> Html:
     if len(xs) <= _FEW:
         chart.dots(xs, seen.median / MS, "accent", 1.8)
     else:
-        chart.line(xs, seen.median / MS, "accent", 1.4)
+        chart.line(*_broken(xs, seen.median / MS), "accent", 1.4)
     if deadline_ns is not None:
         late = seen.high > deadline_ns
         chart.dots(xs[late], seen.high[late] / MS, "clip", 2.0)
@@ -64,6 +65,13 @@ def over_time(seen: Overview, deadline_ns: int | None) -> Html:
         chart.dots(seen.lost_ns / unit, np.full(len(seen.lost_ns), y.high), "bad", 2.4)
     words = f"Latency over time: {low / MS:.3f} to {high / MS:.3f} ms; the largest at {seen.slowest_ns / unit:.1f}"
     return chart.render(words)
+
+
+def _broken(xs: NDArray[Any], ys: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A line that is interrupted where for some slices nothing was answered, as nobody knows what lies there."""
+    steps = np.diff(xs)
+    gaps = np.flatnonzero(steps > _GAP * np.median(steps)) + 1
+    return np.insert(xs, gaps, np.nan), np.insert(ys, gaps, np.nan)
 
 
 def _latency_axis(low: float, high: float, typical: float) -> Axis:

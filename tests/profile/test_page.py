@@ -128,6 +128,16 @@ def test_frames_never_answered_are_marked(tmp_path):
     assert "3 dropped (superseded)" in page.text
 
 
+def test_the_line_of_medians_breaks_where_nothing_was_answered(tmp_path):
+    rows = one_server([i * 10 * MS for i in range(4000)], [2 * MS + i % 3 * 1000 for i in range(4000)])
+    whole = render((run := profiled(tmp_path, rows, slo=None)).result, run.measurement.samples)
+    rows[1000:1200, 0], rows[1000:1200, 2:] = DROPPED | 1 << REASON_SHIFT, 0
+    broken = render((run := profiled(tmp_path, rows, slo=None)).result, run.measurement.samples)
+    line = re.compile(r'd="(M[^"]*)" style="fill:none;stroke:var\(--accent\);stroke-width:1.4')
+    assert line.search(whole)[1].count("M") == 1
+    assert line.search(broken)[1].count("M") == 2
+
+
 def test_a_constant_latency_can_be_drawn(tmp_path):
     rows = one_server([i * 10 * MS for i in range(500)], [2 * MS] * 500)
     text = render((run := profiled(tmp_path, rows)).result, run.measurement.samples)
