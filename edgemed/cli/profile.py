@@ -65,6 +65,14 @@ def profile(
             show_default=False,
         ),
     ] = None,
+    trigger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="With --output: write down what went on around every frame slower than this.",
+            show_default=False,
+        ),
+    ] = None,
     telemetry: Annotated[bool, typer.Option(help="Sample rails, heat and clocks in a process beside the run.")] = True,
     interference: Annotated[
         str | None,
@@ -110,7 +118,10 @@ def profile(
     """
     from edgemed.cli.profiling import Request, profile_bundle
     from edgemed.profile.around import Around
+    from edgemed.profile.load import parse_duration
 
+    if trigger is not None and output is None:
+        raise UsageError("There is nowhere to write outliers to.", "Give --output DIR.")
     if soak and ambient is None:
         raise UsageError("A soak says nothing without the room's temperature.", "Give --ambient CELSIUS.")
     request = Request(
@@ -135,6 +146,7 @@ def profile(
             rail=rail,
             meter=meter,
             interference=interference,
+            trigger_ns=None if trigger is None else parse_duration(trigger),
             root=root.resolve(),
         ),
         cold_starts=cold_start,

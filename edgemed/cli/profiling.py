@@ -25,8 +25,9 @@ from edgemed.profile.export import write_csv, write_npz
 from edgemed.profile.load import parse_duration, parse_load
 from edgemed.profile.markdown import MARKDOWN, profile_markdown, write_markdown
 from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
+from edgemed.profile.outliers import FILE as OUTLIERS
+from edgemed.profile.outliers import find_outliers, write_outliers
 from edgemed.profile.page import REPORT, write_page
-from edgemed.profile.result import Fidelity, QUIET, RESULT, SAMPLES
 from edgemed.profile.result import QUIET, RESULT, SAMPLES, SWEEP, Fidelity
 from edgemed.profile.session import About, Profiled, fingerprint_of, profile
 from edgemed.profile.slo import Objectives, load_slo
@@ -225,6 +226,8 @@ def _export(profiled: Profiled, request: Request) -> None:
         write_trace(samples, request.trace, name=result.name, series=profiled.series, deadline_ns=deadline_ns)
     if output is None:
         return
+    if (limit := request.around.trigger_ns) is not None:
+        write_outliers(samples, find_outliers(samples, limit), profiled.series, output / OUTLIERS)
     write_page(result, samples, profiled.series, output / REPORT)
     write_markdown(profile_markdown(result), output / MARKDOWN)
     if request.samples == "csv":

@@ -118,8 +118,9 @@ def enforce_sweep(record: Sweep) -> None:
     if astray:
         first = astray[0]
         where = f"mode {first.mode} ({first.name}), clocks {first.clocks}"
+        why = (first.why or NA).rstrip(".")
         raise DeviceStateError(
-            f"{len(astray)} of {record.runs} measurements did not come to pass, first {where}: {(first.why or NA).rstrip('.')}.",
+            f"{len(astray)} of {record.runs} measurements did not come to pass, first {where}: {why}.",
             "See to it, and sweep again.",
         )
     verdicts = {row.verdict for row in record.rows if row.verdict is not None}

@@ -145,6 +145,16 @@ class IntegerFile:
             return None
         return int(match[1]) if match else None
 
+    def text(self, limit: int) -> str:
+        """What it holds now, up to `limit` bytes; empty where it is gone."""
+        data = bytearray()
+        try:
+            while len(data) < limit and (chunk := os.pread(self._fd, limit - len(data), len(data))):
+                data += chunk
+        except OSError:
+            return ""
+        return data.decode(errors="replace")
+
     def close(self) -> None:
         """Give the file back."""
         os.close(self._fd)

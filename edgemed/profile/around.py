@@ -28,6 +28,7 @@ class Around:
         rail: name of a rail; it implies `energy`.
         meter: record of an external power meter.
         interference: loads on purpose, as on the command line.
+        trigger_ns: a frame above it is written down with what went on around it.
         root: where `sys` and `proc` are.
     """
 
@@ -36,6 +37,7 @@ class Around:
     rail: str | None = None
     meter: Path | None = None
     interference: str | None = None
+    trigger_ns: int | None = None
     root: Path = Path("/")
 
     @property
@@ -78,7 +80,7 @@ class Around:
         """
         found: list[Beside] = [] if quiet else [Interferer(spec, folder) for spec in self.loads()]
         if self.telemetry:
-            recorder = Recorder(folder, self.root, keep=keep)
+            recorder = Recorder(folder, self.root, kernel=self.trigger_ns is not None, keep=keep)
             found.append(recorder)
             if self.energy or self.rail is not None:
                 found.append(EnergyMeter(recorder, self.rail))

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from edgemed.profile.records import Count, Nanoseconds, Positive, Record, Share, Text
 
-ChannelKind = Literal["power", "temperature", "clock", "load", "counter", "memory", "fan", "slowdown"]
+ChannelKind = Literal["power", "temperature", "clock", "load", "counter", "memory", "fan", "slowdown", "activity"]
 Unit = Literal["mW", "mC", "Hz", "permille", "events", "B", "rpm", "state"]
 
 

@@ -39,6 +39,7 @@ class Recorder:
         root: where `sys` and `proc` are.
         interval_ns: between samples.
         nvml: ask NVML for a discrete GPU, too.
+        kernel: sample what the kernel counts of this process, too; it stands in the series, in no record.
         keep: whether all samples stay in `folder` as `telemetry.npz`: `NAME` and `NAME.ns` for each sensor.
     """
 
@@ -49,9 +50,11 @@ class Recorder:
         *,
         interval_ns: int = INTERVAL_NS,
         nvml: bool = True,
+        kernel: bool = False,
         keep: bool = False,
     ) -> None:
-        self._folder, self._root, self._nvml, self._keep = folder, root, nvml, keep
+        self._folder, self._root, self._keep = folder, root, keep
+        self._nvml, self._kernel = nvml, kernel
         self.interval_ns = interval_ns
         self._process: subprocess.Popen[bytes] | None = None
         self.sensors: tuple[Known, ...] = ()
@@ -119,7 +122,7 @@ class Recorder:
     def findings(self, measured: Measured) -> Sequence[Finding]:
         """One record for each source that has sensors here."""
         rows, found = self._read(), []
-        for source in dict.fromkeys(sensor.source for sensor in self.sensors):
+        for source in dict.fromkeys(sensor.source for sensor in self.sensors if sensor.source != "kernel"):
             chosen = [index for index, sensor in enumerate(self.sensors) if sensor.source == source]
             found.append(
                 summarize(
@@ -151,6 +154,7 @@ class Recorder:
             "interval_ns": self.interval_ns,
             "parent": os.getpid(),
             "nvml": self._nvml,
+            "kernel": self._kernel,
             "core": cores[-1] if len(cores) > 1 else None,
         }
 

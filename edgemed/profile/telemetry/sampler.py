@@ -20,7 +20,7 @@ from typing import Any, Final
 from edgemed.base.child import die_with_parent
 from edgemed.device.sysfs import Tree
 from edgemed.profile.telemetry.nvml import nvml_sensors
-from edgemed.profile.telemetry.sensors import Sensor, sysfs_sensors
+from edgemed.profile.telemetry.sensors import Sensor, kernel_sensors, sysfs_sensors
 
 MISSING: Final = -(2**63)
 TIMES: Final = 2  # columns before the values
@@ -32,7 +32,11 @@ def main(plan: dict[str, Any]) -> None:
     if plan["core"] is not None:
         with contextlib.suppress(OSError):  # a core may have gone offline since
             os.sched_setaffinity(0, {plan["core"]})
-    sources = {"sysfs": sysfs_sensors(Tree(Path(plan["root"]))), "nvml": nvml_sensors() if plan["nvml"] else ()}
+    sources = {
+        "sysfs": sysfs_sensors(Tree(Path(plan["root"]))),
+        "nvml": nvml_sensors() if plan["nvml"] else (),
+        "kernel": kernel_sensors(Tree(), plan["parent"]) if plan["kernel"] else (),
+    }
     sensors = [sensor for found in sources.values() for sensor in found]
     file = os.open(plan["file"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     _write_row(file, sensors)  # the first is there before the parent goes on

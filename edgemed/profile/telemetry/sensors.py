@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from edgemed.device.clocks import cpu_clocks, gpu_clock
 from edgemed.device.power import monitors, rail_files
-from edgemed.device.sysfs import Tree
+from edgemed.device.sysfs import IntegerFile, Tree
 
 if TYPE_CHECKING:  # the sampler stays small: neither NumPy nor pydantic
     from edgemed.profile.beside import ChannelKind, Unit
 
 _DEVFREQ: Final = "sys/class/devfreq"
+_STAT_BYTES: Final = 4096
+_LINES_BYTES: Final = 1 << 18  # /proc/stat grows with the machine
 _THERMAL: Final = "sys/class/thermal"
 _CPUS: Final = "sys/devices/system/cpu"
 _OFF_MC: Final = -256_000  # what Tegra's sensors say of a part without power
@@ -47,6 +49,53 @@ def sysfs_sensors(tree: Tree) -> tuple[Sensor, ...]:
     found = (*_rails(tree), *_zones(tree), *_clocks(tree), *_loads(tree), *_guards(tree), *_cooling(tree), *_fans(tree))
     names = [sensor.name for sensor in found]
     return tuple(_told_apart(sensor, names, index) for index, sensor in enumerate(found))
+
+
+def kernel_sensors(tree: Tree, process: int) -> tuple[Sensor, ...]:
+    """What the kernel counts of a process and of the machine: why one frame was slow, and its neighbours were not."""
+    fields = {"minor faults": 7, "major faults": 9, "user ticks": 11, "system ticks": 12}  # from the state on
+    stat = tree.open(f"proc/{process}/stat")
+    found = [] if stat is None else [_activity(f"own {name}", _word(stat, at)) for name, at in fields.items()]
+    lines = {
+        f"proc/{process}/status": {
+            "voluntary_ctxt_switches": "own waits",
+            "nonvoluntary_ctxt_switches": "own evictions",
+        },
+        "proc/stat": {"ctxt": "context switches", "procs_running": "runnable threads"},
+        "proc/vmstat": {"pgmajfault": "pages from disk", "allocstall_normal": "stalls for memory"},
+    }
+    for path, names in lines.items():
+        if (file := tree.open(path)) is not None:
+            found += [_activity(name, _line(file, key)) for key, name in names.items()]
+    return tuple(found)
+
+
+def _activity(name: str, read: Callable[[], int | None]) -> Sensor:
+    return Sensor(name, "activity", "events", read)
+
+
+def _word(file: IntegerFile, at: int) -> Callable[[], int | None]:
+    """A word behind the name of the program, which may itself hold blanks and brackets."""
+
+    def read() -> int | None:
+        words = file.text(_STAT_BYTES).rpartition(")")[2].split()
+        return int(words[at]) if len(words) > at and words[at].isdecimal() else None
+
+    return read
+
+
+def _line(file: IntegerFile, key: str) -> Callable[[], int | None]:
+    """The number of a line `key 123` or `key: 123`."""
+
+    def read() -> int | None:
+        for line in file.text(_LINES_BYTES).splitlines():
+            name, _, rest = line.replace(":", " ", 1).partition(" ")
+            if name == key:
+                value = rest.strip()
+                return int(value) if value.isdecimal() else None
+        return None
+
+    return read
 
 
 def _told_apart(sensor: Sensor, names: list[str], index: int) -> Sensor:
