@@ -56,7 +56,10 @@ class Desk:
 
     def take(self, request: Request) -> EdgemedError | None:
         """Take a request, or say why not."""
+        ended: list[Request] = []
         with self._lock:
+            if len(self._waiting) >= self._limit:
+                ended = self._sweep()
             error = self._refusal
             link, slot = self._ready_for(request) if error is None and not self._waiting else (None, -1)
             if error is None and link is None:
@@ -65,6 +68,8 @@ class Desk:
                 else:
                     self._waiting.append(request)
             early = request.deadline_ns is not None and request.deadline_ns < self._look_ns
+        for one in ended:
+            one.wanted()  # tells those who wait for it
         if error is not None:
             return error
         if link is not None and self._send(request, link, slot):
@@ -82,6 +87,12 @@ class Desk:
                     return
                 request = self._waiting.popleft()
             self._send(request, link, slot)
+
+    def _sweep(self) -> list[Request]:
+        """With the lock: take away what waits and has ended, as by a cancellation; it is in nobody's way then."""
+        ended = [request for request in self._waiting if request.ended]
+        self._waiting = deque(request for request in self._waiting if not request.ended)
+        return ended
 
     def _ready_for(self, request: Request) -> tuple[Link | None, int]:
         """With the lock: the link, and a slot that is taken for the request; no link if it has to wait."""

@@ -13,6 +13,7 @@ from typing import IO, Final
 
 from edgemed.base.child import how_ended, package_environment
 from edgemed.base.errors import from_os_error
+from edgemed.base.text import printable
 from edgemed.runtime.contained.protocol import Channel
 
 _LOG_TAIL: Final = 8000
@@ -91,12 +92,12 @@ class WorkerProcess:
         return bool(data)
 
     def printed(self) -> WorkerLog | None:
-        """The end of its log, if it has printed anything."""
+        """The end of its log, if it has printed anything; its lines steer no terminal."""
         with contextlib.suppress(OSError):
             while self.read_log() and select.select([self.log], [], [], 0)[0]:
                 pass
-        text = self._printed.decode("utf-8", "replace").strip()
-        return WorkerLog(text) if text else None
+        text = self._printed.decode("utf-8", "replace").strip().expandtabs()
+        return WorkerLog("\n".join(map(printable, text.splitlines()))) if text else None
 
     def kill(self, limit_ns: int | None) -> bool:
         """Kill its process group and reap it.

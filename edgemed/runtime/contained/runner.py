@@ -217,13 +217,20 @@ class ContainedRunner:
     def infer(
         self, feeds: Mapping[str, NDArray[Any]], *, frame: int | None = None, spans: SpanLog | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Run once, and wait for it; a lost worker's request is asked once more.
+        """Run once, and wait for it; a lost worker's request is asked once more. Interrupted, it is cancelled.
 
         Raises:
             InputError: the feeds do not fit.
             EdgemedError: there is no answer, and why.
         """
-        reply = self.submit(feeds, frame=frame).result()
+        self._check(feeds)
+        request = Request(feeds, frame)
+        try:
+            self.place(request)
+            reply = request.future.result()
+        except BaseException:  # Ctrl-C: it would wait for nobody now
+            request.future.cancel()
+            raise
         if spans is not None:
             spans.spans.extend(reply.spans)
         return reply.outputs

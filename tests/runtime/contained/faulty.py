@@ -193,7 +193,7 @@ class FaultyRunner:
         return {"y": y + np.float32(1)}
 
     def _loud(self, y: NDArray[Any]) -> None:
-        sys.stdout.write("x" * 200_000)
+        sys.stdout.write("x" * 200_000 + "\n\x1b[2J\x9b31m\tlast\u202e words\n")
 
     def _missing_output(self, y: NDArray[Any]) -> dict[str, NDArray[Any]]:
         return {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
 from typing import Any
 
 import numpy as np
 
-from edgemed.base.errors import ChildError
+from edgemed.base.errors import ChildError, ResourceError
 from edgemed.runtime.contained.desk import Desk
 from edgemed.runtime.contained.requests import Reply, Request
 from tests.runtime.contained.kit import frame
@@ -130,6 +131,18 @@ def test_ended_and_cancelled_requests_give_their_slot_to_the_next() -> None:
     link = connected(made)
     assert link.asked == [(0, 1)]
     assert good.number == 1
+
+
+def test_only_requests_that_somebody_waits_for_count_against_the_limit() -> None:
+    made, _ = desk(limit=2)
+    cancelled, kept, late, refused = (Request(frame(n)) for n in range(4))
+    for request in (cancelled, kept):
+        made.offer(request)
+    cancelled.future.cancel()
+    assert made.take(late) is None
+    assert cancelled.future in wait([cancelled.future], 0).done
+    assert isinstance(made.take(refused), ResourceError)
+    assert made.withdraw() == [kept, late]
 
 
 def test_deadlines_are_looked_at_in_time() -> None:

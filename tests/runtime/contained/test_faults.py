@@ -133,8 +133,12 @@ def test_what_a_worker_prints_is_read_and_its_end_is_kept(runner: ContainedRunne
     Control(control).tell("kill")
     with pytest.raises(ChildError) as raised:
         runner.submit(frame(9), retries=0).result(WAIT_S)
-    assert "xxxx" in str(raised.value.__cause__)
-    assert len(str(raised.value.__cause__)) < 10_000
+    printed = str(raised.value.__cause__)
+    assert len(printed) < 10_000
+    *_, before, last = printed.splitlines()
+    assert before.endswith("xxxx")
+    assert last.startswith(r"\x1b[2J\x9b31m ")  # a library's letters are shown, and steer no terminal
+    assert last.endswith(r" last\u202e words")
 
 
 def test_a_worker_that_answers_wrongly_after_its_rebuild_answers_nobody(runner: ContainedRunner, control: Path) -> None:

@@ -173,6 +173,36 @@ def test_a_request_that_waits_can_be_cancelled() -> None:
             second.result(WAIT_S)
 
 
+def test_a_request_whose_caller_is_interrupted_is_cancelled(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    limits = replace(QUICK, waiting=1, backoff_ns=WAIT_S * SECOND, backoff_cap_ns=WAIT_S * SECOND)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ContainedRunner(worker(control), limits=limits) as runner:
+            Control(control).tell("kill")
+            runner.infer(frame(0))  # the first rebuild of a window is at once
+            Control(control).tell("kill")
+            with pytest.raises(ChildError):
+                runner.submit(frame(0), retries=0).result(WAIT_S)
+
+            def interrupt() -> None:
+                while not runner.model.desk._waiting:
+                    time.sleep(0.001)
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                runner.infer(frame(1))
+            thread.join()
+            next_one = runner.submit(frame(2))  # there is room again, where only one may wait
+            assert not next_one.done()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(ChildError, match="shut"):
+        next_one.result(WAIT_S)
+
+
 def test_closing_answers_what_is_under_way_and_refuses_the_rest() -> None:
     runner = ContainedRunner(worker(work_us=30_000), limits=QUICK, slots=2).__enter__()
     asked = [(feeds, runner.submit(feeds)) for feeds in map(frame, range(6))]
