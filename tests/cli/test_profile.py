@@ -34,7 +34,7 @@ FAST = ("--load", "rate:500", "--frames", "400", "--warmup", "100ms")
 
 def test_a_profile_is_written_and_printed(bundle, tmp_path):
     out = tmp_path / "out"
-    done = run("profile", bundle, *FAST, "--deadline", "1h", "--output", out, "--samples", "csv")
+    done = run("profile", bundle, *FAST, "--deadline", "1h", "--output", out, "--samples", "csv", "--no-telemetry")
     assert done.returncode == 0, done.stderr
     result = json.loads((out / "result.json").read_text())
     assert result["counts"]["answered"] == 400

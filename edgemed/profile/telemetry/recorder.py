@@ -72,7 +72,7 @@ class Recorder:
     @property
     def junction(self) -> str | None:
         """The hottest part's sensor, by the names that boards give it."""
-        return junction_among(self.sensors)
+        return junction_among(self.sensors, self._read())
 
     def __enter__(self) -> Recorder:
         self._limits = (Limits.read(Tree(self._root)), None)

@@ -31,9 +31,9 @@ class Known(NamedTuple):
     slows: bool | None
 
 
-def junction_among(sensors: Sequence[Known]) -> str | None:
-    """The sensor that stands for the die; where no name is known, the first temperature there is."""
-    return junction_by_name([sensor.name for sensor in sensors if sensor.kind == "temperature"])
+def junction_among(sensors: Sequence[Known], rows: Rows) -> str | None:
+    """The sensor that stands for the die, of those that answered; where no name is known, the first temperature."""
+    return junction_by_name([sensor.name for sensor, _ in _columns(sensors, rows, "temperature")])
 
 
 def junction_by_name(names: Sequence[str]) -> str | None:
@@ -76,7 +76,7 @@ def summarize(
         throttled_at_start=_slowed(sensors, rows[:1]),
         over_current_events=_events(sensors, within),
         clocks_changed=None if limits is None else _clocks_changed(sensors, within, *limits),
-        junction=junction_among(sensors),
+        junction=junction_among(sensors, rows),
         file=file,
         lost=lost,
     )

@@ -126,6 +126,12 @@ def test_a_limit_that_changes_meanwhile_is_a_changed_clock(tmp_path: Path, orin:
     assert telemetry.clocks_changed is True
 
 
+def test_a_part_without_power_is_not_what_steadiness_is_judged_by(tmp_path: Path, orin: Path) -> None:
+    set_now(orin, "sys/class/thermal/thermal_zone3/temp", -256_000)  # the junction's sensor is off
+    with recorder(tmp_path, orin) as running:
+        assert running.junction == "gpu-thermal"
+
+
 def test_all_samples_are_kept_where_they_are_wanted(tmp_path: Path, orin: Path) -> None:
     telemetry = while_running(recorder(tmp_path, orin, keep=True), lambda: None)
     assert telemetry.file == FILE
