@@ -10,7 +10,6 @@ PINS    := constraints/$(PYTAG).txt
 STAMP   := $(VENV)/.installed-$(PYTAG)
 KERAS2  := tf-keras==2.21.0
 WILD    := .wild
-FETCH   := tests/engine/fetch_bindings.py
 # PyAV and GStreamer as the system's Python has them, for the sources of frames; and an RTSP camera to read from
 GSTREAMER := python3-av python3-gi python3-numpy gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 \
            gstreamer1.0-plugins-base gstreamer1.0-plugins-good
@@ -58,7 +57,7 @@ licences: $(STAMP)  ## licences of everything that edgemed needs at run time
 	$(BIN)/python -m scripts.licence_gate
 
 bindings: $(STAMP)
-	@if test -f $(FETCH); then $(BIN)/python $(FETCH); fi
+	@$(BIN)/python -m tests.engine.fetch_bindings
 
 fakecuda: $(STAMP)  ## pycuda on a host-only libcuda, for tests of the runtime without a GPU
 	@$(BIN)/python -m tests.runtime.fakecuda.fetch

@@ -2,22 +2,21 @@
 
 CUDA 12.0 is the oldest 12.x: its PTX ISA is 8.0, and the drivers of JetPack 6 (CUDA 12.2 and later) take up to 8.2 at
 least. `compute_80` is below every GPU that edgemed serves on JetPack 6 and 7; the driver compiles the rest for its own.
-Nothing is installed: wheels are unpacked into the cache, $EDGEMED_CACHE, else edgemed/ in $XDG_CACHE_HOME or ~/.cache.
+Nothing is installed: wheels are unpacked into the cache (`scripts/wheels.py`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 
 from edgemed.runtime.kernels.device import PTX, SOURCE
+from scripts.wheels import cache_dir, filled, unpack
 
 NVRTC = ("nvidia-cuda-nvrtc-cu12", "12.0.140")
 ASSEMBLER = ("nvidia-cuda-nvcc-cu12", "12.0.140")  # ptxas as old as the compiler
@@ -32,33 +31,9 @@ def unsupported() -> str | None:
     return f"NVIDIA's wheels used here are for Linux, this is {sys.platform} {platform.machine()}"
 
 
-def cache_dir() -> Path:
-    """Where downloads are kept, outside the repository."""
-    if chosen := os.environ.get("EDGEMED_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgemed"
-
-
 def fetch(package: str, version: str, cache: Path) -> Path:
     """Folder of an unpacked wheel; downloaded when it is not there."""
-    target = cache / "nvidia" / f"{package}-{version}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--only-binary", ":all:"]
-        subprocess.run([*pip, "--target", str(staging), f"{package}=={version}"], check=True)
-        staging.chmod(0o755)
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was quicker
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return target
+    return filled(cache / "nvidia" / f"{package}-{version}", partial(unpack, f"{package}=={version}"))
 
 
 def find(folder: Path, name: str) -> Path:

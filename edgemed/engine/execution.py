@@ -69,6 +69,11 @@ class TensorRtExecution:
         return {name: _span([profile[name] for profile in self._all_profiles]) for name in names}
 
     @property
+    def greatest(self) -> list[dict[str, Shape]]:
+        """Of each profile, the greatest shape of each varying input; an empty one where none varies."""
+        return [{name: bounds[2] for name, bounds in ranges.items()} for ranges in self._all_profiles or ({},)]
+
+    @property
     def capturable(self) -> bool:
         if not self._graphs or self._grown:  # memory cannot be asked for while a stream is recorded
             return False

@@ -25,7 +25,7 @@ from edgemed.runtime.cuda_slot import Context, CudaSlot, Key, Layouts, Marks
 from edgemed.runtime.device_clock import DeviceClock
 from edgemed.runtime.execution import Execution, Shape
 from edgemed.runtime.lane import SLOTS, Shapes, Stage
-from edgemed.runtime.layout import Layout, fixed_shape, greatest_shape
+from edgemed.runtime.layout import Layout, fixed_shape, greatest_outputs, greatest_shape
 from edgemed.runtime.prepare import Prepare
 from edgemed.runtime.replay import Replay
 from edgemed.runtime.streams import Event, Stream
@@ -176,15 +176,11 @@ class CudaLane:
         self._arena, self._slots = arena, slots
 
     def _layouts(self) -> Layouts:
-        """Places in blocks that have room for the greatest shapes; asks the first execution for those of outputs."""
+        """Places in blocks that have room for the greatest shapes."""
         made = {spec.name: spec for spec in self._prepare.makes} if self._prepare is not None else {}
         greatest = {spec.name: greatest_shape(spec, self._profiles) for spec in self._specs.inputs}
-        outputs: dict[str, tuple[str, Shape]] = {}
-        first = self._executions[0]
-        first.set_input_shapes({**{name: greatest[name] for name in self._names}, **self._made_shapes()})
-        for spec in self._model.outputs:
-            if (shape := first.output_shape(spec.name)) is not None:
-                outputs[spec.name] = (spec.dtype, shape)
+        rooms = greatest_outputs(self._executions[0], self._names, self._made_shapes())
+        outputs = {spec.name: (spec.dtype, rooms[spec.name]) for spec in self._model.outputs if spec.name in rooms}
         self._dependent = tuple(spec for spec in self._model.outputs if spec.name not in outputs)
         return Layouts(
             host=Layout({spec.name: (spec.dtype, greatest[spec.name]) for spec in self._specs.inputs}),

@@ -7,7 +7,7 @@ protocol knows no CUDA library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from edgemed.base.runner import RunnerSpecs
@@ -23,7 +23,15 @@ class Execution(Protocol):
 
     @property
     def profiles(self) -> Mapping[str, tuple[Shape, Shape, Shape]]:
-        """Least, usual and greatest shape of each input that varies."""
+        """Least, usual and greatest shape of each input that varies, over all optimization profiles."""
+        ...
+
+    @property
+    def greatest(self) -> Sequence[Mapping[str, Shape]]:
+        """For each optimization profile the greatest shapes that it takes together; an empty one where none varies.
+
+        Those of `profiles` may come from several, and then no one takes them together.
+        """
         ...
 
     @property

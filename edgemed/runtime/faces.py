@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from edgemed.base.errors import ResourceError
+from edgemed.base.errors import ResourceError, UsageError
 from edgemed.runtime.frames import Answer, Frame, Outcome, Source
 from edgemed.runtime.slots import Box
 
@@ -151,12 +151,22 @@ class Stream:
         """Frames that the source lost before the ring saw them."""
         return int(getattr(self._source, "lost", 0))
 
+    @property
+    def here(self) -> bool:
+        """Whether this is one of its threads, as in its callback."""
+        return threading.current_thread() in self._threads
+
     def wait(self) -> None:
         """Wait until the source has ended and all outcomes were delivered.
 
         Raises:
+            UsageError: this is one of its threads, and would wait for itself.
             Exception: what the source or the callback raised first.
         """
+        if self.here:
+            raise UsageError(
+                "A callback, or a source, cannot wait for its own stream.", "Wait in another thread, or call `stop`."
+            )
         self._produced.wait()
         self._consumed.wait()
         self._ring.detach(self)
@@ -167,11 +177,14 @@ class Stream:
         """Take no more frames of the source; those inside are still computed and delivered. Then as `wait`."""
         self._stopping = True
         self._close_source()
-        if threading.current_thread() not in self._threads:
+        if not self.here:
             self.wait()
 
     def end(self) -> None:
-        """End at once: what is inside is dropped. Raises nothing; for the faces and the ring's own end."""
+        """End at once: what is inside is dropped. Raises nothing; for the faces and the ring's own end.
+
+        Not in a thread of its own, which the ring refuses to be left in.
+        """
         self._stopping = True
         self._ring.discard(self.box)
         self._close_source()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
-from edgemed.runtime.execution import Shape
+from edgemed.runtime.execution import Execution, Shape
 
 ALIGNMENT = 256  # TensorRT takes it for granted of every address
 
@@ -66,6 +67,33 @@ def greatest_shape(spec: TensorSpec, profiles: Mapping[str, tuple[Shape, Shape, 
     if spec.name in profiles:
         return profiles[spec.name][2]
     return fixed_shape(spec)
+
+
+def greatest_outputs(execution: Execution, names: Sequence[str], others: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Of each output, the largest of its shapes for the greatest inputs of each profile; not of data-dependent ones.
+
+    Args:
+        execution: is asked; its input shapes are others afterwards.
+        names: inputs that may have any shape of a profile.
+        others: the only shapes of other inputs that vary by the engine.
+
+    Raises:
+        InputError: no profile takes `others`.
+    """
+    found: dict[str, list[Shape | None]] = {spec.name: [] for spec in execution.specs.outputs}
+    refused: InputError | None = None
+    for greatest in execution.greatest:
+        try:
+            execution.set_input_shapes({**{name: greatest[name] for name in names}, **others})
+        except InputError as error:  # this profile does not take `others`
+            refused = error
+            continue
+        for name, shapes in found.items():
+            shapes.append(execution.output_shape(name))
+    if refused is not None and not all(found.values()):
+        raise refused
+    known = {name: [shape for shape in shapes if shape is not None] for name, shapes in found.items()}
+    return {name: max(shapes, key=math.prod) for name, shapes in known.items() if len(shapes) == len(found[name])}
 
 
 def fixed_shape(spec: TensorSpec) -> Shape:

@@ -40,6 +40,11 @@ class Face(Protocol):
         """Frames that its source lost before the ring saw them."""
         ...
 
+    @property
+    def here(self) -> bool:
+        """Whether this is one of its threads, as in its callback: to wait for its end would be to wait for itself."""
+        ...
+
     def end(self) -> None:
         """End it now; what is inside is dropped."""
         ...
@@ -127,7 +132,16 @@ class RingCore:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close, drop what nobody collected, and leave the lane. The memory of answers still held is gone with it."""
+        """Close, drop what nobody collected, and leave the lane. The memory of answers still held is gone with it.
+
+        Raises:
+            UsageError: this is a thread of one of its streams; the ring is as it was.
+        """
+        if any(face.here for face in tuple(self._faces)):
+            raise UsageError(
+                "A callback, or a source, cannot leave the ring that calls it: it would wait for itself.",
+                "Leave it in the thread that entered it. `Stream.stop` ends a stream from within its callback.",
+            )
         self.close()
         try:
             self._end_faces()

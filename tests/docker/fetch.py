@@ -1,8 +1,8 @@
 """What the rehearsal of `docker/jetson` needs, kept by key in the cache: Debian packages for a small root, and wheels.
 
 No container engine runs in CI. The final stage of the images is rehearsed instead in a root made of Debian's packages
-(of the host's release; the images are Ubuntu), with the very scripts that the Dockerfiles run. Run as a script
-(`make test` does) it fills the cache: $EDGEMED_CACHE, else edgemed/ in $XDG_CACHE_HOME or ~/.cache.
+(of the host's release; the images are Ubuntu), with the very scripts that the Dockerfiles run. Run as a module
+(`make test` does) it fills the cache (`scripts/wheels.py`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engine.fetch_bindings import cache_dir
+from scripts.wheels import cache_dir, filled
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = REPO / "docker" / "jetson"
@@ -76,22 +75,7 @@ def kept(kind: str, fill: Callable[[Path], None], *sources: str | Path) -> Path:
     """Folder of the cache for these sources (texts, or files by their content), filled when it is not there."""
     texts = [source.read_bytes() if isinstance(source, Path) else source.encode() for source in sources]
     digest = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
-    target = CACHE / f"{kind}-{digest}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{kind}.", dir=target.parent))
-    try:
-        fill(staging)
-        staging.chmod(0o755)
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was quicker
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return target
+    return filled(CACHE / f"{kind}-{digest}", fill)
 
 
 def packages() -> Path:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from scripts.wheels import cache_dir
 from tests.engine import fetch_bindings
 
-CACHE = fetch_bindings.cache_dir()  # now: fixtures move XDG_CACHE_HOME to a private place later
+CACHE = cache_dir()  # now: fixtures move XDG_CACHE_HOME to a private place later
 ROWS = pytest.mark.parametrize("row", fetch_bindings.ROWS, ids=lambda row: row.version)
 
 

@@ -2,20 +2,19 @@
 
 The bindings need a dozen C functions of TensorRT's libraries to be imported. Stubs that return NULL, compiled here,
 satisfy the loader; classes, enums and signatures are then the real ones, and `Builder()` raises as without a GPU.
-Run as a script (`make test` does) it fills the cache: $EDGEMED_CACHE, else edgemed/ in $XDG_CACHE_HOME or ~/.cache.
+Run as a module (`make test` does) it fills the cache (`scripts/wheels.py`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scripts.wheels import cache_dir, filled, unpack
 
 
 @dataclass(frozen=True)
@@ -78,35 +77,15 @@ FUNCTIONS = (
 )
 
 
-def cache_dir() -> Path:
-    """Where downloads are kept, outside the repository."""
-    if chosen := os.environ.get("EDGEMED_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgemed"
-
-
 def fetch(row: Bindings, cache: Path) -> Path:
     """Folder of the unpacked bindings for this Python; downloaded when it is not there."""
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
-    target = cache / "bindings" / f"{row.package}-{row.version}-{tag}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--only-binary", ":all:"]
-        subprocess.run([*pip, "--target", str(staging / "site"), row.requirement], check=True)
-        compile_stubs(row, staging / "stubs")
-        staging.chmod(0o755)
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was quicker
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return target
+
+    def fill(folder: Path) -> None:
+        unpack(row.requirement, folder / "site")
+        compile_stubs(row, folder / "stubs")
+
+    return filled(cache / "bindings" / f"{row.package}-{row.version}-{tag}", fill)
 
 
 def compile_stubs(row: Bindings, folder: Path) -> None:

@@ -88,6 +88,10 @@ class StandIn:
         least, usual, greatest = ((rows, self.columns) for rows in self.rows)
         return dict.fromkeys(self.inputs, (least, usual, greatest))
 
+    @property
+    def greatest(self) -> list[dict[str, Shape]]:
+        return [{name: bounds[2] for name, bounds in self.profiles.items()}]
+
     def set_input_shapes(self, shapes: Mapping[str, Shape]) -> None:
         for name, shape in shapes.items():
             fits = name in self._shapes and len(shape) == 2 and shape[1] == self.columns

@@ -476,6 +476,32 @@ def test_the_faces_may_be_used_together() -> None:
         assert ring.counts().submitted == ring.counts().answered == 152
 
 
+@pytest.mark.parametrize("waits", ["leave", "wait"])
+@pytest.mark.parametrize("place", ["callback", "source"])
+def test_a_stream_does_not_wait_for_itself(place: str, waits: str) -> None:
+    streams: list = []
+
+    def never() -> None:
+        while not streams:
+            time.sleep(0.001)
+        if waits == "leave":
+            ring.__exit__(None, None, None)
+        streams[0].wait()
+
+    def source():
+        yield from frames(5)
+        if place == "source":
+            never()
+
+    with Ring(lane(2)) as ring:
+        streams.append(ring.start(source(), lambda _: never() if place == "callback" else None))
+        with pytest.raises(UsageError, match="leave the ring" if waits == "leave" else "wait for its own"):
+            streams[0].wait()
+        assert is_right_of(ring.infer(feeds(1)), 1)  # the ring is as it was
+        assert ring.counts().unaccounted == ring.counts().in_flight == 0
+    assert ring.closed
+
+
 def test_failures_reach_every_face() -> None:
     def broken(given):
         raise GpuError("The GPU refused.")

@@ -38,7 +38,7 @@ from tests.engine.engines import asked, write_engine
 from tests.engine.fake_runtime import EngineScript
 from tests.engine.fake_tensorrt import Script, make_fake
 from tests.runtime.fakecuda.handle import FakeCudaHandle
-from tests.runtime.tensorrt_engines import COLUMNS, FIXED, GROWING, batched, expected, kernels_for, plan_for
+from tests.runtime.tensorrt_engines import BATCHED, COLUMNS, FIXED, GROWING, batched, expected, kernels_for, plan_for
 
 Open = Callable[..., Any]
 
@@ -178,6 +178,23 @@ def test_a_gap_between_profiles_is_refused_and_harms_nothing(opened: Open) -> No
         runner.infer(frame(4))
     assert is_right(runner, frame(8))
     assert is_right(runner, frame(1))
+
+
+@pytest.mark.parametrize("integrated", [0, 1], ids=["copies", "zero-copy"])
+def test_profiles_of_several_inputs_need_not_share_a_greatest_shape(
+    fakecuda: FakeCudaHandle, opened: Open, integrated: int
+) -> None:
+    fakecuda.set(integrated=integrated)
+    few = ((1, COLUMNS), (2, COLUMNS), (4, COLUMNS))
+    many = ((8, COLUMNS), (8, COLUMNS), (16, COLUMNS))
+    tensors = (("x", "INPUT", "FLOAT", (-1, COLUMNS)), ("z", "INPUT", "FLOAT", (-1, COLUMNS)), BATCHED[1])
+    for profiles in (({"x": few, "z": many}, {"x": many, "z": few}), ({"x": many, "z": few}, {"x": few, "z": many})):
+        runner = opened(batched(tensors=tensors, profiles=profiles))
+        for rows, others in ((3, 9), (16, 4), (16, 1), (1, 16), (8, 2)):
+            assert is_right(runner, {**frame(rows, rows), "z": frame(others)["x"]})
+        with pytest.raises(InputError, match="not in this combination"):
+            runner.infer({**frame(16), "z": frame(16)["x"]})
+        assert is_right(runner, {**frame(2), "z": frame(8)["x"]})
 
 
 def test_an_output_that_only_the_data_sizes(fakecuda: FakeCudaHandle, opened: Open) -> None:

@@ -1,6 +1,6 @@
 """Real pycuda without a GPU: its wheel, built once, over a `libcuda.so.1` of our own that runs on the host.
 
-Run as a script (`make fakecuda`) it fills the cache: $EDGEMED_CACHE, else edgemed/ in $XDG_CACHE_HOME or ~/.cache.
+Run as a module (`make fakecuda`) it fills the cache (`scripts/wheels.py`).
 In a test, ask for the fixture `fakecuda` of `tests/runtime/cuda_fixture.py`; in a child process:
 
     from tests.runtime.fakecuda import fetch
@@ -24,9 +24,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from scripts.wheels import cache_dir, filled
 
 HERE = Path(__file__).resolve().parent
 PYCUDA = "2026.1"
@@ -79,14 +80,6 @@ def unsupported() -> str | None:
     return f"the host-only libcuda is for x86-64 Linux, this is {sys.platform} {platform.machine()}"
 
 
-def cache_dir() -> Path:
-    """Where downloads and builds are kept, outside the repository."""
-    if chosen := os.environ.get("EDGEMED_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgemed"
-
-
 CACHE = cache_dir()  # now: fixtures move XDG_CACHE_HOME to a private place later
 
 
@@ -96,38 +89,19 @@ def ensure(cache: Path | None = None) -> FakeCuda:
     include = headers(cache)
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     recipe = digest(PYCUDA, SITECONF, *HEADERS)
-    site = make(root / f"pycuda-{PYCUDA}-{tag}-{recipe}", lambda folder: build_pycuda(include, folder))
+    site = filled(root / f"pycuda-{PYCUDA}-{tag}-{recipe}", lambda folder: build_pycuda(include, folder))
     sources = digest(*HEADERS, *((HERE / name).read_text() for name in (*SOURCES, KERNELS) if (HERE / name).is_file()))
-    shim = make(root / f"shim-{sources}", lambda folder: build_shim(include, folder))
+    shim = filled(root / f"shim-{sources}", lambda folder: build_shim(include, folder))
     return FakeCuda(site, shim / "libcuda.so.1", shim / "libstandin.so")
 
 
 def headers(cache: Path | None = None) -> Path:
     """Folder of NVIDIA's headers."""
-    return make((cache or CACHE) / "fakecuda" / f"headers-{digest(*HEADERS)}", fetch_headers)
+    return filled((cache or CACHE) / "fakecuda" / f"headers-{digest(*HEADERS)}", fetch_headers)
 
 
 def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-
-def make(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Fill a sibling of `target` and rename it, so that a folder that exists is whole."""
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        fill(staging)
-        staging.chmod(0o755)
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was quicker
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return target
 
 
 def fetch_headers(folder: Path) -> None:

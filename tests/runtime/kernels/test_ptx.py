@@ -11,8 +11,9 @@ import pytest
 from edgemed.runtime.kernels import block, points
 from edgemed.runtime.kernels.device import PTX, SOURCE
 from scripts import make_kernels
+from scripts.wheels import cache_dir
 
-CACHE = make_kernels.cache_dir()  # now: fixtures move XDG_CACHE_HOME to a private place later
+CACHE = cache_dir()  # now: fixtures move XDG_CACHE_HOME to a private place later
 TEXT = PTX.read_text(encoding="utf-8")
 BOARDS = [  # A100, desktop Ampere, Orin, Ada, Hopper by the compiler's own assembler; Thor by a newer one
     *((f"sm_{number}", make_kernels.ASSEMBLER) for number in (80, 86, 87, 89, 90)),
