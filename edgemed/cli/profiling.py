@@ -22,6 +22,7 @@ from edgemed.profile.beside import Beside
 from edgemed.profile.coldstart.series import PageCache, cold_start
 from edgemed.profile.cost import own_cost
 from edgemed.profile.export import write_csv, write_npz
+from edgemed.profile.judge import other_state
 from edgemed.profile.load import parse_duration, parse_load
 from edgemed.profile.markdown import MARKDOWN, profile_markdown, write_markdown
 from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
@@ -177,6 +178,9 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
         else:
             folder = stack.enter_context(scratch_directory("edgemed-profile"))
         about = subject.about(folder)
+        if subject.objectives is not None:
+            for difference in other_state(subject.objectives.slo, about.fingerprint):
+                tell(f"note: {difference}, so this run will be no evidence")
         if request.cold_starts is not None:
             starts = cold_start(
                 request.bundle,

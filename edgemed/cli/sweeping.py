@@ -68,7 +68,7 @@ def arguments_of(request: Request) -> list[str]:
         "--interference": around.interference,
         "--cold-start": request.cold_starts,
         "--page-cache": request.page_cache,
-        "--trigger": None if around.trigger_ns is None else f"{around.trigger_ns / 1e6!r}ms",
+        "--trigger": None if around.trigger_ns is None else f"{around.trigger_ns}ns",
         "--root": around.root,
     }
     flags = {"--soak": request.soak, "--energy": around.energy, "--no-telemetry": not around.telemetry}

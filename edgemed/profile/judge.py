@@ -7,7 +7,7 @@ from typing import Literal
 
 from edgemed.profile.distill import Excess, Figures
 from edgemed.profile.misses import RateBounds
-from edgemed.profile.result import Result
+from edgemed.profile.result import Fingerprint, Result
 from edgemed.profile.slo import PERCENTILE_KEYS, Objectives, Slo
 from edgemed.profile.stats import share_of
 from edgemed.profile.verdict import ClauseResult, Verdict, combine
@@ -224,7 +224,12 @@ def _wrong_state(slo: Slo, result: Result) -> Iterator[str]:
     for telemetry in result.telemetry:
         if telemetry.throttled_at_start:
             yield f"the device was throttled before the first frame ({telemetry.source})"
+    yield from other_state(slo, result.fingerprint)
+
+
+def other_state(slo: Slo, mark: Fingerprint) -> Iterator[str]:
+    """How a device differs from the one that objectives ask for; known before anything is measured."""
     for key, wanted in slo.state.model_dump(exclude_none=True).items():
-        found = getattr(result.fingerprint, key)
+        found = getattr(mark, key)
         if found != wanted:
             yield f"{key.replace('_', ' ')} is {found or 'unknown'}, and shall be {wanted}"

@@ -20,6 +20,8 @@ _THERMAL: Final = "sys/class/thermal"
 _CPUS: Final = "sys/devices/system/cpu"
 _OFF_MC: Final = -256_000  # what Tegra's sensors say of a part without power
 _EMC: Final = ("emc", "dram", "mc")  # memory's clock: names of devfreq nodes that have one
+# which on Jetson only root may read, in debugfs (rbonghi/jetson_stats#360)
+_EMC_FILES: Final = ("sys/kernel/debug/bpmp/debug/clk/emc/rate", "sys/kernel/debug/clk/emc/clk_rate")
 # where the load of the GPU is told in tenths of a percent: L4T's own file, beside devfreq
 _LOADS: Final = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load")
 
@@ -154,6 +156,10 @@ def _clocks(tree: Tree) -> Iterator[Sensor]:
     for node, name in nodes.items():
         if (read := _file(tree, f"{_DEVFREQ}/{node}/cur_freq")) is not None:
             yield Sensor(name, "clock", "Hz", read)
+    if "EMC clock" not in nodes.values():
+        found = (read for path in _EMC_FILES if (read := _file(tree, path)) is not None)
+        if (emc := next(found, None)) is not None:
+            yield Sensor("EMC clock", "clock", "Hz", emc)
     for core in cpu_clocks(tree):
         if (read := _file(tree, f"{_CPUS}/{core.name}/cpufreq/scaling_cur_freq", 1000)) is not None:
             yield Sensor(f"{core.name} clock", "clock", "Hz", read)

@@ -11,6 +11,7 @@ from edgemed.device.sysfs import Tree
 from edgemed.profile.telemetry.nvml import nvml_sensors
 from edgemed.profile.telemetry.sensors import sysfs_sensors
 from tests.device.roots.boards import BOARDS, RAILS, board, set_now
+from tests.device.roots.builder import write
 
 TOTAL = {"orin-nano-8gb": "VDD_IN", "orin-nx-16gb": "VDD_IN", "agx-orin-64gb": None, "thor-t5000": "VIN"}
 
@@ -40,6 +41,16 @@ def test_every_kind_of_sensor_with_its_unit(tmp_path: Path) -> None:
     assert sensors["OC3"].slows is True
     assert said["cpufreq-cpu0"] == ("slowdown", "state", 0)
     assert "pwm-fan" not in said
+
+
+@pytest.mark.parametrize("path", ["sys/kernel/debug/bpmp/debug/clk/emc/rate", "sys/class/devfreq/emc/cur_freq"])
+def test_memorys_clock_is_read_where_it_may_be(tmp_path: Path, path: str) -> None:
+    root = board(tmp_path, "orin-nx-16gb")
+    assert "EMC clock" not in {sensor.name for sensor in sysfs_sensors(Tree(root))}
+    write(root, path, "2133000000\n")
+    clocks = {sensor.name: sensor.read() for sensor in sysfs_sensors(Tree(root)) if sensor.kind == "clock"}
+    assert clocks["EMC clock"] == 2_133_000_000
+    assert clocks["GPU clock"] == 612_000_000
 
 
 def test_a_sensor_that_goes_away_says_nothing_rather_than_0(tmp_path: Path) -> None:
