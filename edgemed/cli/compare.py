@@ -9,6 +9,7 @@ import typer
 
 from edgemed.base.errors import GateError, InconclusiveError, UsageError
 from edgemed.cli.console import err, print_json, say, show
+from edgemed.cli.runner import DlaCoreOption, RunnerOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,8 @@ def compare(
     ] = None,
     load: Annotated[str, typer.Option(metavar="LOAD", help="With --runs: as of `edgemed profile`.")] = "closed",
     duration: Annotated[str, typer.Option(metavar="TIME", help="With --runs: of each run.")] = "10s",
+    runner: RunnerOption = "auto",
+    dla_core: DlaCoreOption = None,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With --runs: where all results go.", show_default=False)
     ] = None,
@@ -53,13 +56,16 @@ def compare(
 
     if report is not None and report.suffix not in (".html", ".md"):
         raise UsageError(f"{report} is neither .html nor .md.", "Give the report one of these endings.")
+    if runs is None and (runner != "auto" or dla_core is not None):
+        raise UsageError("--runner and --dla-core belong to --runs; results were measured already.", "Leave them out.")
     margins = [parse_margin(text) for text in margin or ()]
     if runs is not None:
         from edgemed.profile.interleave import run_interleaved
 
         if output is None:
             raise UsageError("Runs take a folder for their results.", "Give --output DIR.")
-        settings = ["--load", load, "--duration", duration]
+        settings = ["--load", load, "--duration", duration, "--runner", runner]
+        settings += [] if dla_core is None else ["--dla-core", str(dla_core)]
         run_interleaved((a, b), settings, runs, output, lambda text: say(text, console=err))
         a, b = output / "a", output / "b"
     sides = load_runs(a), load_runs(b)

@@ -9,6 +9,7 @@ import typer
 
 from edgemed.base.errors import DeviceStateError, GateError, InconclusiveError, UsageError
 from edgemed.cli.console import err, print_json, say, show
+from edgemed.cli.runner import DlaCoreOption, RunnerOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,10 @@ def profile(
     *,
     precision: Annotated[
         Literal["int8", "fp16", "fp32"] | None,
-        typer.Option(help="Graph to run; default the bundle's own.", show_default=False),
+        typer.Option(help="Graph or engine to run; default the bundle's own.", show_default=False),
     ] = None,
+    runner: RunnerOption = "auto",
+    dla_core: DlaCoreOption = None,
     load: Annotated[
         str, typer.Option(metavar="LOAD", help="closed, rate:30, poisson:30, duty:1/60s or replay:FILE.")
     ] = "closed",
@@ -122,12 +125,13 @@ def profile(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     root: Annotated[Path, typer.Option(hidden=True, help="Read sensors of a file system mounted there.")] = Path("/"),
 ) -> None:
-    """Measure the latency of BUNDLE on ONNX Runtime, from when each frame was meant to arrive.
+    """Measure the latency of BUNDLE, from when each frame was meant to arrive.
 
     With --slo: exit code 0 pass, 1 fail, 3 inconclusive, 4 the device is in another state. The result is written first.
     """
     if estimate or device:
-        _estimate(bundle, device or [], precision, estimate=estimate, measured=[slo, output, trace, frames], json=json)
+        measured = [slo, output, trace, frames, dla_core, None if runner == "auto" else runner]
+        _estimate(bundle, device or [], precision, estimate=estimate, measured=measured, json=json)
         return
     from edgemed.cli.profiling import Request, profile_bundle
     from edgemed.profile.around import Around
@@ -140,6 +144,8 @@ def profile(
     request = Request(
         bundle=bundle,
         precision=precision,
+        runner=runner,
+        dla_core=dla_core,
         load=load,
         duration=duration,
         frames=frames,
@@ -200,7 +206,7 @@ def _estimate(
         raise UsageError("--device belongs to --estimate; a profile is of this machine.", "Give both, or neither.")
     if any(each is not None for each in measured):
         raise UsageError(
-            "An estimate measures nothing.", "Leave --slo, --output, --trace and --frames out, or --estimate."
+            "An estimate measures nothing.", "Leave --slo, --output, --trace, --frames and --runner out, or --estimate."
         )
     estimate_bundle(bundle, devices, precision, json=json)
 

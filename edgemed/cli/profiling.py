@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,32 +17,31 @@ from edgemed.bundle.read import Bundle, enclosing_bundle, open_bundle
 from edgemed.device.board import detect_board
 from edgemed.device.here import Here
 from edgemed.profile.around import Around, device_state
+from edgemed.profile.backend import Subject
 from edgemed.profile.beside import Beside
-from edgemed.profile.coldstart.series import PageCache, cold_start
+from edgemed.profile.coldstart.series import ColdStart, PageCache, cold_start
 from edgemed.profile.cost import own_cost
 from edgemed.profile.export import write_csv, write_npz
 from edgemed.profile.judge import other_state
 from edgemed.profile.load import parse_duration, parse_load
 from edgemed.profile.markdown import MARKDOWN, profile_markdown, write_markdown
-from edgemed.profile.measure import Arrays, Measurement, Plan, measure_ring, measure_runner
+from edgemed.profile.measure import Arrays, Plan
 from edgemed.profile.outliers import FILE as OUTLIERS
 from edgemed.profile.outliers import find_outliers, write_outliers
 from edgemed.profile.page import REPORT, write_page
-from edgemed.profile.result import QUIET, RESULT, SAMPLES, SWEEP, Fidelity
+from edgemed.profile.result import QUIET, RESULT, SAMPLES, SWEEP, Fidelity, Fingerprint, OwnCost
 from edgemed.profile.session import About, Profiled, fingerprint_of, profile
 from edgemed.profile.slo import Objectives, load_slo
 from edgemed.profile.soak import until_steady
+from edgemed.profile.stats import Distribution
 from edgemed.profile.steady import SteadyRule
 from edgemed.profile.trace import write_trace
-from edgemed.runners.ort import OnnxRuntimeRunner
 from edgemed.runtime.policy import Policy
-from edgemed.runtime.ring import Ring
-from edgemed.runtime.runner_lane import RunnerLane
 
 if TYPE_CHECKING:
     from edgemed.bundle.model import RunPrecision
+    from edgemed.cli.runner import RunnerName
 
-_SLOTS = 3
 _DURATION = "10s"
 _SOAK_CAP = "1h"
 
@@ -54,6 +52,8 @@ class Request:
 
     bundle: Path
     precision: RunPrecision | None
+    runner: RunnerName
+    dla_core: int | None
     load: str
     duration: str | None
     frames: int | None
@@ -99,7 +99,18 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _Before:
+    """What is read or measured before the run."""
+
+    power_mode: str | None
+    clocks: Literal["locked", "free"] | None
+    own_cost: OwnCost
+    quiet: Distribution | None = None
+    cold_start: ColdStart | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
     """A request whose files were read."""
 
     request: Request
@@ -107,47 +118,62 @@ class _Subject:
     feeds: Sequence[Arrays]
     objectives: Objectives | None
     deadline_ns: int | None
-    policy: Policy | None
+    answers: Subject
 
-    def about(self, folder: Path) -> About:
+    def before(self, folder: Path) -> _Before:
         """What is known of a run before it."""
-        runner, root = self._runner(), self.request.around.root
-        power_mode, clocks = device_state(root)
-        version = importlib.metadata.version("onnxruntime")
-        here = Here(detect_board(root), None)
-        return About(
-            name=self.bundle.manifest.name,
-            fingerprint=fingerprint_of(
-                runner.info, here, backend_version=version, power_mode=power_mode, clocks=clocks
-            ),
-            inputs=("golden inputs of the bundle", len(self.feeds)),
-            ring=None if self.policy is None else f"{self.policy}, {_SLOTS} slots",
-            ambient_c=self.request.ambient_c,
-            fidelity=_fidelity(self.bundle),
-            own_cost=own_cost(folder),
-        )
+        power_mode, clocks = device_state(self.request.around.root)
+        return _Before(power_mode, clocks, own_cost(folder))
 
-    def run(self, about: About, folder: Path, *, quiet: bool = False) -> Profiled:
+    def run(self, before: _Before, folder: Path, *, quiet: bool = False) -> Profiled:
         """One run; its files lie in `folder`, which is kept if the request has an output."""
         request, kept = self.request, self.request.output is not None
         beside = request.around.beside(folder, keep=kept, quiet=quiet)
         plan = request.plan(self.deadline_ns, beside)
         return profile(
-            partial(_measure, self._runner(), self.policy, self.feeds, plan, folder / SAMPLES, beside),
-            about,
+            partial(self.answers.measure, self.feeds, plan, folder / SAMPLES, beside),
+            partial(self._about, before),
             objectives=self.objectives,
             deadline_ns=self.deadline_ns,
             beside=beside,
             output=folder if kept else None,
         )
 
-    def _runner(self) -> OnnxRuntimeRunner:
-        from edgemed.evaluate.bundled import runner_of
+    def fingerprint(self, before: _Before) -> Fingerprint:
+        """Of what answers, as far as that is known by now; after a run it is whole."""
+        backend = self.answers.backend
+        return fingerprint_of(
+            backend.info,
+            Here(detect_board(self.request.around.root), backend.gpu),
+            backend_version=backend.version,
+            tensorrt=backend.tensorrt,
+            engine_sha256=backend.engine_sha256,
+            power_mode=before.power_mode,
+            clocks=before.clocks,
+        )
 
-        return runner_of(self.bundle, self.request.precision)
+    def _about(self, before: _Before) -> About:
+        """All that is known of a run after it, beside its stamps."""
+        backend = self.answers.backend
+        return About(
+            name=self.bundle.manifest.name,
+            fingerprint=self.fingerprint(before),
+            inputs=("golden inputs of the bundle", len(self.feeds)),
+            ring=self.answers.ring,
+            sync=backend.sync,
+            cuda_graph=backend.cuda_graph,
+            no_cuda_graph=backend.no_cuda_graph,
+            copies_counted=backend.copies_counted,
+            ambient_c=self.request.ambient_c,
+            fidelity=_fidelity(self.bundle),
+            own_cost=before.own_cost,
+            quiet=before.quiet,
+            cold_start=before.cold_start,
+            notes=() if self.answers.why is None else (f"On ONNX Runtime. {self.answers.why}",),
+        )
 
 
-def _subject(request: Request) -> _Subject:
+def _read(request: Request) -> _Read:
     from edgemed.bundle.model import specs_of
     from edgemed.runners.golden import Golden
 
@@ -162,7 +188,10 @@ def _subject(request: Request) -> _Subject:
     bundle = open_bundle(request.bundle)
     golden = Golden.from_bytes(bundle.read(bundle.manifest.golden.path), specs_of(bundle))
     feeds = [golden.feeds(index) for index in range(golden.samples)]
-    return _Subject(request, bundle, feeds, objectives, deadline_ns, policy)
+    answers = Subject(
+        bundle, runner=request.runner, precision=request.precision, dla_core=request.dla_core, policy=policy
+    )
+    return _Read(request, bundle, feeds, objectives, deadline_ns, answers)
 
 
 def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
@@ -171,15 +200,17 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
     Raises:
         EdgemedError: bad input, or nothing could be measured.
     """
-    subject = _subject(request)
+    read = _read(request)
+    if read.answers.why is not None:
+        tell(f"On ONNX Runtime. {read.answers.why}")
     with ExitStack() as stack:
         if request.output is not None:
             folder = results_folder(request.output)
         else:
             folder = stack.enter_context(scratch_directory("edgemed-profile"))
-        about = subject.about(folder)
-        if subject.objectives is not None:
-            for difference in other_state(subject.objectives.slo, about.fingerprint):
+        before = read.before(folder)
+        if read.objectives is not None:
+            for difference in other_state(read.objectives.slo, read.fingerprint(before)):
                 tell(f"note: {difference}, so this run will be no evidence")
         if request.cold_starts is not None:
             starts = cold_start(
@@ -187,39 +218,23 @@ def profile_bundle(request: Request, tell: Callable[[str], None]) -> Profiled:
                 request.precision,
                 request.cold_starts,
                 request.page_cache,
+                runner=read.answers.runner,
+                dla_core=request.dla_core,
                 root=request.around.root,
                 tell=tell,
             )
-            about = replace(about, cold_start=starts)
+            before = replace(before, cold_start=starts)
         if request.around.interference is not None:
             tell(f"measuring {request.load}, quiet …")
             (folder / QUIET).mkdir()
-            quiet = subject.run(about, folder / QUIET, quiet=True)
+            quiet = read.run(before, folder / QUIET, quiet=True)
             if quiet.measurement.stop is not None:
                 return quiet
-            about = replace(about, quiet=quiet.result.latency)
+            before = replace(before, quiet=quiet.result.latency)
         tell(f"measuring {request.load} …")
-        profiled = subject.run(about, folder)
+        profiled = read.run(before, folder)
         _export(profiled, request)
     return profiled
-
-
-def _measure(
-    runner: OnnxRuntimeRunner,
-    policy: Policy | None,
-    feeds: Sequence[Arrays],
-    plan: Plan,
-    stamps: Path,
-    beside: Sequence[Beside],
-) -> Measurement:
-    """One frame at a time, or through a ring."""
-    if policy is None:
-        with runner:
-            return measure_runner(runner, feeds, plan, stamps, beside)
-    lane = RunnerLane(runner, _SLOTS)
-    return measure_ring(
-        lambda on_drop: Ring(lane, policy=policy, on_drop=on_drop, spans=True), runner.info, feeds, plan, stamps, beside
-    )
 
 
 def _export(profiled: Profiled, request: Request) -> None:

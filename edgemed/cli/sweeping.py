@@ -53,6 +53,8 @@ def arguments_of(request: Request) -> list[str]:
     around = request.around
     valued = {
         "--precision": request.precision,
+        "--runner": request.runner,
+        "--dla-core": request.dla_core,
         "--load": request.load,
         "--duration": request.duration,
         "--frames": request.frames,

@@ -27,12 +27,14 @@ class Plan:
         specs: what it was said to take and give, in the model's own order.
         read: its bytes, verified in the moment they are read. They are code: load these, not the file again.
         place: where it lies, for messages.
+        sha256: of its bytes, as its record or the bundle says; reading verifies it.
     """
 
     key: EngineKey
     specs: RunnerSpecs
     read: Callable[[], bytes]
     place: str
+    sha256: str | None = None
 
 
 def kept_plan(folder: Path) -> Plan:
@@ -50,7 +52,7 @@ def kept_plan(folder: Path) -> Plan:
             raise IntegrityError(f"{folder} was replaced after it was chosen.", "Start again: the new one is taken.")
         return data
 
-    return Plan(record.key, specs, read, str(folder))
+    return Plan(record.key, specs, read, str(folder), record.plan_sha256)
 
 
 def ahead_plan(bundle: Bundle, here: Here, tensorrt: Typing, precision: str) -> Plan | None:
@@ -67,7 +69,8 @@ def ahead_plan(bundle: Bundle, here: Here, tensorrt: Typing, precision: str) -> 
                 jetpack=here.release,
                 precision=ref.precision,
             )
-            return Plan(key, specs_of(bundle), partial(bundle.read, ref.path), f"{bundle.path.name}/{ref.path}")
+            place = f"{bundle.path.name}/{ref.path}"
+            return Plan(key, specs_of(bundle), partial(bundle.read, ref.path), place, ref.sha256)
     return None
 
 

@@ -2,6 +2,7 @@
 
 load       when frames are meant to arrive
 clock      waiting until then
+backend    what a bundle is measured on: an engine or ONNX Runtime, one frame at a time or a ring
 measure    drives a Runner or a ring by that clock, and stamps every frame
 stagelog   the device's stages of a frame, at next to no cost
 stamps     where the stamps lie: one row per frame, in a file mapped into memory

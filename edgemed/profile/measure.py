@@ -234,7 +234,7 @@ def _collector(state: Literal["off", "on"]) -> Iterator[None]:
 
 def measure_ring(
     make: Callable[[Callable[[Drop], None]], AbstractContextManager[RingFace]],
-    info: RunnerInfo,
+    info: Callable[[], RunnerInfo],
     feeds: Sequence[Arrays],
     plan: Plan,
     stamps: Path,
@@ -244,7 +244,7 @@ def measure_ring(
 
     Args:
         make: gives a ring, with `spans=True`, that tells its drops to the function handed in.
-        info: who answers.
+        info: tells who answers; asked once the ring is entered.
         feeds: frames' data, taken in turn.
         plan: what to measure.
         stamps: the file that takes the stamps.
@@ -258,6 +258,7 @@ def measure_ring(
         file = stack.enter_context(StampFile(stamps))
         rows = _RingRows(file)
         ring = stack.enter_context(make(rows.dropped))
+        who = info()
         for each in beside:  # after the ring: power at idle is that of a loaded model
             stack.enter_context(each)
         stack.enter_context(_collector(plan.collector))
@@ -266,7 +267,7 @@ def measure_ring(
         source = _Arrivals(plan, start_ns, feeds, rows)
         stop = _listen(ring, source, rows, _Window(plan, file, start_ns))
         after = Usage.now()
-    return Measurement(file.close(), start_ns, after.at_ns, before.until(after), stop, info, plan)
+    return Measurement(file.close(), start_ns, after.at_ns, before.until(after), stop, who, plan)
 
 
 def _listen(ring: RingFace, source: _Arrivals, rows: _RingRows, window: _Window) -> BaseException | None:

@@ -59,7 +59,8 @@ class Settings(Record):
     collector: Literal["off", "on"] = Field(description="Python's cyclic garbage collector")
     ring: Text | None = Field(description="policy and slots; null: one frame at a time through `infer`")
     sync: Literal["spin", "blocking", "host"] | None = Field(description="how the host waits for the device")
-    cuda_graph: bool | None
+    cuda_graph: bool | None = Field(description="whether one was replayed; null: there is no CUDA")
+    no_cuda_graph: Text | None = Field(None, description="why none was")
     copies_counted: bool | None = Field(description="whether latency holds the copies; null: there are none")
     inputs: Text = Field(description="where the frames' data came from")
     inputs_count: Positive

@@ -62,11 +62,13 @@ class About:
         inputs: where the frames' data came from, and how many there are.
         ring: policy and slots; `None` for one frame at a time.
         sync, cuda_graph, copies_counted: of the Runner; `None` where there is no such thing.
+        no_cuda_graph: why none is replayed.
         ambient_c: temperature of the room.
         fidelity: of the bundle's graph.
         own_cost: of the profiler, in this process.
         quiet: latency of the same run without interference.
         cold_start: starts of fresh processes, taken before.
+        notes: what a reader should know beside the figures.
     """
 
     name: str
@@ -76,11 +78,13 @@ class About:
     sync: Literal["spin", "blocking", "host"] | None = "host"
     cuda_graph: bool | None = None
     copies_counted: bool | None = None
+    no_cuda_graph: str | None = None
     ambient_c: float | None = None
     fidelity: Fidelity | None = None
     own_cost: OwnCost | None = None
     quiet: Distribution | None = None
     cold_start: ColdStart | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Profiled:
 
 def profile(
     measure: Callable[[], Measurement],
-    about: About,
+    about: About | Callable[[], About],
     *,
     objectives: Objectives | None = None,
     deadline_ns: int | None = None,
@@ -107,7 +111,7 @@ def profile(
 
     Args:
         measure: gives the measurement: `measure_runner` or `measure_ring` with everything bound.
-        about: what is known beside the stamps.
+        about: what is known beside the stamps; where that is known only afterwards, what gives it.
         objectives: what to judge it by.
         deadline_ns: for misses, where the objectives name none.
         rule: when it counts as steady.
@@ -118,11 +122,12 @@ def profile(
         EdgemedError: nothing could be measured, or the result cannot be written.
     """
     measurement = measure()
+    known = about() if callable(about) else about
     question = _question(objectives, deadline_ns, rule or SteadyRule(), beside)
     figures = distill(measurement, question)
     measured = Measured(figures.start_ns, figures.start_ns + figures.duration_ns, figures.counts.answered)
     findings = [finding for each in beside for finding in each.findings(measured)]
-    result = compose(measurement, figures, about, findings, output)
+    result = compose(measurement, figures, known, findings, output)
     if objectives is not None:
         result = result.model_copy(update={"verdict": judge(objectives, result, figures)})
     if output is not None:
@@ -180,8 +185,8 @@ def compose(
         own_cost=about.own_cost,
         samples=kept if output is not None else None,
         ended=_ended(measurement.stop),
-        not_measured=tuple(_not_measured(figures, findings, about.cold_start is not None)),
-        warnings=(*_warnings(measurement, figures, about), *_warnings_of(telemetry)),
+        not_measured=tuple(_not_measured(figures, findings, about)),
+        warnings=(*about.notes, *_warnings(measurement, figures, about), *_warnings_of(telemetry)),
     )
 
 
@@ -194,6 +199,7 @@ def _settings(plan: Plan, figures: Figures, about: About) -> Settings:
         ring=about.ring,
         sync=about.sync,
         cuda_graph=about.cuda_graph,
+        no_cuda_graph=about.no_cuda_graph,
         copies_counted=about.copies_counted,
         inputs=about.inputs[0],
         inputs_count=about.inputs[1],
@@ -213,12 +219,13 @@ def _ended(stop: BaseException | None) -> Ended | None:
     )
 
 
-def _not_measured(figures: Figures, findings: Sequence[Finding], cold_start: bool) -> list[str]:
+def _not_measured(figures: Figures, findings: Sequence[Finding], about: About) -> list[str]:
     """What a reader might take for measured otherwise."""
     stages, missing = figures.stages, []
     if "pre" not in stages:
         missing.append("preprocessing: inputs were ready as arrays")
-    if "copy-in" not in stages and "copy-out" not in stages:
+    shared = about.sync in ("spin", "blocking") and about.copies_counted is None  # a device that copies nothing
+    if not shared and "copy-in" not in stages and "copy-out" not in stages:
         missing.append("copies to and from a device")
     if "compute" not in stages:
         missing.append("computation apart from the rest")
@@ -231,7 +238,7 @@ def _not_measured(figures: Figures, findings: Sequence[Finding], cold_start: boo
         missing.append("energy")
     if figures.steady is None:
         missing.append("whether it was steady: the run is shorter than a window")
-    if not cold_start:
+    if about.cold_start is None:
         missing.append("start of the process, and loading of the model")
     return missing
 

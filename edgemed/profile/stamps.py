@@ -46,6 +46,12 @@ DROP_REASONS: Final = ("superseded", "every-n", "late", "closed")
 # stages add up to the latency, to the nanosecond: `queue` is what lies between the others
 STAGES: Final = ("wait", "pre", "queue", "copy-in", "compute", "copy-out", "post")
 
+_DEVICE: Final = {
+    "copy-in": (COPY_IN_START, COPY_IN_END),
+    "compute": (COMPUTE_START, COMPUTE_END),
+    "copy-out": (COPY_OUT_START, COPY_OUT_END),
+}
+
 ROW: Final = struct.Struct(f"<{len(COLUMNS)}q")
 CHUNK: Final = 1 << 16  # rows mapped at a time: 5.5 MiB
 _HEADER: Final = 4096
@@ -197,19 +203,27 @@ def stage_of(rows: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64], NDA
         return rows[:, TAKEN] - rows[:, INTENDED], np.ones(len(rows), dtype=bool)
     if name == "pre":
         return _between(rows, TAKEN, FILLED)
-    if name == "copy-in":
-        return _between(rows, COPY_IN_START, COPY_IN_END)
-    if name == "compute":
-        return _between(rows, COMPUTE_START, COMPUTE_END)
-    if name == "copy-out":
-        return _between(rows, COPY_OUT_START, COPY_OUT_END)
-    last = rows[:, TAKEN : COPY_OUT_END + 1].max(axis=1)
+    if name in _DEVICE:
+        return _between_device(rows, *_DEVICE[name])
+    last = np.minimum(rows[:, TAKEN : COPY_OUT_END + 1].max(axis=1), rows[:, DONE])
     if name == "post":
         return rows[:, DONE] - last, np.ones(len(rows), dtype=bool)
     if name == "queue":
         known = sum((stage_of(rows, stage)[0] for stage in STAGES if stage != "queue"), np.zeros(len(rows), np.int64))
         return rows[:, DONE] - rows[:, INTENDED] - known, rows[:, COMPUTE_START] > 0
     raise ValueError(f"there is no stage {name}")
+
+
+def _between_device(rows: NDArray[np.int64], start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The same of stamps that may be a device's, as far as they lie between the host's own.
+
+    A device's events lie on the host's clock only to some ten microseconds (see `runtime.device_clock`): one of them
+    may seem to come before the frame was handed over, or after its answer, and no stage may be negative for that.
+    """
+    taken = (rows[:, start] > 0) & (rows[:, end] > 0)
+    first, done = np.maximum(rows[:, TAKEN], rows[:, FILLED]), rows[:, DONE]
+    begin, stop = (np.minimum(np.maximum(rows[:, column], first), done) for column in (start, end))
+    return np.where(taken, stop - begin, 0), taken
 
 
 def _between(rows: NDArray[np.int64], start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

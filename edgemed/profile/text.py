@@ -120,7 +120,9 @@ def honest_rows(result: Result) -> list[Row]:
     lost += [f"{n:,} {what}" for n, what in ((counts.failed, "failed"), (counts.unfinished, "unfinished")) if n]
     sync = {"spin": "spins on the device", "blocking": "sleeps until the device is done", "host": "answers on the host"}
     how = "one frame at a time" if settings.ring is None else f"through the ring ({settings.ring})"
-    copies = {True: "in the latency", False: "not in the latency", None: "none: host memory"}[settings.copies_counted]
+    none = "none: host memory" if settings.sync == "host" else "none: the device works in the host's memory"
+    copies = {True: "in the latency", False: "not in the latency", None: none}[settings.copies_counted]
+    off = "off" if settings.no_cuda_graph is None else f"off: {settings.no_cuda_graph}"
     ended = "" if result.ended is None else f"; ended early: {result.ended.message}"
     rows = [
         ("Device state", state if settings.ambient_c is None else f"{state}, room at {settings.ambient_c:g} °C"),
@@ -130,7 +132,7 @@ def honest_rows(result: Result) -> list[Row]:
         ("Warm-up", f"{settings.warmup_frames:,} frames left out of all figures: {settings.warmup_rule}"),
         ("First frame", _first(result)),
         ("Waiting", NA if settings.sync is None else sync[settings.sync]),
-        ("CUDA graph", {True: "on", False: "off", None: "n/a: no CUDA"}[settings.cuda_graph]),
+        ("CUDA graph", {True: "replayed", False: off, None: "n/a: no CUDA"}[settings.cuda_graph]),
         ("Copies", copies),
         ("Clock", f"{settings.clock}; the last {settings.spin_ns / 1e6:g} ms before an arrival are spent spinning"),
         ("Collector", f"Python's garbage collector {settings.collector}"),

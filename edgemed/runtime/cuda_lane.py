@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgemed.base.errors import GpuError, InputError
 from edgemed.base.runner import RunnerInfo, RunnerSpecs, TensorSpec
 from edgemed.runtime.arena import Arena
-from edgemed.runtime.cuda import Cuda
+from edgemed.runtime.cuda import Cuda, Facts
 from edgemed.runtime.cuda_slot import Context, CudaSlot, Key, Layouts, Marks
 from edgemed.runtime.device_clock import DeviceClock
 from edgemed.runtime.execution import Execution, Shape
@@ -105,6 +105,16 @@ class CudaLane:
     @property
     def slots(self) -> int:
         return len(self._slots) or self._wanted_slots
+
+    @property
+    def facts(self) -> Facts:
+        """Of the device."""
+        return self._cuda.facts
+
+    @property
+    def spins(self) -> bool:
+        """Whether it waits for answers on the processor; else the thread that waits sleeps."""
+        return self._spin
 
     @property
     def zero_copy(self) -> bool:

@@ -161,6 +161,17 @@ class TensorRtLane:
         self._undo = ExitStack()
 
     @property
+    def plan(self) -> Plan:
+        """What it runs.
+
+        Raises:
+            IntegrityError: it is that of a folder, whose record is missing or damaged.
+        """
+        if isinstance(self._plan, Path):
+            self._plan = kept_plan(self._plan)
+        return self._plan
+
+    @property
     def cuda(self) -> CudaLane:
         """The lane that drives the engine, once entered."""
         if self._lane is None:
@@ -188,9 +199,8 @@ class TensorRtLane:
         """Load the engine and allocate everything; see `OpenedEngine` for what it raises. A failure leaves nothing."""
         if self._lane is not None:
             raise RuntimeError("the lane is entered already")
-        plan = kept_plan(self._plan) if isinstance(self._plan, Path) else self._plan
         with ExitStack() as undo:
-            engine = OpenedEngine(plan, contexts=self._contexts, dla_core=self._dla_core, device=self._device)
+            engine = OpenedEngine(self.plan, contexts=self._contexts, dla_core=self._dla_core, device=self._device)
             undo.callback(engine.close)
             prepare = self._prepare
             lane = CudaLane(

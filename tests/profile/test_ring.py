@@ -26,7 +26,7 @@ def measure(tmp_path, runner, load: str, frames: int, policy: str = "lossless", 
     def make(on_drop):
         return Ring(RunnerLane(runner), policy=Policy.parse(policy), on_drop=on_drop, spans=True)
 
-    return measure_ring(make, INFO, FEEDS, plan, tmp_path / "s.npy")
+    return measure_ring(make, lambda: INFO, FEEDS, plan, tmp_path / "s.npy")
 
 
 def rows_of(measured) -> np.ndarray:

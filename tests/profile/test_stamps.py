@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from edgemed.base.errors import InputError, ResourceError
 from edgemed.profile.export import write_csv, write_npz
 from edgemed.profile.stamps import (
+    ANSWERED,
     CHUNK,
     COLUMNS,
     DONE,
@@ -165,3 +166,13 @@ def test_memory_is_that_of_a_chunk_while_it_is_written(tmp_path):
     rows, grown_kib = map(int, done.stdout.split())
     assert rows == 1_500_000
     assert grown_kib < 24 * 1024  # two chunks of 5.5 MiB, and what the interpreter takes
+
+
+def test_no_stage_is_negative_where_a_device_s_clock_is_some_microseconds_off():
+    """The copy in seems to begin before the frame was filled, the copy out to end after the answer."""
+    rows = np.array([[ANSWERED, 1000, 1100, 1200, 1190, 1250, 1260, 1400, 1410, 1530, 1500]], dtype=np.int64)
+    found = {name: int(stage_of(rows, name)[0][0]) for name in STAGES}
+    assert found == {
+        "wait": 100, "pre": 100, "queue": 20, "copy-in": 50, "compute": 140, "copy-out": 90, "post": 0
+    }  # fmt: skip
+    assert sum(found.values()) == 500

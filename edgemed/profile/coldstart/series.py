@@ -20,9 +20,13 @@ from edgemed.base.errors import ChildError, DeviceStateError, from_os_error
 from edgemed.base.store import fsync_path
 from edgemed.profile.records import Positive, Record, Text
 from edgemed.profile.stats import Distribution, distribution
+from edgemed.runtime.open import RunnerName
 
 PageCache = Literal["kept", "bundle-dropped", "dropped"]
 STAGES: Final = ("process", "imports", "bundle", "load", "first", "second")
+ENGINE_STAGES: Final = (
+    "process", "imports", "bundle", "tensorrt", "context", "deserialise", "buffers", "first", "second"
+)  # fmt: skip
 _PERCENTILES: Final = ("50", "90")
 _DROP: Final = "proc/sys/vm/drop_caches"
 _PATIENCE_S: Final = 600.0
@@ -32,7 +36,9 @@ class ColdStart(Record):
     """Starts in fresh processes.
 
     Stages follow each other: `process` until the interpreter runs our code, `imports`, `bundle` read and verified,
-    `load` of the model, `first` and `second` inference. `answer` is from the start of the process to its first answer.
+    `load` of the model, `first` and `second` inference. With an engine `load` is four: `tensorrt` is imported and the
+    engine found, the CUDA `context` made, the plan verified and `deserialise`d with its execution context, and
+    `buffers` allocated and warmed up. `answer` is from the start of the process to its first answer.
     """
 
     page_cache: PageCache = Field(description="what was done before each start")
@@ -48,6 +54,8 @@ def cold_start(
     runs: int,
     page_cache: PageCache = "kept",
     *,
+    runner: RunnerName = "onnxruntime",
+    dla_core: int | None = None,
     root: Path = Path("/"),
     tell: Callable[[str], None] = lambda _: None,
 ) -> ColdStart:
@@ -58,6 +66,8 @@ def cold_start(
         precision: of its graph; `None`: its own.
         runs: how often.
         page_cache: `kept`; `bundle-dropped`: the bundle's files; `dropped`: everything, which only root may.
+        runner: `tensorrt` or `onnxruntime`; chosen before, so that all starts are of one kind.
+        dla_core: of the engine.
         root: where `proc` is.
         tell: told what is going on.
 
@@ -65,22 +75,22 @@ def cold_start(
         DeviceStateError: the page cache may not be dropped.
         ChildError: a process failed.
     """
-    rows = []
+    rows, stages = [], ENGINE_STAGES if runner == "tensorrt" else STAGES
     for number in range(1, runs + 1):
         tell(f"cold start {number} of {runs}")
         forget(bundle, page_cache, root)
-        rows.append(_start(bundle, precision))
-    return summarize(rows, page_cache)
+        rows.append(_start(bundle, [precision or "", runner, "" if dla_core is None else str(dla_core)], stages))
+    return summarize(rows, page_cache, stages)
 
 
-def summarize(rows: Sequence[Sequence[int]], page_cache: PageCache) -> ColdStart:
+def summarize(rows: Sequence[Sequence[int]], page_cache: PageCache, stages: Sequence[str] = STAGES) -> ColdStart:
     """Distributions over runs of (runs, stages) durations in ns."""
     table = np.array(rows, dtype=np.int64)
-    before_answer = table[:, : STAGES.index("first") + 1].sum(axis=1)
+    before_answer = table[:, : stages.index("first") + 1].sum(axis=1)
     return ColdStart(
         page_cache=page_cache,
         runs=len(table),
-        stages={stage: _figures(table[:, index].copy()) for index, stage in enumerate(STAGES)},
+        stages={stage: _figures(table[:, index].copy()) for index, stage in enumerate(stages)},
         answer=_figures(before_answer),
         note="the first start of a machine that was just switched on is not among them",
     )
@@ -126,9 +136,9 @@ def _forget_file(path: Path) -> None:
         os.close(fd)
 
 
-def _start(bundle: Path, precision: str | None) -> list[int]:
+def _start(bundle: Path, chosen: Sequence[str], stages: Sequence[str]) -> list[int]:
     """Durations of the stages (ns) of one fresh process."""
-    command = [sys.executable, "-m", "edgemed.profile.coldstart.child", str(bundle.resolve()), precision or ""]
+    command = [sys.executable, "-m", "edgemed.profile.coldstart.child", str(bundle.resolve()), *chosen]
     began = time.monotonic_ns()
     try:
         done = subprocess.run(
@@ -147,5 +157,5 @@ def _start(bundle: Path, precision: str | None) -> list[int]:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""]
         raise ChildError(f"A process that was to start {how_ended(done.returncode)}: {last[0][:300]}", "Try it alone.")
     marks = json.loads(done.stdout.splitlines()[-1])
-    ends = [began, *(marks[stage] for stage in STAGES)]
+    ends = [began, *(marks[stage] for stage in stages)]
     return [after - before for before, after in itertools.pairwise(ends)]
