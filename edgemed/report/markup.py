@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import string
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -22,9 +23,12 @@ class Html(str):
 _KINDS = {"name": Html(""), "number": Html(' class="n"'), "sentence": Html(' class="t"')}
 
 
+_BREAKS = re.compile(r"[/_]|(?<=[^\W\d])\.(?=[^\W\d])")
+
+
 def breakable(text: str) -> Html:
-    """A clipped name that may be broken after a slash or underscore."""
-    return Html(escape(clip(text)).replace("/", "/<wbr>").replace("_", "_<wbr>"))
+    """A clipped name that may be broken after a slash, underscore or dot between letters; `p99.9` stays whole."""
+    return Html(_BREAKS.sub(r"\g<0><wbr>", escape(clip(text))))
 
 
 def escape(text: str) -> Html:

@@ -38,6 +38,8 @@ def test_clip_keeps_short_text_and_both_ends(text: str) -> None:
 
 def test_breaks_are_offered_after_separators_only() -> None:
     assert breakable("a/b_c<d") == "a/<wbr>b_<wbr>c&lt;d"
+    assert breakable("misses.recovery_ms") == "misses.<wbr>recovery_<wbr>ms"
+    assert breakable("p99.9") == "p99.9"
 
 
 def test_table_counts_what_it_leaves_out() -> None:
