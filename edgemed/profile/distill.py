@@ -269,7 +269,8 @@ def _arrival(samples: Samples, confidence: float) -> Distribution | None:
 
 
 def _excess(latency: NDArray[np.int64], limit_ns: int, allowed: float, question: Question) -> Excess:
-    above = (latency > limit_ns) | (latency < 0)
+    above = latency > limit_ns
+    above |= latency < 0
     return Excess(bound_rate(above, **question.rules), frames_needed(above, allowed, **question.rules))
 
 
