@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from types import TracebackType
 
 import numpy as np
 
@@ -14,10 +13,11 @@ from edgemed.recipe.clips import clip_frames
 from edgemed.recipe.image import Image, plain
 from edgemed.recipe.parts import Time
 from edgemed.runtime.frames import Frame, Source
+from edgemed.runtime.sources.around import SourceAround
 from edgemed.runtime.sources.base import PIXELS, finish
 
 
-class ClipSource:
+class ClipSource(SourceAround):
     """Another source's frames, several at a time: `image` of a frame is the stacked clip.
 
     A clip carries the time, the deadline and the number of its newest frame. Frames are copied and given back at once;
@@ -29,23 +29,15 @@ class ClipSource:
     """
 
     def __init__(self, source: Source, time: Time) -> None:
-        self._source = source
+        super().__init__(source)
         self._time = time
         self._span = (time.frames - 1) * time.step + 1
         self._stride = time.stride or time.frames * time.step
 
-    @property
-    def live(self) -> bool:
-        return self._source.live
-
-    @property
-    def lost(self) -> int:
-        return self._source.lost
-
     def __iter__(self) -> Iterator[Frame]:
         kept: deque[tuple[Frame, Image]] = deque(maxlen=self._span)
         count = clips = 0
-        for frame in self._source:
+        for frame in self.source:
             kept.append((frame, _copied(frame)))
             finish(frame)
             count += 1
@@ -58,19 +50,6 @@ class ClipSource:
             for clip in clip_frames(count, self._time)[clips:]:
                 yield _clip([kept[index - first] for index in clip], clips)
                 clips += 1
-
-    def close(self) -> None:
-        """See `Source.close`."""
-        self._source.close()
-
-    def __enter__(self) -> ClipSource:
-        self._source.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._source.__exit__(kind, value, traceback)
 
 
 def _copied(frame: Frame) -> Image:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 
 from edgemed.base.errors import UsageError
 from edgemed.runtime.frames import Frame, Source
+from edgemed.runtime.sources.around import SourceAround
 
 
-class LimitedSource:
+class LimitedSource(SourceAround):
     """Another source, up to a limit. The time runs from the first frame that is asked for.
 
     Args:
@@ -27,25 +27,17 @@ class LimitedSource:
             raise UsageError(f"{frames} frames are none.", "Give 1 or more.")
         if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:
             raise UsageError(f"{seconds:g} seconds are no time to run.", "Give some seconds.")
-        self._source = source
+        super().__init__(source)
         self._frames = frames
         self._seconds = seconds
         self._timer: threading.Timer | None = None
 
-    @property
-    def live(self) -> bool:
-        return self._source.live
-
-    @property
-    def lost(self) -> int:
-        return self._source.lost
-
     def __iter__(self) -> Iterator[Frame]:
         if self._seconds is not None and self._timer is None:
-            self._timer = threading.Timer(self._seconds, self._source.close)
+            self._timer = threading.Timer(self._seconds, self.source.close)
             self._timer.daemon = True
             self._timer.start()
-        for given, frame in enumerate(self._source, start=1):
+        for given, frame in enumerate(self.source, start=1):
             yield frame
             if given == self._frames:
                 return
@@ -54,14 +46,4 @@ class LimitedSource:
         """See `Source.close`."""
         if self._timer is not None:
             self._timer.cancel()
-        self._source.close()
-
-    def __enter__(self) -> LimitedSource:
-        self._source.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-        self._source.__exit__(kind, value, traceback)
+        super().close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
 from edgemed.runtime.frames import Frame, Source
+from edgemed.runtime.sources.around import SourceAround
 from edgemed.runtime.sources.base import finish
 
 
-class PeekedSource:
+class PeekedSource(SourceAround):
     """Another source, which tells what its frames are before the first is taken.
 
     What can be opened twice is better looked at by a second source: the time of a file's frames does not begin with the
@@ -21,7 +21,7 @@ class PeekedSource:
     """
 
     def __init__(self, source: Source, again: Callable[[], Source] | None = None) -> None:
-        self.source = source
+        super().__init__(source)
         self._again = again
         self._left: Iterator[Frame] | None = None
         self._first: Frame | None = None
@@ -41,14 +41,6 @@ class PeekedSource:
             self._first = next(self._left, None)
         return self._first
 
-    @property
-    def live(self) -> bool:
-        return self.source.live
-
-    @property
-    def lost(self) -> int:
-        return self.source.lost
-
     def __iter__(self) -> Iterator[Frame]:
         if self._left is None:
             self._left = iter(self.source)
@@ -62,14 +54,4 @@ class PeekedSource:
         first, self._first = self._first, None
         if first is not None:
             finish(first)
-        self.source.close()
-
-    def __enter__(self) -> PeekedSource:
-        self.source.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-        self.source.__exit__(kind, value, traceback)
+        super().close()
