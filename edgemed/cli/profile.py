@@ -9,7 +9,7 @@ import typer
 
 from edgemed.base.errors import DeviceStateError, GateError, InconclusiveError, UsageError
 from edgemed.cli.console import err, print_json, say, show
-from edgemed.cli.runner import DlaCoreOption, RunnerOption
+from edgemed.cli.runner import DlaCoreOption, PrecisionOption, RunnerOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 def profile(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
     *,
-    precision: Annotated[
-        Literal["int8", "fp16", "fp32"] | None,
-        typer.Option(help="Graph or engine to run; default the bundle's own.", show_default=False),
-    ] = None,
+    precision: PrecisionOption = None,
     runner: RunnerOption = "auto",
     dla_core: DlaCoreOption = None,
     load: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from edgemed.base.errors import UsageError
 from edgemed.cli.console import print_json, say
-from edgemed.cli.runner import Chosen, DlaCoreOption, RunnerOption, choose
+from edgemed.cli.runner import Chosen, DlaCoreOption, PrecisionOption, RunnerOption, choose
 
 _STREAMS = "Streams"
 
@@ -24,10 +24,7 @@ def run(
         ),
     ],
     *,
-    precision: Annotated[
-        Literal["int8", "fp16", "fp32"] | None,
-        typer.Option(help="Graph or engine to run; default the bundle's own.", show_default=False),
-    ] = None,
+    precision: PrecisionOption = None,
     runner: RunnerOption = "auto",
     dla_core: DlaCoreOption = None,
     save: Annotated[

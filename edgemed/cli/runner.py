@@ -1,4 +1,4 @@
-"""`--runner`, `--dla-core`: what a command runs a bundle on."""
+"""`--runner`, `--precision`, `--dla-core`: what a command runs a bundle on."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ RunnerName = Literal["auto", "tensorrt", "onnxruntime"]
 RunnerOption = Annotated[
     RunnerName,
     typer.Option(help="auto takes the TensorRT engine that is kept for this device, else ONNX Runtime."),
+]
+PrecisionOption = Annotated[
+    Literal["int8", "fp16", "fp32"] | None,
+    typer.Option(help="Graph or engine to run; default the bundle's own.", show_default=False),
 ]
 DlaCoreOption = Annotated[
     int | None, typer.Option(min=0, help="DLA core to run on; the engine must be built for one.", show_default=False)

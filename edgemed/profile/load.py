@@ -112,17 +112,6 @@ class Load:
                 yield now
                 now += gap
 
-    def frames_in(self, duration_ns: int) -> int | None:
-        """Frames that arrive before `duration_ns`; `None` where only the run can tell."""
-        if self.kind == "closed":
-            return None
-        total = 0
-        for offset in self.arrivals():
-            if offset >= duration_ns:
-                break
-            total += 1
-        return total
-
     def record(self) -> LoadRecord:
         """What stands in the result."""
         return LoadRecord(

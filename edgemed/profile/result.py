@@ -8,7 +8,6 @@ from typing import Final, Literal
 from pydantic import Field, ValidationError
 
 from edgemed.base.errors import InputError, from_os_error
-from edgemed.base.hashing import sha256_json
 from edgemed.base.store import write_atomic
 from edgemed.profile.beside import CpuLoad, Energy, Interference, Telemetry
 from edgemed.profile.coldstart.series import ColdStart
@@ -187,8 +186,3 @@ def read_result(path: Path) -> Result:
             f"{file} does not follow the schema of a profile: {where}: {first['msg']}.",
             "It may come from another version of edgemed: measure anew.",
         ) from error
-
-
-def fingerprint_digest(fingerprint: Fingerprint) -> str:
-    """Hex SHA-256 of a fingerprint."""
-    return sha256_json(fingerprint.model_dump(mode="json"))
