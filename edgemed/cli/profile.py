@@ -130,9 +130,9 @@ def profile(
         measured = [slo, output, trace, frames, dla_core, None if runner == "auto" else runner]
         _estimate(bundle, device or [], precision, estimate=estimate, measured=measured, json=json)
         return
+    from edgemed.base.quantity import parse_duration
     from edgemed.cli.profiling import Request, profile_bundle
     from edgemed.profile.around import Around
-    from edgemed.profile.load import parse_duration
 
     if trigger is not None and output is None:
         raise UsageError("There is nowhere to write outliers to.", "Give --output DIR.")

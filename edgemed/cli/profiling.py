@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgemed.base.errors import InputError, UsageError
 from edgemed.base.hashing import sha256_json
+from edgemed.base.quantity import parse_duration
 from edgemed.base.store import scratch_directory
 from edgemed.bundle.outputs import require_outside_bundles
 from edgemed.bundle.read import Bundle, enclosing_bundle, open_bundle
@@ -23,7 +24,7 @@ from edgemed.profile.coldstart.series import ColdStart, PageCache, cold_start
 from edgemed.profile.cost import own_cost
 from edgemed.profile.export import write_csv, write_npz
 from edgemed.profile.judge import other_state
-from edgemed.profile.load import parse_duration, parse_load
+from edgemed.profile.load import parse_load
 from edgemed.profile.markdown import MARKDOWN, profile_markdown, write_markdown
 from edgemed.profile.measure import Arrays, Plan
 from edgemed.profile.outliers import FILE as OUTLIERS

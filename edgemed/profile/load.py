@@ -12,27 +12,17 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from edgemed.base.errors import InputError, UsageError, from_os_error
 from edgemed.base.hashing import sha256_bytes
+from edgemed.base.quantity import SECOND, parse_duration
 from edgemed.profile.records import Count, Digest, Nanoseconds, Record, Text
 
 LoadKind = Literal["closed", "rate", "poisson", "duty", "replay"]
-SECOND: Final = 1_000_000_000
-_UNITS: Final = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,
-    "ms": 1_000_000,
-    "s": SECOND,
-    "min": 60 * SECOND,
-    "h": 3600 * SECOND,
-}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ns|us|µs|ms|s|min|h)")
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _BATCH = 4096  # random numbers drawn at a time
 _MAX_REPLAY_BYTES = 64 << 20
@@ -152,19 +142,6 @@ def parse_load(text: str, *, seed: int = 0) -> Load:
     if kind == "replay" and rest:
         return _replay(text, Path(rest))
     raise UsageError(f"'{text}' is not a load.", _USAGE)
-
-
-def parse_duration(text: str) -> int:
-    """`"10s"`, `"250ms"`, `"1.5h"` → nanoseconds, exactly.
-
-    Raises:
-        UsageError: no unit, not a number, or zero.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    length = 0 if match is None else int(Fraction(match[1]) * _UNITS[match[2]])
-    if length < 1:
-        raise UsageError(f"'{text}' is not a duration.", "Give a number and its unit: 250ms, 10s, 5min, 1h.")
-    return length
 
 
 def _rate(text: str, whole: str) -> Fraction:

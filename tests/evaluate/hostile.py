@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgemed.base.hashing import sha256_bytes
-from edgemed.bundle.model import precisions
+from edgemed.bundle.model import precisions, specs_of
 from edgemed.bundle.read import open_bundle
 from edgemed.evaluate.bundled import runner_of
 from edgemed.runners.golden import Golden
@@ -43,13 +43,16 @@ def copy_of(bundle: Path, name: str) -> Path:
 def with_golden(path: Path, samples: int = 8) -> tuple[Path, Golden]:
     """Give a bundle golden vectors that are right."""
     bundle = open_bundle(path)
-    images = np.random.default_rng(0).random((samples, 1, 4, 4, 1), dtype=np.float32)
+    specs, rng = specs_of(bundle), np.random.default_rng(0)
+    shapes = {spec.name: (samples, *(size or 1 for size in spec.shape)) for spec in specs.inputs}
+    inputs = {name: rng.random(shape, dtype=np.float32) for name, shape in shapes.items()}
     outputs: dict[str, dict[str, Any]] = {}
     for precision in precisions(bundle):
         with runner_of(bundle, precision) as runner:
-            outputs[precision] = {"score": np.stack([runner.infer({"image": image})["score"] for image in images])}
-    golden = Golden({"image": images}, outputs)
-    tolerance = {precision: {"score": 1e-5} for precision in outputs}
+            answers = [runner.infer({name: each[i] for name, each in inputs.items()}) for i in range(samples)]
+        outputs[precision] = {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
+    golden = Golden(inputs, outputs)
+    tolerance = {precision: dict.fromkeys(each, 1e-5) for precision, each in outputs.items()}
     document = {"path": "golden.npz", "samples": samples, "tolerance": tolerance}
     reseal(path, files={"golden.npz": golden.to_bytes()}, edit=lambda manifest: manifest.update(golden=document))
     return path, golden

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemed.base.errors import InputError, ResourceError, UsageError
-from edgemed.profile.load import parse_duration, parse_load
+from edgemed.base.quantity import parse_duration
+from edgemed.profile.load import parse_load
 
 SECOND = 10**9
 

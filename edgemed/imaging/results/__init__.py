@@ -1,0 +1,1 @@
+"""DICOM objects that say what a model found: reports, segmentations, secondary captures, presentation states."""

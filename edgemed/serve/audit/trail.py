@@ -1,0 +1,52 @@
+"""What is written into the audit trail, and the face of who writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Kind = Literal[
+    "start",  # Application Activity: the daemon began
+    "stop",
+    "association",  # Security Alert where it was rejected
+    "received",  # DICOM Instances Transferred, from a peer
+    "sent",  # DICOM Instances Transferred, to a destination
+    "accessed",  # somebody looked at results
+    "login",  # a token was used, or refused
+    "model",  # a version was switched, rolled back, rejected
+    "config",
+    "retry",  # an operator asked for something to be tried again
+]
+Result = Literal["success", "minor", "serious", "major"]
+"""Event Outcome Indicator 0, 4, 8, 12 (PS3.15 A.5)."""
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """One entry.
+
+    Attributes:
+        kind: what happened.
+        result: how it went.
+        user: AE title, name of a token, or the daemon itself.
+        address: of the peer, where there is one.
+        study: Study Instance UID; the audit trail names it in clear, as PS3.15 asks.
+        instances: SOP Instance UIDs.
+        detail: a sentence.
+    """
+
+    kind: Kind
+    result: Result = "success"
+    user: str = ""
+    address: str = ""
+    study: str = ""
+    instances: tuple[str, ...] = ()
+    detail: str = ""
+
+
+class Audit(Protocol):
+    """Writes the trail."""
+
+    def record(self, event: AuditEvent) -> None:
+        """Write an entry. It never fails its caller: what cannot be written raises an alarm."""
+        ...

@@ -1,0 +1,15 @@
+"""Two clocks: what is measured comes from the monotonic one, what people read from the calendar, which may jump."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+
+def utc() -> datetime:
+    """Now, UTC."""
+    return datetime.now(timezone.utc)
+
+
+def stamp(moment: datetime | None = None) -> str:
+    """A moment as it stands in journal, logs and JSON: ISO 8601, UTC, microseconds. Texts sort as moments do."""
+    return (moment or utc()).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,1 @@
+"""DICOM over the network: what peers send, ask, and are asked."""

@@ -1,0 +1,1 @@
+"""HTTP and gRPC: the Open Inference Protocol, STOW-RS, metrics, health, the page."""

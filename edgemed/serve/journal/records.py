@@ -1,0 +1,238 @@
+"""Rows of the journal and the few changes that may be made to them. Every change of state is an event of the table.
+
+Each function takes a connection inside a transaction (`Journal.write`) or for reading (`Journal.read`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from edgemed.serve.clock import stamp
+from edgemed.serve.states import ENDS, TRANSITIONS, Event, State, worst
+
+
+class NoTransition(ValueError):
+    """The table has no such row: a bug of ours, never of an input."""
+
+
+@dataclass(frozen=True)
+class NewObject:
+    """What an inlet knows of something that it has written to the spool."""
+
+    inlet: str
+    peer: str
+    sop_class: str
+    sop_instance: str
+    sha256: str
+    size: int
+    path: str
+    study: str = ""
+    series: str = ""
+    syntax: str = ""
+    called: str = ""
+    association: str = ""
+
+
+@dataclass(frozen=True)
+class NewResult:
+    """A file in the spool that is to be delivered."""
+
+    kind: str
+    path: str
+    sha256: str
+    size: int
+    sop_class: str = ""
+    sop_instance: str = ""
+
+
+def add_object(connection: sqlite3.Connection, new: NewObject, state: State = State.RECEIVED, reason: str = "") -> int:
+    """Enter an object that is on the disk (RECEIVED), or one that was not taken (REFUSED).
+
+    Raises:
+        sqlite3.IntegrityError: one with its UID is there already, and was not refused.
+    """
+    now = stamp()
+    fields = {
+        **{name: getattr(new, name) for name in NewObject.__dataclass_fields__},
+        "received": now,
+        "changed": now,
+        "state": state.value,
+        "reason": reason,
+    }
+    columns = ", ".join(fields)
+    marks = ", ".join(f":{name}" for name in fields)
+    number = connection.execute(f"INSERT INTO object ({columns}) VALUES ({marks})", fields).lastrowid  # noqa: S608
+    assert number is not None
+    _event(connection, "object", number, "", "accept" if state is State.RECEIVED else "refuse", state.value, reason)
+    return number
+
+
+def move_object(connection: sqlite3.Connection, number: int, event: Event, reason: str = "") -> State:
+    """Let something happen to an object.
+
+    Raises:
+        NoTransition: it cannot, where the object stands.
+    """
+    (before,) = connection.execute("SELECT state FROM object WHERE id = ?", (number,)).fetchone()
+    return _moved(connection, "object", number, State(before), event, reason)
+
+
+def open_task(
+    connection: sqlite3.Connection, model: str, level: str, subject: str, objects: Iterable[int], *, revision: int = 1
+) -> int:
+    """A task that collects objects; more may come by `add_parts`."""
+    now = stamp()
+    number = connection.execute(
+        "INSERT INTO task (model, level, subject, revision, state, created, changed) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (model, level, subject, revision, State.COLLECTING.value, now, now),
+    ).lastrowid
+    assert number is not None
+    _event(connection, "task", number, "", "open", State.COLLECTING.value, "")
+    add_parts(connection, number, objects)
+    return number
+
+
+def add_parts(connection: sqlite3.Connection, task: int, objects: Iterable[int]) -> None:
+    """Objects that a task is about."""
+    connection.executemany("INSERT OR IGNORE INTO part (task, object) VALUES (?, ?)", [(task, o) for o in objects])
+    connection.execute("UPDATE task SET changed = ? WHERE id = ?", (stamp(), task))
+
+
+def move_task(
+    connection: sqlite3.Connection, number: int, event: Event, reason: str = "", *, digest: str | None = None
+) -> State:
+    """Let something happen to a task; at its end, objects that no other task has end with it.
+
+    Args:
+        connection: in a transaction.
+        number: of the task.
+        event: what happens.
+        reason: a sentence for people; without names.
+        digest: of the bundle that answered.
+
+    Raises:
+        NoTransition: it cannot, where the task stands.
+    """
+    row = connection.execute("SELECT state FROM task WHERE id = ?", (number,)).fetchone()
+    after = _moved(connection, "task", number, State(row[0]), event, reason)
+    if event is Event.COMPLETE:
+        connection.execute("UPDATE task SET completed = ?, completeness = ? WHERE id = ?", (stamp(), reason, number))
+    if event is Event.START:
+        connection.execute("UPDATE task SET tries = tries + 1 WHERE id = ?", (number,))
+    if digest is not None:
+        connection.execute("UPDATE task SET digest = ? WHERE id = ?", (digest, number))
+    if after in ENDS or event is Event.RETRY:
+        _settle(connection, number)
+    return after
+
+
+def add_results(
+    connection: sqlite3.Connection, task: int, results: Sequence[NewResult], destinations: dict[str, Sequence[str]]
+) -> list[int]:
+    """Files of a task and where each is to go. With no delivery to make, `finish_if_delivered` ends the task.
+
+    Args:
+        connection: in a transaction.
+        task: whose they are.
+        results: the files.
+        destinations: kinds of results by the name of the destination that takes them.
+    """
+    now = stamp()
+    numbers = []
+    for new in results:
+        number = connection.execute(
+            "INSERT INTO result (task, kind, sop_class, sop_instance, sha256, size, path, created)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (task, path) DO UPDATE SET sha256 = excluded.sha256, size = excluded.size RETURNING id",
+            (task, new.kind, new.sop_class, new.sop_instance, new.sha256, new.size, new.path, now),
+        ).fetchone()[0]
+        numbers.append(number)
+        for name in (name for name, kinds in destinations.items() if new.kind in kinds):
+            connection.execute(
+                "INSERT INTO delivery (result, destination, state, created, changed) VALUES (?, ?, 'pending', ?, ?)"
+                " ON CONFLICT (result, destination) DO UPDATE SET state = 'pending', changed = excluded.changed",
+                (number, name, now, now),
+            )
+    return numbers
+
+
+def move_delivery(
+    connection: sqlite3.Connection, number: int, state: str, reason: str = "", *, transaction_uid: str | None = None
+) -> None:
+    """A delivery goes on: 'pending' (again), 'sent', 'delivered' or 'failed'. The task ends with its last one."""
+    (before,) = connection.execute("SELECT state FROM delivery WHERE id = ?", (number,)).fetchone()
+    tried = int(state != before or state == "pending")
+    connection.execute(
+        "UPDATE delivery SET state = ?, reason = ?, tries = tries + ?, changed = ?,"
+        " transaction_uid = coalesce(?, transaction_uid) WHERE id = ?",
+        (state, reason, tried, stamp(), transaction_uid, number),
+    )
+    _event(connection, "delivery", number, before, "attempt", state, reason)
+    (task,) = connection.execute(
+        "SELECT task FROM result JOIN delivery ON delivery.result = result.id WHERE delivery.id = ?", (number,)
+    ).fetchone()
+    finish_if_delivered(connection, task)
+
+
+def finish_if_delivered(connection: sqlite3.Connection, task: int) -> State | None:
+    """End a task none of whose deliveries is open; `None` where one is, or the task is not at that point."""
+    (state,) = connection.execute("SELECT state FROM task WHERE id = ?", (task,)).fetchone()
+    if State(state) not in (State.DELIVERING, State.NOTIFYING):
+        return None
+    rows = connection.execute(
+        "SELECT delivery.state, delivery.destination FROM delivery JOIN result ON result.id = delivery.result"
+        " WHERE result.task = ?",
+        (task,),
+    ).fetchall()
+    if any(row[0] in ("pending", "sent") for row in rows):
+        return None
+    if failed := sorted({row[1] for row in rows if row[0] == "failed"}):
+        return move_task(connection, task, Event.GIVE_UP, f"{', '.join(failed)} did not take it.")
+    return move_task(connection, task, Event.FINISH)
+
+
+def _moved(connection: sqlite3.Connection, what: str, number: int, before: State, event: Event, reason: str) -> State:
+    after = TRANSITIONS.get((before, event))
+    if after is None:
+        raise NoTransition(f"{what} {number} is {before.value}: there is no {event.value}")
+    _set(connection, what, number, before, event.value, after, reason)
+    return after
+
+
+def _set(
+    connection: sqlite3.Connection, what: str, number: int, before: State, event: str, after: State, reason: str
+) -> None:
+    connection.execute(
+        f"UPDATE {what} SET state = ?, reason = ?, changed = ? WHERE id = ?",  # noqa: S608 - a table of ours
+        (after.value, reason, stamp(), number),
+    )
+    _event(connection, what, number, before.value, event, after.value, reason)
+
+
+def _settle(connection: sqlite3.Connection, task: int) -> None:
+    """Objects of a task end with their last task, and are open again when one is tried again."""
+    for row in connection.execute(
+        "SELECT object.id, object.state FROM object JOIN part ON part.object = object.id WHERE part.task = ?", (task,)
+    ).fetchall():
+        number, before = row[0], State(row[1])
+        states = frozenset(
+            State(r[0])
+            for r in connection.execute(
+                "SELECT task.state FROM task JOIN part ON part.task = task.id WHERE part.object = ?", (number,)
+            )
+        )
+        after = worst(states) if states <= ENDS else State.ROUTED
+        if after is not before:
+            event = Event.SETTLE if after in ENDS else Event.RETRY
+            _set(connection, "object", number, before, event.value, after, "")
+
+
+def _event(
+    connection: sqlite3.Connection, what: str, number: int, before: str, event: str, after: str, reason: str
+) -> None:
+    connection.execute(
+        "INSERT INTO event (at, what, subject, before, event, after, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (stamp(), what, number, before, event, after, reason),
+    )

@@ -1,0 +1,144 @@
+"""Tables of the journal. No name of a patient stands in it; UIDs do, for they are what peers ask for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = 1
+
+SCHEMA: Final = """
+CREATE TABLE object (                 -- something that came in, and was acknowledged or refused
+  id            INTEGER PRIMARY KEY,
+  inlet         TEXT NOT NULL,        -- 'dicom', 'stow', or the name of a folder
+  peer          TEXT NOT NULL,        -- calling AE title, name of the token; '' for folders
+  called        TEXT NOT NULL DEFAULT '',
+  association   TEXT NOT NULL DEFAULT '',  -- one connection of a peer; '' where there is none
+  sop_class     TEXT NOT NULL,
+  sop_instance  TEXT NOT NULL,
+  study         TEXT NOT NULL DEFAULT '',
+  series        TEXT NOT NULL DEFAULT '',
+  syntax        TEXT NOT NULL DEFAULT '',  -- Transfer Syntax UID
+  sha256        TEXT NOT NULL,        -- of the data set as it was sent; of other files, of all bytes
+  size          INTEGER NOT NULL,
+  path          TEXT NOT NULL,        -- in the spool; '' where nothing was kept
+  received      TEXT NOT NULL,        -- UTC
+  repeats       INTEGER NOT NULL DEFAULT 0,  -- times the very same came again
+  state         TEXT NOT NULL,
+  reason        TEXT NOT NULL DEFAULT '',
+  changed       TEXT NOT NULL         -- UTC
+) STRICT;
+CREATE UNIQUE INDEX object_uid ON object (sop_instance) WHERE state <> 'refused';
+CREATE INDEX object_open ON object (state) WHERE state IN ('received', 'routed');
+CREATE INDEX object_study ON object (study, series);
+CREATE INDEX object_association ON object (association) WHERE association <> '';
+
+CREATE TABLE task (                   -- one answer to be given: a model, and the objects it is about
+  id            INTEGER PRIMARY KEY,
+  model         TEXT NOT NULL,
+  level         TEXT NOT NULL,        -- 'instance', 'series', 'study'
+  subject       TEXT NOT NULL,        -- UID at that level
+  revision      INTEGER NOT NULL DEFAULT 1,  -- the second and later ones are for images that came late
+  state         TEXT NOT NULL,
+  reason        TEXT NOT NULL DEFAULT '',
+  completeness  TEXT NOT NULL DEFAULT '',  -- why it was taken to be complete
+  tries         INTEGER NOT NULL DEFAULT 0,  -- times the analysis was started
+  created       TEXT NOT NULL,
+  completed     TEXT,                 -- the last image was there, UTC; the deadline counts from here
+  digest        TEXT NOT NULL DEFAULT '',  -- of the bundle that answered
+  changed       TEXT NOT NULL,
+  UNIQUE (model, subject, revision)
+) STRICT;
+CREATE INDEX task_open ON task (state) WHERE state NOT IN ('delivered', 'not-analysed', 'failed');
+
+CREATE TABLE part (                   -- which objects a task is about
+  task          INTEGER NOT NULL REFERENCES task (id),
+  object        INTEGER NOT NULL REFERENCES object (id),
+  PRIMARY KEY (task, object)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX part_object ON part (object);
+
+CREATE TABLE result (                 -- a file that says what a task found, or why it found nothing
+  id            INTEGER PRIMARY KEY,
+  task          INTEGER NOT NULL REFERENCES task (id),
+  kind          TEXT NOT NULL,        -- 'sr', 'seg', 'sc', 'gsps', 'json', 'image' (an input, sent on)
+  sop_class     TEXT NOT NULL DEFAULT '',
+  sop_instance  TEXT NOT NULL DEFAULT '',
+  sha256        TEXT NOT NULL,
+  size          INTEGER NOT NULL,
+  path          TEXT NOT NULL,
+  created       TEXT NOT NULL,
+  UNIQUE (task, path)
+) STRICT;
+CREATE INDEX result_uid ON result (sop_instance);
+
+CREATE TABLE delivery (               -- one result to one destination
+  id            INTEGER PRIMARY KEY,
+  result        INTEGER NOT NULL REFERENCES result (id),
+  destination   TEXT NOT NULL,
+  state         TEXT NOT NULL,        -- 'pending', 'sent' (commitment is awaited), 'delivered', 'failed'
+  tries         INTEGER NOT NULL DEFAULT 0,
+  transaction_uid TEXT NOT NULL DEFAULT '',  -- of the storage commitment that is awaited
+  reason        TEXT NOT NULL DEFAULT '',
+  created       TEXT NOT NULL,
+  changed       TEXT NOT NULL,
+  UNIQUE (result, destination)
+) STRICT;
+CREATE INDEX delivery_open ON delivery (destination, state) WHERE state IN ('pending', 'sent');
+
+CREATE TABLE event (                  -- everything that happened, in order; never changed
+  id            INTEGER PRIMARY KEY,
+  at            TEXT NOT NULL,
+  what          TEXT NOT NULL,        -- 'object', 'task', 'delivery'
+  subject       INTEGER NOT NULL,
+  before        TEXT NOT NULL,
+  event         TEXT NOT NULL,
+  after         TEXT NOT NULL,
+  reason        TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX event_subject ON event (what, subject);
+
+CREATE TABLE alarm (
+  id            INTEGER PRIMARY KEY,
+  code          TEXT NOT NULL,
+  subject       TEXT NOT NULL DEFAULT '',
+  text          TEXT NOT NULL,
+  severity      TEXT NOT NULL,        -- 'warning', 'alarm'
+  raised        TEXT NOT NULL,
+  count         INTEGER NOT NULL DEFAULT 1,
+  cleared       TEXT
+) STRICT;
+CREATE UNIQUE INDEX alarm_standing ON alarm (code, subject) WHERE cleared IS NULL;
+
+CREATE TABLE commitment (             -- asked of us by a peer
+  transaction_uid TEXT NOT NULL,
+  peer          TEXT NOT NULL,
+  request       TEXT NOT NULL,        -- JSON: [[SOP class, SOP instance], …]
+  received      TEXT NOT NULL,
+  reported      TEXT,
+  PRIMARY KEY (transaction_uid, peer)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE golden (                 -- history of golden inferences
+  id            INTEGER PRIMARY KEY,
+  at            TEXT NOT NULL,
+  model         TEXT NOT NULL,
+  digest        TEXT NOT NULL,
+  backend       TEXT NOT NULL,
+  passed        INTEGER NOT NULL,
+  worst         REAL,                 -- greatest difference over its tolerance
+  reason        TEXT NOT NULL DEFAULT ''
+) STRICT;
+
+CREATE TABLE release (                -- a version of a model at this bedside
+  id            INTEGER PRIMARY KEY,
+  model         TEXT NOT NULL,
+  digest        TEXT NOT NULL,
+  path          TEXT NOT NULL,
+  state         TEXT NOT NULL,        -- 'candidate', 'shadow', 'active', 'previous', 'rejected', 'retired'
+  reason        TEXT NOT NULL DEFAULT '',
+  created       TEXT NOT NULL,
+  changed       TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""

@@ -1,0 +1,88 @@
+"""One version of a model that answers: its bundle, its worker, and how samples become feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edgemed.base.runner import RunnerInfo, RunnerSpecs
+from edgemed.bundle.read import Bundle
+from edgemed.imaging.samples import SampleReader
+from edgemed.runtime.contained.requests import Reply
+from edgemed.serve.config import ModelSection
+from edgemed.serve.readiness import Finding
+
+
+class Served(Protocol):
+    """What analysis, HTTP and live sources see of a model."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        """Of this bedside: '1', '2', …; newer ones are greater."""
+        ...
+
+    @property
+    def section(self) -> ModelSection: ...
+
+    @property
+    def bundle(self) -> Bundle: ...
+
+    @property
+    def reader(self) -> SampleReader: ...
+
+    @property
+    def specs(self) -> RunnerSpecs: ...
+
+    @property
+    def info(self) -> RunnerInfo:
+        """Who would answer now; who did stands in each `Reply`."""
+        ...
+
+    @property
+    def finding(self) -> Finding | None:
+        """Why it is not ready; `None` where it is."""
+        ...
+
+    def submit(
+        self,
+        feeds: Mapping[str, NDArray[Any]],
+        *,
+        deadline_ns: int | None = None,
+        live: bool = False,
+        frame: int | None = None,
+    ) -> Future[Reply]:
+        """Ask for one inference: earliest deadline first, live before batch.
+
+        Args:
+            feeds: as in `specs.inputs`; not changed before the future is done.
+            deadline_ns: `time.monotonic_ns` after which no answer is wanted.
+            live: of a stream: it goes before what is not.
+            frame: id that the spans carry.
+
+        Returns:
+            A future with the reply, or an `EdgemedError` that says why there is none.
+
+        Raises:
+            InputError: the feeds do not fit.
+        """
+        ...
+
+
+class Models(Protocol):
+    """All models of the daemon."""
+
+    def names(self) -> list[str]: ...
+
+    def get(self, name: str, version: str | None = None) -> Served:
+        """A model; its active version, or the one that is asked for.
+
+        Raises:
+            InputError: there is none.
+        """
+        ...

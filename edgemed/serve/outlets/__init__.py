@@ -1,0 +1,1 @@
+"""Where results go, and whether they got there."""
