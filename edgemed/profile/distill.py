@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.profile.beside import Series
+from edgemed.profile.itself import ItselfComparison, compare_with_itself
 from edgemed.profile.measure import Measurement
 from edgemed.profile.misses import ASSUMED_BURST, RECOVERED, Misses, RateBounds, bound_rate, find_misses, frames_needed
 from edgemed.profile.result import Counts, FirstFrames, Jitter
@@ -108,6 +109,7 @@ class Figures:
     steady: Steady | None
     excess: dict[tuple[int, float], Excess]
     lost: RateBounds | None
+    itself: ItselfComparison | None
 
 
 def distill(measurement: Measurement, question: Question) -> Figures:
@@ -131,6 +133,7 @@ def distill(measurement: Measurement, question: Question) -> Figures:
     answered = latency if scan.all_answered else latency[latency >= 0]
     del latency
     scan.release()
+    itself = compare_with_itself(answered)  # before the order of arrival is lost
     whole = distribution(answered, confidence=question.confidence)
     del answered
     gaps = _gathered(samples, _after_gap)
@@ -153,6 +156,7 @@ def distill(measurement: Measurement, question: Question) -> Figures:
         steady=_steady(samples, measurement.start_ns, question),
         excess=excess,
         lost=lost,
+        itself=itself,
     )
 
 

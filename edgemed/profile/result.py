@@ -12,6 +12,7 @@ from edgemed.base.store import write_atomic
 from edgemed.profile.beside import CpuLoad, Energy, Interference, Telemetry
 from edgemed.profile.coldstart.series import ColdStart
 from edgemed.profile.facts import Host, ProcessFacts
+from edgemed.profile.itself import ItselfComparison
 from edgemed.profile.load import LoadRecord
 from edgemed.profile.misses import Misses
 from edgemed.profile.records import Count, Digest, Nanoseconds, Positive, Record, Text
@@ -149,6 +150,7 @@ class Result(Record):
     cold_start: ColdStart | None = None
     fidelity: Fidelity | None = None
     own_cost: OwnCost | None = None
+    itself: ItselfComparison | None = Field(None, description="an A/A comparison; null where the run is too short")
     samples: SampleFile | None = None
     ended: Ended | None = None
     not_measured: tuple[Text, ...] = ()

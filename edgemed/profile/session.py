@@ -183,6 +183,7 @@ def compose(
         cold_start=about.cold_start,
         fidelity=about.fidelity,
         own_cost=about.own_cost,
+        itself=figures.itself,
         samples=kept if output is not None else None,
         ended=_ended(measurement.stop),
         not_measured=tuple(_not_measured(figures, findings, about)),
@@ -266,6 +267,12 @@ def _warnings(measurement: Measurement, figures: Figures, about: About) -> list[
         )
     if measurement.usage.major_faults > _MANY_FAULTS:
         found.append(f"{measurement.usage.major_faults} pages came from disk meanwhile: memory is short.")
+    found += [
+        f"Held against itself, the run differs in p{part.percentile} by {part.change:+.1%}: something comes and goes. "
+        "Trust no comparison by changes of that size."
+        for part in (() if figures.itself is None else figures.itself.found)
+        if not part.nothing
+    ]
     if figures.counts.failed:
         found.append(f"{figures.counts.failed} frames failed.")
     if measurement.plan.load.closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgemed.profile.beside import Telemetry
 from edgemed.profile.compare import Comparison
+from edgemed.profile.itself import ItselfComparison
 from edgemed.profile.result import Result
 from edgemed.profile.stats import Distribution, Percentile
 from edgemed.profile.verdict import Verdict
@@ -77,7 +78,15 @@ def head_rows(result: Result) -> list[Row]:
     rows += beside_rows(result)
     if result.own_cost is not None:
         rows.append(("own cost", f"{result.own_cost.per_frame_ns / 1e3:.1f} µs per frame"))
+    if result.itself is not None:
+        rows.append(("against itself", itself_text(result.itself)))
     return [*rows, ("not measured", "; ".join(result.not_measured))]
+
+
+def itself_text(itself: ItselfComparison) -> str:
+    """What an A/A comparison found."""
+    parts = (f"p{each.percentile} {each.change:+.1%} ({each.low:+.1%} to {each.high:+.1%})" for each in itself.found)
+    return f"{', '.join(parts)}: {itself.pairs} pairs of blocks of {itself.block_frames:,} frames, A/A"
 
 
 def summary(result: Result) -> str:
@@ -142,6 +151,8 @@ def honest_rows(result: Result) -> list[Row]:
     if result.own_cost is not None:
         cost = f"{result.own_cost.per_frame_ns / 1e3:.1f} µs a frame, over {result.own_cost.frames:,} frames of nothing"
         rows.append(("Profiler's own cost", cost))
+    if result.itself is not None:
+        rows.append(("Held against itself", itself_text(result.itself)))
     return [*rows, ("Not measured", "; ".join(result.not_measured) or "all of the above was")]
 
 
