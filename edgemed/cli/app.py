@@ -13,6 +13,7 @@ import typer.core
 
 from edgemed import __version__
 from edgemed.base.errors import UsageError
+from edgemed.cli.audit import verify_audit
 from edgemed.cli.build import build
 from edgemed.cli.calibrate import calibrate
 from edgemed.cli.compare import compare
@@ -50,6 +51,11 @@ recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.")
 recipe.callback()(lambda: None)  # a group, although it has one command
 recipe.command(cls=_Command)(check)
 app.add_typer(recipe)
+
+audit = typer.Typer(name="audit", help="The bedside daemon's audit trail.")
+audit.callback()(lambda: None)
+audit.command("verify", cls=_Command)(verify_audit)
+app.add_typer(audit)
 
 
 def invoke(arguments: Sequence[str]) -> int:

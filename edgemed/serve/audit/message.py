@@ -1,0 +1,125 @@
+"""Entries as DICOM audit messages (PS3.15 A.5, schema of A.5.1): XML without line breaks, so that one fits a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from xml.etree.ElementTree import Element, SubElement, tostring  # we write XML here, and parse none
+
+from edgemed.base.text import printable
+from edgemed.serve.audit.trail import AuditEvent, Kind, Result
+
+_OUTCOMES: Final[dict[Result, str]] = {"success": "0", "minor": "4", "serious": "8", "major": "12"}
+_MOST_INSTANCES: Final = 1000
+_LONGEST: Final = 1024  # characters of a free text
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """A code of CID 400 to 403 (PS3.16)."""
+
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """How a kind of event is written.
+
+    Attributes:
+        event: EventID.
+        type: EventTypeCode, where the event has one.
+        action: EventActionCode: C create, R read, U update, D delete, E execute.
+        user: the role of who is named: the peer that sends, the one that receives, or neither.
+    """
+
+    event: _Coded
+    type: _Coded | None
+    action: str
+    user: _Coded | None = None
+
+
+_APPLICATION = _Coded("110100", "Application Activity")
+_TRANSFERRED = _Coded("110104", "DICOM Instances Transferred")
+_ALERT = _Coded("110113", "Security Alert")
+_SOURCE, _DESTINATION = _Coded("110153", "Source Role ID"), _Coded("110152", "Destination Role ID")
+_LAUNCHER = _Coded("110151", "Application Launcher")
+
+ROWS: Final[dict[Kind, _Row]] = {
+    "start": _Row(_APPLICATION, _Coded("110120", "Application Start"), "E", _LAUNCHER),
+    "stop": _Row(_APPLICATION, _Coded("110121", "Application Stop"), "E", _LAUNCHER),
+    "association": _Row(_ALERT, _Coded("110126", "Node Authentication"), "E"),
+    "received": _Row(_TRANSFERRED, None, "C", _SOURCE),
+    "sent": _Row(_TRANSFERRED, None, "R", _DESTINATION),
+    "accessed": _Row(_Coded("110103", "DICOM Instances Accessed"), None, "R"),
+    "login": _Row(_Coded("110114", "User Authentication"), _Coded("110122", "Login"), "E"),
+    "model": _Row(_ALERT, _Coded("110131", "Software Configuration"), "U"),
+    "config": _Row(_ALERT, _Coded("110131", "Software Configuration"), "U"),
+    "retry": _Row(_ALERT, _Coded("110132", "Use of Restricted Function"), "E"),
+}
+
+
+def message(event: AuditEvent, at: str, station: str) -> str:
+    """The XML of one entry.
+
+    Args:
+        event: what happened.
+        at: when, ISO 8601, UTC.
+        station: name of this daemon.
+    """
+    row = ROWS[event.kind]
+    root = Element("AuditMessage")
+    outcome = _OUTCOMES[event.result]
+    identification = SubElement(
+        root,
+        "EventIdentification",
+        {"EventActionCode": row.action, "EventDateTime": at, "EventOutcomeIndicator": outcome},
+    )
+    _code(identification, "EventID", row.event)
+    if row.type is not None:
+        _code(identification, "EventTypeCode", row.type)
+    if event.detail:
+        SubElement(identification, "EventOutcomeDescription").text = _text(event.detail)
+    _participant(root, station, requestor=not event.user, role=_Coded("110150", "Application"))
+    if event.user:
+        _participant(root, event.user, requestor=True, role=row.user, address=event.address)
+    SubElement(root, "AuditSourceIdentification", {"AuditSourceID": station})
+    if event.study:
+        _study(root, event)
+    return tostring(root, encoding="unicode")
+
+
+def _participant(root: Element, user: str, *, requestor: bool, role: _Coded | None = None, address: str = "") -> None:
+    attributes = {"UserID": _text(user), "UserIsRequestor": str(requestor).lower()}
+    if address:
+        attributes |= {"NetworkAccessPointID": _text(address), "NetworkAccessPointTypeCode": "2"}  # an IP address
+    participant = SubElement(root, "ActiveParticipant", attributes)
+    if role is not None:
+        _code(participant, "RoleIDCode", role)
+
+
+def _study(root: Element, event: AuditEvent) -> None:
+    study = SubElement(
+        root,
+        "ParticipantObjectIdentification",
+        {
+            "ParticipantObjectID": _text(event.study),
+            "ParticipantObjectTypeCode": "2",  # system object
+            "ParticipantObjectTypeCodeRole": "3",  # report, which is where PS3.15 puts studies
+        },
+    )
+    _code(study, "ParticipantObjectIDTypeCode", _Coded("110180", "Study Instance UID"))
+    if event.instances:
+        description = SubElement(study, "ParticipantObjectDescription")
+        classes = SubElement(description, "SOPClass", {"NumberOfInstances": str(len(event.instances))})
+        for uid in event.instances[:_MOST_INSTANCES]:
+            SubElement(classes, "Instance", {"UID": _text(uid)})
+
+
+def _code(parent: Element, name: str, code: _Coded) -> None:
+    SubElement(parent, name, {"csd-code": code.value, "codeSystemName": "DCM", "originalText": code.meaning})
+
+
+def _text(text: str) -> str:
+    """What came from outside, without what XML or a line cannot hold."""
+    return printable(text)[:_LONGEST]

@@ -1,0 +1,197 @@
+"""The audit trail: any byte that is changed, any entry that goes, is found; full disks are told, not hidden."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from edgemed.base.errors import IntegrityError
+from edgemed.cli import main as cli
+from edgemed.serve.alarms import Alarms
+from edgemed.serve.audit import chain
+from edgemed.serve.audit.chain import HEAD, PUBLIC, TRAIL, AuditLog
+from edgemed.serve.audit.message import ROWS, message
+from edgemed.serve.audit.signer import public_key
+from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.audit.verify import verify_trail
+from edgemed.serve.journal.database import Journal
+from tests.serve import kit
+
+EVENTS = [
+    AuditEvent("received", user="CT1", address="127.0.0.1", study="1.2.3", instances=("1.2.3.4", "1.2.3.5")),
+    AuditEvent("association", "serious", user="EVIL\x1b[2J", detail="unknown\nAE title"),
+    AuditEvent("sent", user="pacs", study="1.2.3", instances=("1.2.9",)),
+    AuditEvent("login", "minor", user="anna"),
+]
+
+
+@pytest.fixture
+def alarms(tmp_path: Path):
+    with Journal(tmp_path / "j.sqlite3") as journal:
+        yield Alarms(journal)
+
+
+@pytest.fixture
+def write(tmp_path: Path, alarms: Alarms) -> Callable[..., Path]:
+    def run(*events: AuditEvent) -> Path:
+        log = AuditLog(kit.bedside(tmp_path), alarms)
+        for event in events:
+            log.record(event)
+        log.close()
+        return log.folder
+
+    return run
+
+
+def verify(folder: Path) -> int:
+    return verify_trail(folder, public_key(folder / PUBLIC)).entries
+
+
+def test_a_trail_goes_on_over_restarts(write: Callable[..., Path]) -> None:
+    folder = write(*EVENTS)
+    assert verify(folder) == len(EVENTS) + 2  # and start and stop
+    write(*EVENTS)
+    assert verify(folder) == 2 * (len(EVENTS) + 2)
+    assert (folder / TRAIL).stat().st_mode & 0o777 == 0o600
+    assert (folder / "private.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_every_byte_counts(write: Callable[..., Path]) -> None:
+    folder = write(EVENTS[0])
+    for name in (TRAIL, HEAD):
+        whole = (folder / name).read_bytes()
+        for place in range(0, len(whole), 7):  # each line and each field is hit many times
+            for other in (whole[place] ^ 1, 0x20):
+                if other == whole[place]:
+                    continue
+                (folder / name).write_bytes(whole[:place] + bytes([other]) + whole[place + 1 :])
+                with pytest.raises(IntegrityError):
+                    verify(folder)
+        (folder / name).write_bytes(whole)
+    assert verify(folder) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda lines: lines[:2] + lines[3:], "entries were taken out"),
+        (lambda lines: lines[:-1], "cut off"),
+        (lambda lines: [], "cut off"),
+        (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], "taken out, put in or moved"),
+        (lambda lines: [*lines, lines[-1]], "taken out, put in or moved"),
+        (lambda lines: [*lines[:-1], lines[-1] + b"\n"], "changed"),
+        (lambda lines: [*lines, b'{"n":7}'], "changed"),
+        (lambda lines: [lines[0].replace(b'{"at"', b'{ "at"', 1), *lines[1:]], "spelt otherwise"),
+    ],
+)
+def test_what_is_done_to_lines_is_found(write: Callable[..., Path], change, what: str) -> None:
+    folder = write(*EVENTS)
+    lines = (folder / TRAIL).read_bytes().splitlines()
+    (folder / TRAIL).write_bytes(b"".join(line + b"\n" for line in change(lines)))
+    with pytest.raises(IntegrityError, match=what):
+        verify(folder)
+
+
+def test_an_older_head_or_none_does_not_hide_a_cut(write: Callable[..., Path]) -> None:
+    folder = write(*EVENTS)
+    old = (folder / HEAD).read_bytes()
+    write(*EVENTS)
+    (folder / HEAD).write_bytes(old)
+    assert verify_trail(folder, public_key(folder / PUBLIC)).behind == len(EVENTS) + 2  # told, as after a crash
+    (folder / HEAD).unlink()
+    with pytest.raises(IntegrityError, match="missing"):
+        verify(folder)
+
+
+def test_another_key_is_another_trail(write: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write(*EVENTS)
+    (folder / "private.pem").unlink()
+    with pytest.raises(IntegrityError):  # it would go on where it cannot have been
+        write()
+
+
+def test_a_torn_entry_is_cut_off_and_told(write: Callable[..., Path]) -> None:
+    folder = write(*EVENTS)
+    with (folder / TRAIL).open("ab") as file:
+        file.write(b'{"at":"2026-01-01T00:0')
+    write()
+    assert verify(folder) == len(EVENTS) + 4
+    assert b"22 bytes of an entry that was never whole" in (folder / TRAIL).read_bytes()
+
+
+def test_a_daemon_does_not_go_on_behind_a_cut(write: Callable[..., Path]) -> None:
+    folder = write(*EVENTS)
+    lines = (folder / TRAIL).read_bytes().splitlines(keepends=True)
+    (folder / TRAIL).write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(IntegrityError, match="cut off"):
+        write()
+
+
+def test_a_full_disk_raises_an_alarm_and_leaves_a_gap_that_is_told(
+    tmp_path: Path, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    log.record(EVENTS[0])
+    full = True
+
+    def fsync(number: int, really=os.fsync) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        really(number)
+
+    monkeypatch.setattr(chain.os, "fsync", fsync)
+    raised = _once(alarms, "audit-failed", True)
+    log.record(EVENTS[1])
+    assert raised.wait(10)
+    full = False
+    cleared = _once(alarms, "audit-failed", False)
+    log.record(EVENTS[2])
+    assert cleared.wait(10)
+    log.close()
+    assert b"entries could not be kept" in (log.folder / TRAIL).read_bytes()
+    verify(log.folder)
+
+
+def _once(alarms: Alarms, code: str, raised: bool):
+    import threading
+
+    seen = threading.Event()
+    alarms.listeners.append(lambda alarm, now: seen.set() if alarm.code == code and now is raised else None)
+    return seen
+
+
+def test_messages_are_dicoms(write: Callable[..., Path]) -> None:
+    text = message(EVENTS[0], "2026-01-05T10:20:30.000000Z", "bedside")
+    root = ET.fromstring(text)
+    assert root.find("EventIdentification").attrib == {
+        "EventActionCode": "C",
+        "EventDateTime": "2026-01-05T10:20:30.000000Z",
+        "EventOutcomeIndicator": "0",
+    }
+    assert root.find("EventIdentification/EventID").attrib["csd-code"] == "110104"
+    assert [each.attrib["UID"] for each in root.iter("Instance")] == ["1.2.3.4", "1.2.3.5"]
+    assert {each.attrib["UserID"]: each.attrib["UserIsRequestor"] for each in root.iter("ActiveParticipant")} == {
+        "bedside": "false",
+        "CT1": "true",
+    }
+    hostile = message(EVENTS[1], "2026-01-05T10:20:30.000000Z", "bedside")
+    assert "\n" not in hostile
+    assert "\x1b" not in hostile
+    for kind in ROWS:
+        assert ET.fromstring(message(AuditEvent(kind), "x", "bedside")).tag == "AuditMessage"
+
+
+def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(*EVENTS)
+    assert cli._run(["audit", "verify", str(folder.parent)]) == 0
+    assert "6 entries" in capsys.readouterr().out
+    lines = (folder / TRAIL).read_bytes()
+    (folder / TRAIL).write_bytes(lines.replace(b"CT1", b"CT2"))
+    assert cli._run(["audit", "verify", str(folder)]) == 5
+    assert "Line 2" in capsys.readouterr().err
+    assert cli._run(["audit", "verify", str(folder.parent / "objects")]) == 2
