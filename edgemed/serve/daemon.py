@@ -17,11 +17,11 @@ from edgemed.serve.config import Config
 from edgemed.serve.intake import Intake
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.live.board import Board
-from edgemed.serve.loops import Loops
+from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.privacy import Pseudonyms
 from edgemed.serve.readiness import Readiness
-from edgemed.serve.services import Part, Services
+from edgemed.serve.services import Part, Reachable, Reloads, Services
 from edgemed.serve.spool import Spool
 from edgemed.serve.timeline import Timelines
 
@@ -43,6 +43,7 @@ class Daemon:
         self._stack = ExitStack()
         self._parts: list[Part] = []
         self._loops: Loops | None = None
+        self._reload = threading.Event()
 
     def __enter__(self) -> Daemon:
         """Start.
@@ -68,12 +69,32 @@ class Daemon:
         """Let `wait` return; safe in a signal handler."""
         self.ended.set()
 
+    def reload(self) -> None:
+        """Let every part that can look at its files again: certificates, tokens, bundles. Safe in a signal handler."""
+        if self._loops is not None:
+            self._reload.set()
+            self._loops.wake("reload")
+
+    def addresses(self) -> list[str]:
+        """Where it can be reached, for people."""
+        return [line for part in self._parts if isinstance(part, Reachable) for line in part.addresses()]
+
+    def _reloads(self, beat: Beat) -> None:
+        while beat.wait(3600):
+            if self._reload.is_set():
+                self._reload.clear()
+                for part in self._parts:
+                    if isinstance(part, Reloads):
+                        part.reload()
+                log.info("files were read again")
+
     def _start(self) -> None:
         self.services = self._services()
         for part in self._all_parts(self.services):
             part.start()
             self._parts.append(part)
             log.info("%s started", part.name)
+        self.services.loops.start("reload", self._reloads)
 
     def _services(self) -> Services:
         from edgemed.serve.audit.chain import AuditLog

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import Audit
@@ -54,4 +54,22 @@ class Part(Protocol):
 
     def stop(self) -> None:
         """End. Called once, in the opposite order of the starts."""
+        ...
+
+
+@runtime_checkable
+class Reloads(Protocol):
+    """A part that can read its files again while it works."""
+
+    def reload(self) -> None:
+        """Take what has changed; what is wrong with it is an alarm, and the old stays."""
+        ...
+
+
+@runtime_checkable
+class Reachable(Protocol):
+    """A part that listens."""
+
+    def addresses(self) -> list[str]:
+        """Where, one line each: `http://127.0.0.1:8000`."""
         ...

@@ -1,0 +1,115 @@
+"""What `edgemed serve --check` looks at: all that can be known before the daemon runs. Nothing is changed."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgemed.base.errors import EdgemedError, InputError
+from edgemed.bundle.read import open_bundle
+from edgemed.evaluate.bundled import reader_of
+from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.watch import certificates_of, days_left
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at.
+
+    Attributes:
+        what: it is.
+        verdict: `ok`, `warning`, or `error`: the daemon would not start.
+        text: a sentence.
+        error: of an `error`.
+    """
+
+    what: str
+    verdict: Literal["ok", "warning", "error"]
+    text: str
+    error: EdgemedError | None = None
+
+
+def check(config: Config) -> list[Line]:
+    """Look at state, models, ports, certificates and destinations, in this order."""
+    return [*_state(config), *_models(config), *_ports(config), *_certificates(config), *_others(config)]
+
+
+def _state(config: Config) -> Iterator[Line]:
+    state = config.daemon.state
+    parent = next((each for each in (state, *state.parents) if each.exists()), Path("/"))
+    if not parent.is_dir():
+        yield Line(
+            "state", "error", f"{parent} is no directory.", InputError(f"{parent} is no directory.", "Change state.")
+        )
+    else:
+        yield Line("state", "ok", f"{state}{'' if state.exists() else ', to be made'}.")
+
+
+def _models(config: Config) -> Iterator[Line]:
+    for section in config.models:
+        what = f"model {section.name}"
+        try:
+            yield Line(what, *_model(section, config))
+        except EdgemedError as error:
+            yield Line(what, "error", str(error), error)
+
+
+def _model(section: ModelSection, config: Config) -> tuple[Literal["ok", "warning"], str]:
+    bundle = open_bundle(section.bundle)
+    reader_of(bundle)
+    if bundle.manifest.recipe.assumed:
+        raise InputError(f"The recipe of {section.bundle.name} is assumed.", "Build it with --recipe.")
+    text = f"{bundle.manifest.name}, {section.precision or bundle.manifest.precision}, sha256 {bundle.digest[:12]}"
+    if config.trust.allow_unsigned and not config.trust.keys:
+        return "warning", f"{text}; anybody's: allow_unsigned is set, and no keys are named."
+    return "ok", f"{text}."
+
+
+def _ports(config: Config) -> Iterator[Line]:
+    ports = [("http", config.http.host, config.http.port)]
+    if config.http.grpc_port is not None:
+        ports.append(("grpc", config.http.host, config.http.grpc_port))
+    if config.dicom is not None:
+        ports.append(("dicom", config.dicom.host, config.dicom.port))
+    for what, host, port in ports:
+        error = _taken(host, port)
+        if error is None:
+            yield Line(what, "ok", f"{host}:{port or 'any free port'}.")
+        else:
+            yield Line(what, "warning", f"{host}:{port} cannot be had now: {error}. Perhaps the daemon runs.")
+    if config.dicom is not None and not config.dicom.peers:
+        yield Line("dicom", "warning", "No peer is named: every association will be rejected.")
+
+
+def _taken(host: str, port: int) -> str | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((host, port))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _certificates(config: Config) -> Iterator[Line]:
+    for use, path in certificates_of(config):
+        days = days_left(path)
+        if days is None:
+            error = InputError(f"{path} holds no certificate.", "Give a PEM file.")
+            yield Line(f"certificate {use}", "error", error.what, error)
+        else:
+            yield Line(f"certificate {use}", "ok" if days > 30 else "warning", f"{days:.0f} days left.")
+
+
+def _others(config: Config) -> Iterator[Line]:
+    used = {name for model in config.models for name in model.send_to}
+    for destination in config.destinations:
+        if destination.name not in used and not destination.forward:
+            yield Line(f"destination {destination.name}", "warning", "No model sends to it.")
+    for folder in config.folders:
+        if not folder.path.is_dir():
+            yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")

@@ -1,0 +1,82 @@
+"""`bedside.toml`: the example is valid, units are read, and what is misspelt is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgemed.base.errors import InputError
+from edgemed.base.quantity import SECOND
+from edgemed.cli import main as cli
+from edgemed.serve.config import load_config
+from tests.serve import kit
+
+EXAMPLE = Path("examples/bedside/bedside.toml")
+
+
+def test_the_example_is_valid_and_its_paths_are_its_own(repo: Path) -> None:
+    config = load_config(repo / EXAMPLE)
+    assert config.models[0].bundle == repo / "examples/bedside/chest.edgemed"
+    assert config.models[0].deadline_ns == 10 * SECOND
+    assert config.spool.reserve_bytes == 1 << 30
+    assert config.destinations[0].retry.give_up_ns == 72 * 3600 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (("port = 11112", "prot = 11112"), "dicom.prot"),
+        (('drain = "20s"', "drain = 0"), "daemon.drain"),
+        (('deadline = "10s"', 'deadline = "10"'), "deadline.*not a duration"),
+        (('max_object = "2GiB"', 'max_object = "2Gib"'), "not a size"),
+        (('send_to = ["pacs", "ris"]', 'send_to = ["pax"]'), "pax, which is no destination"),
+        (('model = "chest"\npolicy', 'model = "breast"\npolicy'), "breast, which is no model"),
+        (('name = "liver"', 'name = "chest"'), "two of the models are named chest"),
+        (('addresses = ["192.0.2.10"]', "addresses = []"), "dicom.peers.0.addresses"),
+        (('addresses = ["192.0.2.10"]', 'addresses = ["192.0.2"]'), "dicom.peers.0.addresses"),
+        (('ae_title = "CT_ROOM_2"', 'ae_title = "A TITLE THAT IS LONG"'), "ae_title"),
+        (('kind = "hl7"', 'kind = "fax"'), "destinations"),
+        (("warm_c = 85.0", "warm_c = nan"), "thermal.warm_c"),
+    ],
+)
+def test_what_is_wrong_is_named(repo: Path, tmp_path: Path, change: tuple[str, str], what: str) -> None:
+    text = (repo / EXAMPLE).read_text()
+    assert change[0] in text
+    path = tmp_path / "bedside.toml"
+    path.write_text(text.replace(*change, 1))
+    with pytest.raises(InputError, match=what):
+        load_config(path)
+
+
+def write(tmp_path: Path, bundle: str) -> Path:
+    path = tmp_path / "bedside.toml"
+    path.write_text(
+        f'[daemon]\nstate = "state"\n[http]\nport = 0\n[[models]]\nname = "chest"\nbundle = "{bundle}"\n'
+        "[trust]\nallow_unsigned = true\n"
+    )
+    return path
+
+
+def test_check_looks_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kit.write_classifier(tmp_path / "chest.edgemed")
+    path = write(tmp_path, "chest.edgemed")
+    assert cli._run(["serve", str(path), "--check"]) == 0
+    out = capsys.readouterr().out
+    assert "✓ state" in out
+    assert "! model chest" in out
+    assert not (tmp_path / "state").exists()
+    assert cli._run(["serve", str(path), "--check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+
+
+def test_check_ends_with_the_code_of_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._run(["serve", str(write(tmp_path, "none.edgemed")), "--check"]) == 2
+    assert "✗ model chest" in capsys.readouterr().out
+    bundle = kit.write_classifier(tmp_path / "chest.edgemed")
+    (bundle / "recipe.toml").write_text("# other")
+    assert cli._run(["serve", str(write(tmp_path, "chest.edgemed")), "--check"]) == 5
+    shutil.rmtree(bundle)
+    assert cli._run(["serve"]) == 2

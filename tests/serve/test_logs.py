@@ -1,0 +1,52 @@
+"""Logs: one line each, and nothing of a patient in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+
+from edgemed.base.errors import InputError
+from edgemed.serve.config import LogSection
+from edgemed.serve.logs import configure
+
+UID = "1.2.840.113619.2.5.1762583153.215519.978957063.78"
+
+
+@pytest.fixture
+def stream():
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield io.StringIO()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_nothing_of_a_patient_gets_out(stream: io.StringIO, form: str) -> None:
+    configure(LogSection(format=form), stream)
+    log = logging.getLogger("edgemed.serve.test")
+    try:
+        raise ValueError("Doe^Jane")
+    except ValueError:
+        log.exception("it failed for %s", UID)
+    try:
+        raise InputError(f"The file {UID} is odd.\nDoe", "Look.")
+    except InputError:
+        log.exception("and again")
+    logging.getLogger("pynetdicom").error("(0010,0010) PN: %s", "Doe^Jane")
+    logging.getLogger("pynetdicom").info("(0010,0010) PN: Doe^Jane")
+    logging.getLogger("somebody").info("Doe^Jane")
+    text = stream.getvalue()
+    assert "Jane" not in text
+    assert UID not in text
+    assert "test_logs.py" in text  # where it happened is told
+    assert len(text.splitlines()) == 3
+    if form == "json":
+        first, second, third = (json.loads(line) for line in text.splitlines())
+        assert first["error"] == "ValueError"
+        assert second["error"] == "The file [uid] is odd.\\x0aDoe Look."
+        assert third["text"] == "(0010,0010) PN: %s"
