@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from edgemed.bundle.manifest import Manifest
+from edgemed.bundle.sign import Envelope, Statement
 from edgemed.calibrate.dataset import CalibrationManifest
 from edgemed.calibrate.image_set import ImageSet, SetReport
 from edgemed.device.doctor.diagnosis import Diagnosis
@@ -49,6 +50,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "recipe": Recipe,
     "report": Report,
     "scales": ScaleTable,
+    "signature": Envelope,
+    "signature-statement": Statement,
     "slo": Slo,
 }
 

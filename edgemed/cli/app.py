@@ -27,6 +27,7 @@ from edgemed.cli.profile import profile
 from edgemed.cli.recipe import check
 from edgemed.cli.run import run
 from edgemed.cli.serve import serve
+from edgemed.cli.sign import sign
 from edgemed.cli.verify import verify
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ class _Command(typer.core.TyperCommand):
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
-for command in (build, calibrate, evaluate, run, serve, profile, compare, layers, inspect, verify, devices, doctor):
+for command in (build, calibrate, evaluate, run, serve, profile, compare, layers, inspect, verify, sign, devices, doctor):
     app.command(cls=_Command)(command)
 
 recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.")

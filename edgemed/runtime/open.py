@@ -13,6 +13,7 @@ from edgemed.device.here import Here, detect_here
 from edgemed.engine.onboard import find_plan
 from edgemed.engine.plans import Plan
 from edgemed.runners.ort import OnnxRuntimeRunner
+from edgemed.runtime.contained.spec import Backend
 from edgemed.runtime.cuda import require_cuda
 from edgemed.runtime.lane import SLOTS, Lane
 from edgemed.runtime.prepare import Choice
@@ -104,6 +105,18 @@ def open_lane(
     if isinstance(found, Plan):
         return OpenedLane(TensorRtLane(found, slots, prepare=prepare, **options))
     return OpenedLane(RunnerLane(found, slots), why)
+
+
+def choose_backend(
+    bundle: Bundle, *, runner: RunnerName = "auto", precision: RunPrecision | None = None, here: Here | None = None
+) -> tuple[Backend, str | None]:
+    """What `open_runner` would take, and why it is not TensorRT, as a name for a worker of its own.
+
+    Raises:
+        EdgemedError: as `open_runner`.
+    """
+    found, why = _find(bundle, runner, precision, None, here)
+    return ("tensorrt" if isinstance(found, Plan) else "onnxruntime"), why
 
 
 def _find(

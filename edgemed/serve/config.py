@@ -176,6 +176,9 @@ class ModelSection(Section):
     when_lost: Literal["refuse", "onnxruntime", "queue"] = Field(
         "queue", description="while its worker does not answer: refuse, answer on the CPU, or wait"
     )
+    hang_ns: Nanoseconds | None = Field(
+        None, description="without a step its worker hangs and is killed; None: 5 s on TensorRT, 60 s on a CPU"
+    )
     level: Level = "instance"
     match: Match = Match()
     deadline_ns: Nanoseconds = Field(30 * SECOND, description="from the last image to the result")

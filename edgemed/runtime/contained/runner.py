@@ -175,11 +175,7 @@ class ContainedRunner:
             EdgemedError: neither does; why the model's own worker does not.
         """
         try:
-            for supervisor in self._supervisors:
-                supervisor.read()
-            self.model.start()
-            if self.fallback is not None and self._standby == "warm":
-                self.fallback.start()
+            self.begin()
             health = self.model.settle()
             if health.state is not State.READY and self.fallback is not None:
                 self.fallback.start()
@@ -190,6 +186,19 @@ class ContainedRunner:
             self.close()
             raise
         return self
+
+    def begin(self) -> None:
+        """Start the worker, and do not wait: `status` tells how it goes, and a refusal is mended by `restart`.
+
+        Raises:
+            InputError: what the spec names is not there.
+            IntegrityError: it is damaged.
+        """
+        for supervisor in self._supervisors:
+            supervisor.read()
+        self.model.start()
+        if self.fallback is not None and self._standby == "warm":
+            self.fallback.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None

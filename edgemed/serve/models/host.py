@@ -2,84 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Future
+import time
 from functools import partial
-from typing import Any
 
-from numpy.typing import NDArray
-
-from edgemed.base.errors import DeviceStateError, InputError
-from edgemed.base.runner import RunnerInfo, RunnerSpecs
-from edgemed.bundle.model import specs_of
-from edgemed.bundle.read import Bundle, open_bundle
-from edgemed.evaluate.bundled import reader_of
-from edgemed.imaging.samples import SampleReader
-from edgemed.runtime.contained.requests import Reply
-from edgemed.runtime.contained.runner import ContainedRunner
-from edgemed.runtime.contained.spec import Backend
+from edgemed.base.errors import InputError
+from edgemed.bundle.read import open_bundle
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import Audit
-from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.config import Config
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics
+from edgemed.serve.models.hosted import HostedModel
 from edgemed.serve.models.served import Served
-from edgemed.serve.readiness import Finding, Readiness
+from edgemed.serve.readiness import Readiness
 
-
-class HostedModel:
-    """One version, in a worker of its own."""
-
-    def __init__(self, section: ModelSection, bundle: Bundle) -> None:
-        self.section = section
-        self.bundle = bundle
-        self.name = section.name
-        self.version = "1"
-        self.reader: SampleReader = reader_of(bundle)
-        self._runner: ContainedRunner | None = None
-
-    @property
-    def specs(self) -> RunnerSpecs:
-        return specs_of(self.bundle)
-
-    @property
-    def info(self) -> RunnerInfo:
-        return self._worker.info
-
-    @property
-    def finding(self) -> Finding | None:
-        if self._runner is None:
-            return Finding(self.name, "It is being loaded.")
-        status = self._runner.status
-        return None if status.answers else Finding(self.name, f"Its worker is {status.state}.")
-
-    def load(self) -> None:
-        backend: Backend = "tensorrt" if self.section.runner == "tensorrt" else "onnxruntime"
-        self._runner = ContainedRunner.of_bundle(
-            self.bundle.path, backend, precision=self.section.precision
-        ).__enter__()
-
-    def close(self) -> None:
-        if self._runner is not None:
-            self._runner.close()
-
-    @property
-    def _worker(self) -> ContainedRunner:
-        if self._runner is None:
-            raise DeviceStateError(f"The model {self.name} is being loaded.", "Try again in a moment.")
-        return self._runner
-
-    def submit(
-        self,
-        feeds: Mapping[str, NDArray[Any]],
-        *,
-        deadline_ns: int | None = None,
-        live: bool = False,
-        frame: int | None = None,
-    ) -> Future[Reply]:
-        del live
-        return self._worker.submit(feeds, deadline_ns=deadline_ns, frame=frame)
+_TICK_S = 0.25
+_LIMIT_NS = 60_000_000_000  # large bundles are hashed anew before a worker is begun
 
 
 class ModelHost:
@@ -107,19 +46,31 @@ class ModelHost:
         self._models: dict[str, HostedModel] = {}
 
     def start(self) -> None:
-        """Verify every bundle now; load them in the background, for what comes in is kept meanwhile."""
+        """Verify every bundle now; load them in the background, for what comes in is kept meanwhile.
+
+        Raises:
+            InputError: there is no bundle, or its recipe was assumed.
+            IntegrityError: one is damaged, or not trusted.
+        """
         for section in self._config.models:
-            model = HostedModel(section, open_bundle(section.bundle))
+            bundle = open_bundle(section.bundle)
+            if bundle.manifest.recipe.assumed:
+                raise InputError(
+                    f"The recipe of {bundle.path.name} was assumed, not stated.", "Build it with a recipe of its own."
+                )
+            model = HostedModel(self._config, section, bundle, "1", self._journal, self._alarms, self._metrics)
+            model.announced = True
             self._models[section.name] = model
             self._readiness.register(f"model {section.name}", partial(getattr, model, "finding"))
-        self._loops.start("models", self._load, limit_ns=300_000_000_000)
+        self._loops.start("models", self._tend, limit_ns=_LIMIT_NS)
 
-    def _load(self, beat: Beat) -> None:
+    def _tend(self, beat: Beat) -> None:
         for model in self._models.values():
             model.load()
             beat()
-        while beat.wait(1.0):
-            pass
+        while beat.wait(_TICK_S):
+            for model in self._models.values():
+                model.tend(time.monotonic_ns())
 
     def drain(self) -> None:
         """Nothing to do: who asks is drained."""

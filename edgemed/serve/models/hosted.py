@@ -1,0 +1,273 @@
+"""One version of a model in a worker of its own: asked, watched, tried again when it was given up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from edgemed.base.errors import ChildError, DeviceStateError, EdgemedError, InputError
+from edgemed.base.quantity import SECOND
+from edgemed.base.runner import RunnerInfo, RunnerSpecs
+from edgemed.bundle.model import specs_of
+from edgemed.bundle.read import Bundle
+from edgemed.evaluate.bundled import reader_of
+from edgemed.imaging.samples import SampleReader
+from edgemed.runtime.contained.requests import Reply
+from edgemed.runtime.contained.runner import ContainedRunner, Status
+from edgemed.runtime.contained.states import State
+from edgemed.serve.alarms import Alarms
+from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.journal.database import Journal
+from edgemed.serve.metrics import Metrics
+from edgemed.serve.models import workers
+from edgemed.serve.models.batches import BatchCheck
+from edgemed.serve.models.gate import Gate, wrong_last
+from edgemed.serve.readiness import Finding
+
+log = logging.getLogger(__name__)
+
+RETRY_NS: Final = 5 * SECOND
+RETRY_CAP_NS: Final = 300 * SECOND
+_GRACE_NS: Final = 10 * SECOND
+"""A rebuild takes a second or two; what is not ready for longer is an alarm."""
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+class HostedModel:
+    """See `Served`.
+
+    Args:
+        config: of the daemon.
+        section: of this model.
+        bundle: verified, and trusted.
+        version: of this bedside.
+        journal: takes the history of golden inferences.
+        alarms: told, once it is the active version.
+        metrics: likewise.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        section: ModelSection,
+        bundle: Bundle,
+        version: str,
+        journal: Journal,
+        alarms: Alarms,
+        metrics: Metrics,
+    ) -> None:
+        self.section, self.bundle, self.version = section, bundle, version
+        self.name = section.name
+        self.reader: SampleReader = reader_of(bundle)
+        self.gate = Gate(section.name, bundle.digest, config.golden, journal, metrics)
+        self.announced = False  # it is the active version: alarms and figures are about it
+        self.why: str | None = None
+        self._config, self._alarms, self._metrics = config, alarms, metrics
+        self._specs = specs_of(bundle)
+        self._lock = threading.Lock()
+        self._runner: ContainedRunner | None = None
+        self._broken: EdgemedError | None = None  # it could not even be begun
+        self._rebuilds = 0
+        self._retry_ns: int | None = None
+        self._pause_ns = RETRY_NS
+        self._down_ns: int | None = time.monotonic_ns()
+        self._closed = False
+        self._batches = BatchCheck(bundle, section.precision)
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def specs(self) -> RunnerSpecs:
+        return self._specs
+
+    @property
+    def info(self) -> RunnerInfo:
+        try:
+            return self._worker.info
+        except (DeviceStateError, RuntimeError):  # nobody has loaded it yet
+            precision = self.section.precision or self.bundle.manifest.precision
+            return RunnerInfo("none", precision, "none", self.bundle.digest)
+
+    @property
+    def status(self) -> Status | None:
+        """Of its workers, once they were begun."""
+        return self._runner.status if self._runner is not None else None
+
+    @property
+    def finding(self) -> Finding | None:
+        if self._closed:
+            return Finding(self.name, "This version was replaced.")
+        if self._broken is not None:
+            return Finding(self.name, f"It cannot be loaded, and is tried again later. {self._broken.what}")
+        status = self.status
+        if status is None:
+            return Finding(self.name, "It is being loaded.")
+        found = self.gate.finding(status)
+        if found is None and self._batches.wrong:
+            return Finding(self.name, "It answers batches wrongly: images are asked one at a time.", stops=False)
+        return found
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing right can be answered."""
+        found = self.finding
+        return found is not None and found.stops
+
+    @property
+    def given_up(self) -> bool:
+        """Whether its worker was refused, and no fallback answers."""
+        status = self.status
+        return self._broken is not None or (status is not None and status.state == State.REFUSED.value)
+
+    @property
+    def progress(self) -> str:
+        """How far its loading is, as a word."""
+        status = self.status
+        return "waiting" if status is None else status.state
+
+    @property
+    def greatest_batch(self) -> int:
+        """How many images may be asked together: 1 until a golden batch of that size was right."""
+        return self._batches.greatest
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        feeds: Feeds,
+        *,
+        deadline_ns: int | None = None,
+        live: bool = False,
+        frame: int | None = None,
+    ) -> Future[Reply]:
+        """See `Served`. While its worker is lost: an error, the fallback's answer, or patience, as `when_lost` says."""
+        del live
+        status = self.status
+        if self.section.when_lost == "refuse" and (status is None or not status.answers):
+            return _failed(ChildError(f"{self._why_not()}", "Ask again when the model is ready."))
+        self._check_batch(feeds)
+        try:
+            return self._worker.submit(feeds, deadline_ns=deadline_ns, frame=frame)
+        except InputError:
+            raise
+        except EdgemedError as error:
+            return _failed(error)
+
+    def _check_batch(self, feeds: Feeds) -> None:
+        if self._batches.wrong and any(len(feeds[spec.name]) > 1 for spec in self._specs.inputs if spec.name in feeds):
+            raise InputError("This model answers batches wrongly on this device.", "Ask for one image at a time.")
+
+    def _why_not(self) -> str:
+        found = self.finding
+        return found.reason if found is not None else "The model does not answer."
+
+    @property
+    def _worker(self) -> ContainedRunner:
+        if self._runner is None:
+            raise DeviceStateError(f"The model {self.name} is being loaded.", "Try again in a moment.")
+        return self._runner
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Begin; it does not wait. What cannot be begun is tried again by `tend`."""
+        try:
+            worker = workers.worker_of(self.section, self.bundle, self._config.golden)
+            runner = ContainedRunner(
+                worker.spec,
+                fallback=worker.fallback,
+                limits=worker.limits,
+                fallback_limits=worker.fallback_limits,
+                on_status=self._changed,
+            )
+            runner.begin()
+        except EdgemedError as error:
+            log.error("model %s cannot be loaded: %s", self.name, error)
+            self._broken = error
+            return
+        self._broken, self.why, self._runner = None, worker.why, runner
+        if self._closed:  # meanwhile
+            runner.close()
+        log.info("model %s is being loaded%s", self.name, f" on ONNX Runtime: {worker.why}" if worker.why else "")
+
+    def close(self) -> None:
+        """End its workers; what they were asked for is answered if it does not take long."""
+        self._closed = True
+        if self._runner is not None:
+            self._runner.close()
+
+    def tend(self, now_ns: int) -> None:
+        """Look after it, a few times a second: try again what was given up, check batches, tell how it stands."""
+        if self._closed:
+            return
+        status = self.status
+        if self._broken is not None or (status is not None and status.model.state is State.REFUSED):
+            self._try_again(now_ns)
+        elif status is not None and status.model.state is State.READY:
+            self._retry_ns, self._pause_ns = None, RETRY_NS
+            self._batches.tend(self._worker, status.model.generation, self.gate)
+        if self.announced:
+            self._announce(now_ns)
+
+    def _try_again(self, now_ns: int) -> None:
+        if self._retry_ns is None:
+            self._retry_ns = now_ns + self._pause_ns
+            self._pause_ns = min(2 * self._pause_ns, RETRY_CAP_NS)
+        elif now_ns >= self._retry_ns:
+            self._retry_ns = None
+            if self._runner is None:
+                self.load()
+            else:
+                self._runner.restart()
+
+    # -- what is told ----------------------------------------------------------------------------------------------
+
+    def _changed(self, status: Status) -> None:
+        """In threads of the workers: it does not wait."""
+        runner = self._runner
+        names = {} if runner is None else {"model": _backend(runner, 0), "fallback": _backend(runner, 1)}
+        self.gate.changed(status, names)
+        with self._lock:
+            more, self._rebuilds = status.model.rebuilds - self._rebuilds, status.model.rebuilds
+        if more > 0:
+            self._metrics.rebuilds.labels(self.name).inc(more)
+        if not self.announced:
+            return
+        if status.model.state in (State.REBUILDING, State.REFUSED):
+            self._alarms.raise_("model-lost", f"The worker of {self.name} was lost: {status.model.reason}", self.name)
+        elif status.model.state is State.READY:
+            self._alarms.clear("model-lost", self.name)
+
+    def _announce(self, now_ns: int) -> None:
+        found = self.finding
+        stops = found is not None and found.stops
+        self._metrics.ready.labels(self.name).set(0 if stops else 1)
+        if found is None or not stops:
+            self._down_ns = None
+            self._alarms.clear("not-ready", self.name)
+            return
+        self._down_ns = self._down_ns or now_ns
+        status = self.status
+        at_once = self.given_up or (status is not None and (wrong_last(status) or status.answers))
+        if at_once or now_ns - self._down_ns > _GRACE_NS:
+            self._alarms.raise_("not-ready", f"{self.name}: {found.reason}", self.name)
+
+
+def _backend(runner: ContainedRunner, which: int) -> str:
+    supervisors = (runner.model, runner.fallback)
+    supervisor = supervisors[which]
+    info = supervisor.info if supervisor is not None else None
+    return info.backend if info is not None else "unknown"
+
+
+def _failed(error: EdgemedError) -> Future[Reply]:
+    future: Future[Reply] = Future()
+    future.set_exception(error)
+    return future

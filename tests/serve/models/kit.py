@@ -1,0 +1,69 @@
+"""Models whose worker does what a test tells it, in bundles that look like any other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluate.hostile import reseal
+from numpy.typing import NDArray
+
+from edgemed.runtime.contained.states import Limits
+from edgemed.serve.config import GoldenSection, ModelSection
+from edgemed.serve.models import workers
+from tests.runtime.contained import kit as contained
+from tests.runtime.contained.faulty import Control
+from tests.serve import kit
+
+WAIT_S = 60  # for what must come; only a defect waits so long
+MS = 1_000_000
+
+
+def wait_for(what: Callable[[], Any], seconds: float = WAIT_S) -> Any:
+    """Until it is true; what it was."""
+    end_ns = time.monotonic_ns() + int(seconds * 1e9)
+    while not (value := what()):
+        assert time.monotonic_ns() < end_ns, "it did not come"
+        time.sleep(0.005)
+    return value
+
+
+def write_faulty(path: Path) -> Path:
+    """A bundle of the model that `faulty.py` computes; its worker is set by `faulty_worker`."""
+    kit.write_classifier(path)
+    case = contained.case()
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["inputs"][0].update(name="x", shape=[1, 16], layout="NC")
+        manifest["outputs"][0].update(name="y", shape=[1, 16], task="regression", activation="none", classes=[])
+        manifest["golden"].update(samples=8, tolerance={"fp32": {"y": 0.0}})
+
+    reseal(path, files={"golden.npz": case.golden.to_bytes()}, edit=edit)
+    return path
+
+
+def faulty_worker(
+    monkeypatch: pytest.MonkeyPatch, control: Path, *, fallback: Path | None = None, **limits: int
+) -> Control:
+    """Let every model run in a worker that fails as it is told, watched as any other."""
+
+    def made(section: ModelSection, bundle: Any, golden: GoldenSection) -> workers.Worker:
+        own = Limits(hang_ns=1000 * MS, check_every_ns=golden.every_ns, backoff_ns=MS, backoff_cap_ns=10 * MS)
+        own = replace(own, **limits)
+        other = None
+        if section.when_lost == "onnxruntime":
+            other = contained.worker(fallback, backend="onnxruntime")
+        return workers.Worker(contained.worker(control, backend="tensorrt"), own, other)
+
+    monkeypatch.setattr(workers, "worker_of", made)
+    return Control(control)
+
+
+def frame(seed: int) -> dict[str, NDArray[Any]]:
+    """Feeds of the classifier."""
+    return {"image": np.random.default_rng(seed).random((1, 4, 4, 1), dtype=np.float32)}
