@@ -74,11 +74,12 @@ class HostedModel:
         self,
         feeds: Mapping[str, NDArray[Any]],
         *,
+        due_ns: int | None = None,
         deadline_ns: int | None = None,
         live: bool = False,
         frame: int | None = None,
     ) -> Future[Reply]:
-        del live
+        del due_ns, live
         return self._worker.submit(feeds, deadline_ns=deadline_ns, frame=frame)
 
 
