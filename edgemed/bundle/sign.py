@@ -128,9 +128,7 @@ def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey, *, sequence: int | None 
     envelope = Envelope(
         payload_type=PAYLOAD_TYPE,
         payload=base64.b64encode(payload).decode(),
-        signatures=(
-            Signature(keyid=key_id(key.public_key()), sig=base64.b64encode(key.sign(pae(payload))).decode()),
-        ),
+        signatures=(Signature(keyid=key_id(key.public_key()), sig=base64.b64encode(key.sign(pae(payload))).decode()),),
     )
     write_atomic(bundle.path / SIGNATURE, envelope.model_dump_json(by_alias=True, indent=2).encode() + b"\n")
     (bundle.path / SIGNATURE).chmod(0o644)  # it is no secret, and another user serves it
@@ -140,9 +138,7 @@ def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey, *, sequence: int | None 
 def key_id(key: Ed25519PublicKey) -> str:
     """Hex SHA-256 of the key's SubjectPublicKeyInfo: the same number that `openssl pkey -pubin -outform DER` gives."""
     serialization = _serialization()
-    return sha256_bytes(
-        key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
+    return sha256_bytes(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
 
 
 def new_key(path: Path, passphrase: bytes | None = None) -> str:
@@ -214,7 +210,9 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     try:
         key: Any = _serialization().load_pem_public_key(read_small(path, _MAX_KEY_BYTES))
     except ValueError as error:
-        raise InputError(f"{path} is no public key (PEM).", "Give the .pub file of `edgemed sign --new-key`.") from error
+        raise InputError(
+            f"{path} is no public key (PEM).", "Give the .pub file of `edgemed sign --new-key`."
+        ) from error
     if not hasattr(key, "public_bytes_raw") or "Ed25519" not in type(key).__name__:
         raise InputError(f"{path} is no Ed25519 key.", "Give the .pub file of `edgemed sign --new-key`.")
     found: Ed25519PublicKey = key

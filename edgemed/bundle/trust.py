@@ -153,6 +153,7 @@ def _check(path: Path, trust: Trust) -> tuple[Signed | None, str]:
     signed = check_signature(path, trust.keys, digest)
     if signed is None and not trust.allow_unsigned:
         raise IntegrityError(
-            f"{path.name} was signed with a key that is not trusted ({keyid}).", "Trust its public key, or take another."
+            f"{path.name} was signed with a key that is not trusted ({keyid}).",
+            "Trust its public key, or take another.",
         )
     return signed, digest

@@ -45,7 +45,21 @@ class _Command(typer.core.TyperCommand):
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
-for command in (build, calibrate, evaluate, run, serve, profile, compare, layers, inspect, verify, sign, devices, doctor):
+for command in (
+    build,
+    calibrate,
+    evaluate,
+    run,
+    serve,
+    profile,
+    compare,
+    layers,
+    inspect,
+    verify,
+    sign,
+    devices,
+    doctor,
+):
     app.command(cls=_Command)(command)
 
 recipe = typer.Typer(name="recipe", help="What a recipe makes of an image.")

@@ -13,9 +13,7 @@ from edgemed.cli.console import err, print_json, say
 
 
 def sign(
-    bundle: Annotated[
-        Path | None, typer.Argument(metavar="BUNDLE", help="NAME.edgemed", show_default=False)
-    ] = None,
+    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="NAME.edgemed", show_default=False)] = None,
     *,
     key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Private key that signs.", show_default=False)
@@ -26,9 +24,7 @@ def sign(
     ] = None,
     sequence: Annotated[
         int | None,
-        typer.Option(
-            help="Number of this release; it must grow. Default: the seconds since 1970.", show_default=False
-        ),
+        typer.Option(help="Number of this release; it must grow. Default: the seconds since 1970.", show_default=False),
     ] = None,
     passphrase: Annotated[
         Path | None,

@@ -159,9 +159,9 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "another key under the trusted name": (
         lambda bundle, keys: (
             sign_bundle(open_bundle(bundle), read_private_key(keys / "other"), force=True),
-            edit(
-                lambda d: d["signatures"][0].update(keyid=key_id(read_private_key(keys / "ours").public_key()))
-            )(bundle, keys),
+            edit(lambda d: d["signatures"][0].update(keyid=key_id(read_private_key(keys / "ours").public_key())))(
+                bundle, keys
+            ),
         ),
         "does not fit",
     ),

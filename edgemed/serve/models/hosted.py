@@ -143,12 +143,13 @@ class HostedModel:
         self,
         feeds: Feeds,
         *,
+        due_ns: int | None = None,
         deadline_ns: int | None = None,
         live: bool = False,
         frame: int | None = None,
     ) -> Future[Reply]:
         """See `Served`. While its worker is lost: an error, the fallback's answer, or patience, as `when_lost` says."""
-        del live
+        del due_ns, live
         status = self.status
         if self.section.when_lost == "refuse" and (status is None or not status.answers):
             return _failed(ChildError(f"{self._why_not()}", "Ask again when the model is ready."))
