@@ -20,6 +20,7 @@ from edgemed.device.profile import DeviceProfile
 from edgemed.engine.record import EngineRecord
 from edgemed.evaluate.record import Evaluation
 from edgemed.graph.scales import ScaleTable
+from edgemed.imaging.results.document import Result as BedsideResult
 from edgemed.profile.compare import Comparison
 from edgemed.profile.estimate import Estimate
 from edgemed.profile.layers import Engine
@@ -49,6 +50,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "profile": Result,
     "recipe": Recipe,
     "report": Report,
+    "result": BedsideResult,
     "scales": ScaleTable,
     "signature": Envelope,
     "signature-statement": Statement,

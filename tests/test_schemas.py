@@ -255,6 +255,61 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             **dict.fromkeys(("minor_faults", "major_faults", "max_rss_bytes"), 0),
         },
     },
+    "result": {
+        "schema": "edgemed/result/1",
+        "uid": "2.25.1",
+        "revision": 1,
+        "analysed": "2026-01-01T00:00:00.000Z",
+        "station": "bedside",
+        "software": "edgemed 0.1.0",
+        "research_only": True,
+        "model": {
+            "name": "chest",
+            "version": "chest.edgemed",
+            "digest": HASH,
+            "precision": "int8",
+            "backend": "tensorrt",
+            "device": "board",
+            "intended_use": "",
+        },
+        "inputs": [
+            {
+                "file": None,
+                "sop_class": "1.2.840.10008.5.1.4.1.1.1",
+                "sop_instance": "1.2",
+                "series": "1.3",
+                "study": "1.4",
+                "frames": 1,
+            }
+        ],
+        "refusal": None,
+        "notes": ["late"],
+        "ood": None,
+        "readings": [
+            {
+                "output": "y",
+                "task": "segmentation",
+                "input": 0,
+                "frame": None,
+                "scores": [{"name": "lesion", "code": None, "value": 0.9, "found": True}],
+                "threshold": 0.5,
+                "value": None,
+                "unit": "1",
+                "masks": [
+                    {
+                        "name": "lesion",
+                        "code": {"value": "1", "scheme": "SCT", "meaning": "Lesion"},
+                        "pixels": 4,
+                        "area_mm2": 1.0,
+                        "volume_mm3": None,
+                        "rows": [0, 2],
+                        "columns": [0, 2],
+                        "planes": None,
+                    }
+                ],
+            }
+        ],
+    },
     "comparison": {
         "schema": "edgemed/comparison/1",
         "name_a": "a",

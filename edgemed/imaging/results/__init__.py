@@ -1,1 +1,5 @@
 """DICOM objects that say what a model found: reports, segmentations, secondary captures, presentation states."""
+
+from edgemed.imaging.results.make import make_results
+
+__all__ = ["make_results"]

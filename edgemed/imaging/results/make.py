@@ -1,0 +1,70 @@
+"""All results of one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgemed.base.errors import InputError
+from edgemed.base.lazy import require
+from edgemed.imaging.deid.deidentify import silent_pydicom
+from edgemed.imaging.results.content import Content, ResultFile
+from edgemed.imaging.results.document import make_document
+from edgemed.imaging.results.evidence import Source, read_source
+from edgemed.imaging.results.regions import find_regions
+from edgemed.imaging.results.report import Report
+
+KINDS = ("sr", "seg", "sc", "gsps", "json")
+
+
+def make_results(content: Content, kinds: Sequence[str]) -> list[ResultFile]:
+    """Write down what a model found, or why nothing was analysed.
+
+    What a kind cannot say is not made: a segmentation of a cine, a presentation state of a refusal, any DICOM object
+    about files that are no DICOM. Where that leaves masks out, the report says why.
+
+    Args:
+        content: what is said.
+        kinds: of `sr`, `seg`, `sc`, `gsps`, `json`.
+
+    Returns:
+        valid objects, in the order of the kinds; none, one, or several of each.
+
+    Raises:
+        InputError: an unknown kind, or content that contradicts itself.
+        MissingSoftwareError: pydicom or highdicom is not installed.
+        ResourceError: a source cannot be read.
+    """
+    unknown = set(kinds) - set(KINDS)
+    if unknown:
+        raise InputError(f"There is no kind of result named {sorted(unknown)[0]}.", f"Choose of {', '.join(KINDS)}.")
+    _check(content)
+    with silent_pydicom():
+        sources = [read_source(path) for path in content.sources]
+        made = {"json": [make_document(content, sources)] if "json" in kinds else []}
+        known = [source for source in sources if source is not None]
+        if known and len(known) == len(sources):
+            require("highdicom", extra="serve", purpose="write DICOM results")
+            made |= _objects(content, known, kinds)
+    return [file for kind in dict.fromkeys(kinds) for file in made.get(kind, [])]
+
+
+def _objects(content: Content, sources: list[Source], kinds: Sequence[str]) -> dict[str, list[ResultFile]]:
+    regions = find_regions(content)
+    made: dict[str, list[ResultFile]] = {}
+    if "sr" in kinds:
+        made["sr"] = [Report(content, sources, regions, notes=regions.notes).make()]
+    return made
+
+
+def _check(content: Content) -> None:
+    """What no writer could make sense of."""
+    if not content.sources:
+        raise InputError("The result is about no file.", "Name its sources.")
+    for reading in content.readings:
+        if reading.source is not None and not 0 <= reading.source < len(content.sources):
+            raise InputError(f"A reading is about source {reading.source}, which there is not.", "Check the content.")
+        if reading.labels is not None and len(reading.labels) != len(reading.scores):
+            raise InputError(
+                f"{reading.output} has {len(reading.labels)} masks and {len(reading.scores)} classes.",
+                "Give a score for each mask.",
+            )
