@@ -24,7 +24,7 @@ ORDER BY delivery.id
 def waiting(
     connection: sqlite3.Connection, spool: Spool, destination: str, state: str, since: str = "9"
 ) -> Iterator[Parcel]:
-    """Deliveries of a destination in a state, oldest first, that wait since then or longer; read as far as asked for."""
+    """Deliveries of a destination in a state, waiting since then or longer, oldest first; read as far as asked for."""
     for row in connection.execute(_OPEN, (destination, state, since)):
         yield Parcel(
             number=row["id"],
