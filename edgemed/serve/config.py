@@ -361,6 +361,10 @@ class Config(Section):
         for live in self.live:
             if live.model not in {model.name for model in self.models}:
                 raise ValueError(f"live source {live.name} is for {live.model}, which is no model")
+        from edgemed.serve.outlets.plan import problem  # it reads these sections
+
+        if undeliverable := problem(self):
+            raise ValueError(undeliverable)
         return self
 
 

@@ -163,7 +163,8 @@ def add_results(
         for name in (name for name, kinds in destinations.items() if new.kind in kinds):
             connection.execute(
                 "INSERT INTO delivery (result, destination, state, created, changed) VALUES (?, ?, 'pending', ?, ?)"
-                " ON CONFLICT (result, destination) DO UPDATE SET state = 'pending', changed = excluded.changed",
+                " ON CONFLICT (result, destination) DO UPDATE SET state = 'pending', created = excluded.created,"
+                " changed = excluded.changed",
                 (number, name, now, now),
             )
     return numbers

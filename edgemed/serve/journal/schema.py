@@ -83,7 +83,14 @@ CREATE TABLE delivery (               -- one result to one destination
   changed       TEXT NOT NULL,
   UNIQUE (result, destination)
 ) STRICT;
-CREATE INDEX delivery_open ON delivery (destination, state) WHERE state IN ('pending', 'sent');
+CREATE INDEX delivery_open ON delivery (destination, state) WHERE state <> 'delivered';
+
+CREATE TABLE asked (                  -- storage commitment that we asked of a destination; again, where no answer came
+  transaction_uid TEXT NOT NULL,
+  delivery      INTEGER NOT NULL REFERENCES delivery (id),
+  PRIMARY KEY (transaction_uid, delivery)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX asked_delivery ON asked (delivery);
 
 CREATE TABLE event (                  -- everything that happened, in order; never changed
   id            INTEGER PRIMARY KEY,
