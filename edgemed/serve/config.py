@@ -349,6 +349,8 @@ class Config(Section):
         }.items():
             if twice := {name for name in names if names.count(name) > 1}:
                 raise ValueError(f"two of the {what}s are named {min(twice)}")
+        if "forward" in {model.name for model in self.models}:
+            raise ValueError("no model may be named forward: tasks that send images on have that name")
         destinations = {destination.name for destination in self.destinations}
         for model in self.models:
             if unknown := set(model.send_to) - destinations:

@@ -93,6 +93,7 @@ class Intake:
         self._alarms = alarms
         self._metrics = metrics
         self.on_accepted: list[Callable[[int, Arrival], None]] = []
+        self.on_association_ended: list[Callable[[str, bool], None]] = []
 
     def new_file(self) -> Path:
         """Where to write what comes.
@@ -185,6 +186,16 @@ class Intake:
                 listener(number, arrival)
             except Exception:  # noqa: PERF203 - it is in the journal: whoever missed it finds it there
                 log.exception("a part could not be told of an input")
+
+    def association_ended(self, association: str, *, released: bool) -> None:
+        """A connection of a peer is over: what it brought may be complete.
+
+        Args:
+            association: as in the arrivals that came over it; all of them have been accepted.
+            released: the peer said that it was done; else it was aborted, or the connection was lost.
+        """
+        for listener in self.on_association_ended:
+            listener(association, released)
 
     def refuse(self, inlet: str, peer: str, sop_class: str, sop_instance: str, reason: str) -> None:
         """Enter what was not taken, and why; the sender is told by the inlet."""

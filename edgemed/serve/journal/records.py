@@ -8,9 +8,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from edgemed.serve.clock import stamp
 from edgemed.serve.states import ENDS, TRANSITIONS, Event, State, worst
+
+
+FORWARD: Final = "forward"
+"""The model of tasks that send images on (`forward = true`): nobody analyses them. No real model has this name.
+
+The router opens one for each object, already `delivering`, with a single result: kind 'image', the object's own path,
+SHA-256 (of the data set) and UIDs. Nothing is copied; `result.path` is the path of an object. Such a task that is tried
+again is `queued`, and it is the router that takes it.
+"""
 
 
 class NoTransition(ValueError):
@@ -132,6 +142,8 @@ def add_results(
     connection: sqlite3.Connection, task: int, results: Sequence[NewResult], destinations: dict[str, Sequence[str]]
 ) -> list[int]:
     """Files of a task and where each is to go. With no delivery to make, `finish_if_delivered` ends the task.
+
+    An image that is sent on (`forward = true`) is a result as well, of kind 'image', of a task of the model `FORWARD`.
 
     Args:
         connection: in a transaction.
