@@ -1,4 +1,4 @@
-"""Where the data set of a file begins (PS3.10 section 7): what is sent over the network, and what hashes are made of."""
+"""Where the data set of a file begins (PS3.10 section 7): what is sent over the network and what is hashed."""
 
 from __future__ import annotations
 

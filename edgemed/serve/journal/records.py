@@ -13,7 +13,6 @@ from typing import Final
 from edgemed.serve.clock import stamp
 from edgemed.serve.states import ENDS, TRANSITIONS, Event, State, worst
 
-
 FORWARD: Final = "forward"
 """The model of tasks that send images on (`forward = true`): nobody analyses them. No real model has this name.
 
