@@ -30,6 +30,7 @@ CODES: Final[dict[str, Severity]] = {
     "distribution-shift": "warning",
     "disk-low": "warning",
     "disk-full": "alarm",  # inputs are refused
+    "disk-failed": "alarm",  # it does not take what is written: read-only, errors
     "journal-damaged": "alarm",  # it was made anew from the spool
     "loop-failed": "alarm",
     "loop-silent": "alarm",
@@ -111,6 +112,11 @@ class Alarms:
         self._store(
             "UPDATE alarm SET cleared = ? WHERE code = ? AND subject = ? AND cleared IS NULL", (stamp(), code, subject)
         )
+
+    def stands(self, code: str, subject: str = "") -> bool:
+        """Whether it stands now."""
+        with self._lock:
+            return (code, subject) in self._standing
 
     @property
     def standing(self) -> list[Alarm]:

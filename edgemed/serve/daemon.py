@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from edgemed.base.errors import EdgemedError
+from edgemed.base.errors import EdgemedError, IntegrityError
 from edgemed.base.quantity import SECOND
 from edgemed.base.store import write_atomic
+from edgemed.serve.adoption import take_in, tell
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.config import Config
 from edgemed.serve.intake import Intake
-from edgemed.serve.journal.database import Journal
+from edgemed.serve.journal.recovery import mark, opened_journal
 from edgemed.serve.live.board import Board
+from edgemed.serve.lock import state_lock
 from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.privacy import Pseudonyms
@@ -26,8 +28,6 @@ from edgemed.serve.spool import Spool
 from edgemed.serve.timeline import Timelines
 
 log = logging.getLogger(__name__)
-
-JOURNAL = "journal.sqlite3"
 
 
 class Daemon:
@@ -44,6 +44,7 @@ class Daemon:
         self._parts: list[Part] = []
         self._loops: Loops | None = None
         self._reload = threading.Event()
+        self._damage: IntegrityError | None = None
 
     def __enter__(self) -> Daemon:
         """Start.
@@ -62,8 +63,14 @@ class Daemon:
         self._end()
 
     def wait(self) -> None:
-        """Until somebody calls `stop`."""
+        """Until somebody calls `stop`.
+
+        Raises:
+            IntegrityError: the journal was found to be damaged. The next start makes it anew from the spool.
+        """
         self.ended.wait()
+        if self._damage is not None:
+            raise self._damage
 
     def stop(self) -> None:
         """Let `wait` return; safe in a signal handler."""
@@ -102,10 +109,14 @@ class Daemon:
 
         config = self.config
         spool = Spool(config.daemon.state)
+        spool.make_root()
+        self._stack.enter_context(state_lock(spool.root))
         spool.prepare()
-        journal = self._stack.enter_context(Journal(config.daemon.state / JOURNAL))
+        journal, damage = self._stack.enter_context(opened_journal(spool))
+        journal.on_damage = self._damaged
         alarms = Alarms(journal)
         alarms.load()
+        tell(take_in(spool, journal), damage, spool, alarms)
         audit = AuditLog(config, alarms)
         self._stack.callback(audit.close)
         metrics = Metrics(sorted({model.deadline_ns / SECOND for model in config.models}))
@@ -126,6 +137,13 @@ class Daemon:
             pseudonyms=Pseudonyms(_key(config.daemon.state / "pseudonyms.key")),
             timelines=Timelines(),
         )
+
+    def _damaged(self, error: IntegrityError) -> None:
+        """Nothing can be promised any more: end, so that whoever watches starts us again."""
+        if self._damage is None:
+            self._damage = error
+            mark(Spool(self.config.daemon.state), error)
+            self.ended.set()
 
     def _all_parts(self, services: Services) -> Sequence[Part]:
         """In the order in which they start."""
@@ -148,7 +166,7 @@ class Daemon:
         for part in reversed(self._parts):
             _quietly(part, part.drain)
         if self._loops is not None:
-            late = self._loops.stop(self.config.daemon.drain_ns)
+            late = self._loops.stop(self.config.daemon.drain_ns if self._damage is None else SECOND)
             if late:
                 log.warning("not ended in time: %s", ", ".join(late))
         for part in reversed(self._parts):

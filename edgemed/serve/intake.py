@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve.alarms import Alarms
@@ -22,6 +25,8 @@ from edgemed.serve.states import State
 log = logging.getLogger(__name__)
 
 Verdict = Literal["accepted", "repeated", "conflict", "full", "failed"]
+
+CONFLICT: Final = "The same SOP Instance UID came before with other content."
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,15 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What to tell the sender: `accepted` and `repeated` are Success, and the image is on the disk."""
+    """What to tell the sender.
+
+    Attributes:
+        verdict: `accepted` and `repeated` are Success: the image is on the disk, or was and has had its end.
+            `conflict`: another image under a UID that is known; it is in quarantine. `full`: not now, for the disk
+            is full or fails; the same may come again. `failed`: a bug of ours.
+        reason: of what is no success, as a sentence.
+        number: of the object in the journal.
+    """
 
     verdict: Verdict
     reason: str = ""
@@ -94,65 +107,95 @@ class Intake:
         return self._spool.new()
 
     def accept(self, arrival: Arrival) -> Outcome:
-        """Take a file. When it says success, bytes, name and journal row are on the disk."""
-        outcome = self._accept(arrival)
+        """Take a file. When it says success, bytes, name and journal row are on the disk. It never raises."""
+        try:
+            outcome = self._accept(arrival)
+        except EdgemedError as error:
+            outcome = self._not_taken(arrival, error)
+        except Exception as error:  # the sender has to be told; it keeps the image
+            log.exception("an input could not be taken")
+            with suppress(OSError):
+                arrival.file.unlink(missing_ok=True)
+            outcome = Outcome("failed", f"{type(error).__name__} inside edgemed.")
         self._metrics.objects.labels(arrival.inlet, outcome.verdict).inc()
         if outcome.verdict == "accepted" and outcome.number is not None:
-            for listener in self.on_accepted:
-                listener(outcome.number, arrival)
+            self._tell(outcome.number, arrival)
         return outcome
 
     def _accept(self, arrival: Arrival) -> Outcome:
+        known = self._known(arrival.sop_instance)
+        if known is not None:
+            return self._again(arrival, arrival.file, known)
+        # the content is part of the name: of two senders of one UID, neither writes over the other's file. It stays
+        # there whatever happens now: another sender's row may be about it, or a row that the journal could not sync
+        # may come back after a restart. What has no row is taken in at the next start.
+        relative = self._spool.keep(arrival.file, name_of(arrival.sop_instance, arrival.sha256), _note(arrival))
         try:
-            known = self._known(arrival)
-            if known is not None:
-                return self._again(arrival, known)
-            # the content is part of the name: of two senders of one UID, neither writes over the other's file
-            relative = self._spool.keep(arrival.file, f"{arrival.sop_instance} {arrival.sha256}")
-            try:
-                number = self._journal.write(lambda connection: add_object(connection, _new(arrival, relative)))
-            except sqlite3.IntegrityError:  # another association was quicker
-                known = self._known(arrival)
-                if known is None:
-                    raise
-                if known["path"] == relative:
-                    return Outcome("repeated", number=known["id"])
-                return self._again(replace(arrival, file=self._spool.path(relative)), known)
-            except EdgemedError:
-                self._spool.path(relative).unlink(missing_ok=True)
+            number = self._journal.write(lambda connection: add_object(connection, _new(arrival, relative)))
+        except sqlite3.IntegrityError:  # another association was quicker
+            known = self._known(arrival.sop_instance)
+            if known is None:
                 raise
-        except ResourceError as error:
-            arrival.file.unlink(missing_ok=True)
-            self._alarms.raise_("disk-full", f"An input could not be kept: {error.what}")
-            return Outcome("full", error.what)
-        except EdgemedError as error:
-            arrival.file.unlink(missing_ok=True)
-            return Outcome("failed", error.what)
+            return self._again(arrival, self._spool.path(relative), known)
+        self._clear()
         return Outcome("accepted", number=number)
 
-    def _known(self, arrival: Arrival) -> sqlite3.Row | None:
+    def _known(self, sop_instance: str) -> sqlite3.Row | None:
         """The object with that UID that was taken before."""
         with self._journal.read() as connection:
             row: sqlite3.Row | None = connection.execute(
-                "SELECT id, sha256, path FROM object WHERE sop_instance = ? AND state <> 'refused'",
-                (arrival.sop_instance,),
+                "SELECT id, sha256, path FROM object WHERE sop_instance = ? AND state <> 'refused'", (sop_instance,)
             ).fetchone()
         return row
 
-    def _again(self, arrival: Arrival, known: sqlite3.Row) -> Outcome:
+    def _again(self, arrival: Arrival, file: Path, known: sqlite3.Row) -> Outcome:
         """The UID is known: the very same image, or another one under its name."""
         number: int = known["id"]
+        ours = self._spool.path(known["path"]) if known["path"] else None  # None: it has had its end, and its time
         if known["sha256"] == arrival.sha256:
-            arrival.file.unlink(missing_ok=True)
-            self._journal.write(
-                lambda connection: connection.execute("UPDATE object SET repeats = repeats + 1 WHERE id = ?", (number,))
-            )
+            if ours is not None and file != ours and not ours.exists():  # its file was lost: here it is again
+                self._spool.keep(file, name_of(arrival.sop_instance, arrival.sha256), _note(arrival))
+            elif file != ours:
+                file.unlink(missing_ok=True)
+            with suppress(EdgemedError):  # that it came is worth a number, no more
+                self._journal.submit(lambda connection: _repeat(connection, number))
             return Outcome("repeated", number=number)
-        reason = "The same SOP Instance UID came before with other content."
-        relative = self._spool.put_aside(arrival.file)
-        self._journal.write(lambda connection: add_object(connection, _new(arrival, relative), State.REFUSED, reason))
-        self._alarms.raise_("input-conflict", reason, arrival.peer or arrival.inlet)
-        return Outcome("conflict", reason, number)
+        with suppress(FileNotFoundError):  # two of the same at once: the other one has brought it there
+            relative = self._spool.put_aside(file, name_of(arrival.sop_instance, arrival.sha256))
+            self._journal.write(lambda connection: _conflict(connection, _new(arrival, relative)))
+        self._alarms.raise_("input-conflict", CONFLICT, arrival.peer or arrival.inlet)
+        return Outcome("conflict", CONFLICT, number)
+
+    def _not_taken(self, arrival: Arrival, error: EdgemedError) -> Outcome:
+        with suppress(OSError):
+            arrival.file.unlink(missing_ok=True)
+        code = "disk-full" if _is_full(error) else "disk-failed"
+        self._alarms.raise_(code, f"An input could not be kept: {error.what}")
+        return Outcome("full", error.what)
+
+    def _clear(self) -> None:
+        """An input was kept: what stood against it is over."""
+        if self._alarms.stands("disk-failed"):
+            self._alarms.clear("disk-failed")
+        if self._alarms.stands("disk-full") and self._spool.free_bytes >= self._config.reserve_bytes:
+            self._alarms.clear("disk-full")
+
+    def _tell(self, number: int, arrival: Arrival) -> None:
+        for listener in self.on_accepted:
+            try:
+                listener(number, arrival)
+            except Exception:  # noqa: PERF203 - it is in the journal: whoever missed it finds it there
+                log.exception("a part could not be told of an input")
+
+    def association_ended(self, association: str, *, released: bool) -> None:
+        """A connection of a peer is over: what it brought may be complete.
+
+        Args:
+            association: as in the arrivals that came over it; all of them have been accepted.
+            released: the peer said that it was done; else it was aborted, or the connection was lost.
+        """
+        for listener in self.on_association_ended:
+            listener(association, released)
 
     def association_ended(self, association: str, *, released: bool) -> None:
         """A connection of a peer is over: what it brought may be complete.
@@ -174,6 +217,44 @@ class Intake:
         self._journal.write(work)
 
 
+def name_of(sop_instance: str, sha256: str) -> str:
+    """The name under which an object is kept: it says what the file must hold."""
+    return f"{sop_instance} {sha256}"
+
+
+def read_note(text: str) -> dict[str, str]:
+    """Who sent a file, as it was noted beside its bytes; empty where there is no such note."""
+    try:
+        inlet, peer, called = json.loads(text)
+    except ValueError:
+        return {}
+    return {"inlet": str(inlet), "peer": str(peer), "called": str(called)}
+
+
+def _note(arrival: Arrival) -> str:
+    return json.dumps([arrival.inlet, arrival.peer, arrival.called], separators=(",", ":"))
+
+
 def _new(arrival: Arrival, path: str) -> NewObject:
     names = (name for name in NewObject.__dataclass_fields__ if name != "path")
     return NewObject(**{name: getattr(arrival, name) for name in names}, path=path)
+
+
+def _repeat(connection: sqlite3.Connection, number: int) -> None:
+    connection.execute("UPDATE object SET repeats = repeats + 1 WHERE id = ?", (number,))
+
+
+def _conflict(connection: sqlite3.Connection, new: NewObject) -> None:
+    """Enter what is in quarantine; the same again is counted."""
+    row = connection.execute("SELECT id FROM object WHERE path = ? AND state = 'refused'", (new.path,)).fetchone()
+    if row is None:
+        add_object(connection, new, State.REFUSED, CONFLICT)
+    else:
+        _repeat(connection, row[0])
+
+
+def _is_full(error: EdgemedError) -> bool:
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(cause, sqlite3.Error) and "is full" in str(cause)

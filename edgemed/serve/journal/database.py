@@ -16,30 +16,47 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from edgemed.base.errors import IntegrityError, ResourceError
+from edgemed.base.errors import EdgemedError, IntegrityError, ResourceError
+from edgemed.base.store import fsync_path
 from edgemed.serve.journal.schema import SCHEMA, VERSION
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
+Asked = tuple[Work[Any], "Future[Any]"]
 
 _MOST_TOGETHER: Final = 256
-_BUSY_S: Final = 10.0
+_BUSY_MS: Final = 10_000
 _APPLICATION_ID: Final = 0x65646D64  # 'edmd'
+_IDLE_READERS: Final = 8
+_LOG_BYTES: Final = 16 << 20  # of the WAL, before readers are waited for so that it can begin anew
+_LOOK_EVERY: Final = 32  # commits
+_LOG_WAIT_MS: Final = 500
+
+
+class OtherVersion(IntegrityError):
+    """A journal of another version of edgemed: whole, and not to be moved aside."""
 
 
 class Journal:
-    """The database. Entered, it has a thread that writes."""
+    """The database. Entered, it has a thread that writes.
+
+    Attributes:
+        path: of its file.
+        commits: so far.
+        on_damage: called, in any thread, when SQLite finds the file damaged; it must not wait.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
         self.commits = 0
+        self.on_damage: Callable[[IntegrityError], None] = _unheard
+        self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._open = False
 
     def __enter__(self) -> Journal:
         """Open it, or make it.
@@ -48,12 +65,17 @@ class Journal:
             IntegrityError: it is damaged, or not ours.
             ResourceError: the disk is full, or may not be written.
         """
+        _sync_log(self.path)
         connection = connect(self.path)
         try:
             prepare(connection, self.path)
-        except BaseException:
+            fsync_path(self.path.parent)
+        except BaseException as error:
             connection.close()
+            if isinstance(error, OSError):
+                raise ResourceError(f"The journal cannot be made: {error.strerror}.", "Check the disk.") from error
             raise
+        self._open = True
         self._writer = threading.Thread(target=self._write, args=(connection,), name="journal", daemon=True)
         self._writer.start()
         return self
@@ -63,24 +85,27 @@ class Journal:
 
     def close(self) -> None:
         """Write what was asked for, and close."""
+        with self._lock:
+            was_open, self._open = self._open, False
+            if was_open:
+                self._queue.put(None)
         if self._writer is not None:
-            self._queue.put(None)
             self._writer.join()
             self._writer = None
         with self._lock:
-            for reader in self._readers:
-                reader.close()
-            self._readers.clear()
+            idle, self._idle = self._idle, []
+        for reader in idle:
+            reader.close()
 
     def write(self, work: Work[T]) -> T:
         """Make a change; when this returns, it is on the disk.
 
         Args:
             work: called with the connection, inside a transaction, in the writer's thread. What it raises undoes it
-                alone and is raised here. It must not wait for anything.
+                alone and is raised here. It must not wait for anything, least of all for another `write`.
 
         Raises:
-            ResourceError: the disk did not take it.
+            ResourceError: the disk did not take it. Whether it is there after a power cut is not known then.
             IntegrityError: the file is damaged.
         """
         return self.submit(work).result()
@@ -88,70 +113,148 @@ class Journal:
     def submit(self, work: Work[T]) -> Future[T]:
         """The same without waiting."""
         future: Future[T] = Future()
-        if self._writer is None:
-            raise ResourceError("The journal is closed.", "Start the daemon again.")
-        self._queue.put((work, future))
+        with self._lock:
+            if not self._open:
+                raise ResourceError("The journal is closed.", "Start the daemon again.")
+            self._queue.put((work, future))
         return future
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection of this thread's own that sees what was committed; rows by name.
+        """A connection, for this block alone, that sees what was committed; rows by name.
 
         Raises:
             ResourceError: it cannot be read.
             IntegrityError: the file is damaged.
         """
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection = self._reader()
         try:
-            if connection is None:
-                connection = connect(self.path, read_only=True)
-                self._local.connection = connection
-                with self._lock:
-                    self._readers.append(connection)
             yield connection
         except sqlite3.Error as error:
-            raise translate(error) from error
+            connection.close()
+            raise self._told(error) from error
+        except BaseException:
+            self._give_back(connection)
+            raise
+        self._give_back(connection)
+
+    def _reader(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        try:
+            return connect(self.path, read_only=True)
+        except EdgemedError as error:
+            raise self._noticed(error)  # noqa: B904 - the very same
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            with self._lock:
+                if self._open and len(self._idle) < _IDLE_READERS:
+                    self._idle.append(connection)
+                    return
+        connection.close()
 
     def _write(self, connection: sqlite3.Connection) -> None:
+        last = False
         with closing(connection):
-            while (first := self._queue.get()) is not None:
-                together, last = [first], False
-                with suppress(queue.Empty):
-                    while len(together) < _MOST_TOGETHER:
-                        more = self._queue.get_nowait()
-                        if more is None:
-                            last = True
-                            break
-                        together.append(more)
-                self._commit(connection, together)
-                if last:
-                    return
+            while not last:
+                together, last = self._asked()
+                if together:
+                    self._commit(connection, together)
+                    self._bound_log(connection)
 
-    def _commit(self, connection: sqlite3.Connection, together: list[tuple[Work[Any], Future[Any]]]) -> None:
+    def _asked(self) -> tuple[list[Asked], bool]:
+        """Changes that are asked for, at least one unless it is the end; and whether it is."""
+        together: list[Asked] = []
+        one = self._queue.get()
+        with suppress(queue.Empty):
+            while one is not None:
+                if one[1].set_running_or_notify_cancel():
+                    together.append(one)
+                if len(together) == _MOST_TOGETHER:
+                    return together, False
+                one = self._queue.get_nowait()
+            return together, True
+        return together, False
+
+    def _commit(self, connection: sqlite3.Connection, together: list[Asked]) -> None:
         done: list[tuple[Future[Any], Any]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
             for work, future in together:
-                connection.execute("SAVEPOINT one")
-                try:
-                    value = work(connection)
-                except Exception as error:
-                    connection.execute("ROLLBACK TO one")
-                    future.set_exception(translate(error) if isinstance(error, sqlite3.Error) else error)
-                else:
-                    done.append((future, value))
-                connection.execute("RELEASE one")
+                self._step(connection, work, future, done)
             connection.execute("COMMIT")
-            self.commits += 1
-        except sqlite3.Error as error:
+        except BaseException as error:  # the thread must live: others wait for it
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
+            told = self._told(error) if isinstance(error, sqlite3.Error) else error
             for _, future in together:
                 if not future.done():
-                    future.set_exception(translate(error))
+                    future.set_exception(told)
             return
+        self.commits += 1
         for future, value in done:
             future.set_result(value)
+
+    def _step(
+        self, connection: sqlite3.Connection, work: Work[Any], future: Future[Any], done: list[tuple[Future[Any], Any]]
+    ) -> None:
+        """One change; what it raises undoes it alone, unless SQLite had to undo everything (a full disk)."""
+        connection.execute("SAVEPOINT one")
+        try:
+            value = work(connection)
+        except Exception as error:
+            if not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO one")
+            connection.execute("RELEASE one")
+            future.set_exception(self._told(error) if isinstance(error, sqlite3.Error) else error)
+            return
+        connection.execute("RELEASE one")
+        done.append((future, value))
+
+    def _bound_log(self, connection: sqlite3.Connection) -> None:
+        """Let the WAL begin anew where it is long: while somebody always reads, SQLite by itself would only append."""
+        if self.commits % _LOOK_EVERY:
+            return
+        with suppress(OSError, sqlite3.Error):
+            if log_of(self.path).stat().st_size > _LOG_BYTES:
+                connection.execute(f"PRAGMA busy_timeout={_LOG_WAIT_MS}")
+                try:
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+
+    def _told(self, error: sqlite3.Error) -> Exception:
+        return self._noticed(translate(error))
+
+    def _noticed(self, error: Exception) -> Exception:
+        if isinstance(error, IntegrityError):
+            self.on_damage(error)
+        return error
+
+
+def _unheard(_: IntegrityError) -> None:
+    """Nobody asked to be told."""
+
+
+def log_of(path: Path) -> Path:
+    """The WAL of a journal."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def _sync_log(path: Path) -> None:
+    """What a daemon that was killed had written, but not yet synced, is about to be believed: sync it."""
+    with suppress(FileNotFoundError):
+        try:
+            fsync_path(log_of(path))
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ResourceError(f"The journal cannot be read: {error.strerror}.", "Check the disk.") from error
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -161,7 +264,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"file:{_quoted(path)}?mode={mode}",
             uri=True,
-            timeout=_BUSY_S,
+            timeout=_BUSY_MS / 1000,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -189,8 +292,13 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
                 f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id={_APPLICATION_ID};"
                 f"PRAGMA user_version={VERSION}; COMMIT;"
             )
-        elif (application, version) != (_APPLICATION_ID, VERSION):
-            raise IntegrityError(f"{path} is not a journal of this version of edgemed.", "Move it away, or update.")
+        elif application != _APPLICATION_ID:
+            raise IntegrityError(f"{path} is not a journal of edgemed.", "The daemon makes it anew from the spool.")
+        elif version != VERSION:
+            raise OtherVersion(
+                f"{path} is a journal of version {version}; this edgemed has {VERSION}.",
+                "Serve it with the edgemed that made it, or move it away: a new one is made from the spool.",
+            )
         problems = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
     except sqlite3.Error as error:
         raise translate(error) from error
