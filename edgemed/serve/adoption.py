@@ -65,7 +65,7 @@ def take_in(spool: Spool, journal: Journal) -> Found:
         results = {row[0] for row in connection.execute("SELECT path FROM result")}
         analysing = connection.execute("SELECT id FROM task WHERE state = ?", (State.ANALYSING.value,)).fetchall()
     known = {row["path"] for row in rows}
-    there = set(spool.kept())
+    there = {*spool.kept(), *spool.kept_aside()}
     for relative in sorted(there - known):
         _adopt(spool, journal, relative, found)
     found.missing = [row["id"] for row in rows if row["state"] in ("received", "routed") and row["path"] not in there]
@@ -157,7 +157,7 @@ def _as_dicom(path: Path) -> list[dict[str, str]]:
         if meta.sop_instance:
             said.append({"sop_class": meta.sop_class, "sop_instance": meta.sop_instance, **common})
         dataset = read_header(path).dataset
-        uids = {name: text(dataset, keyword) for name, keyword in _UIDS.items()}
+        uids = {name: text(dataset, keyword) or "" for name, keyword in _UIDS.items()}
         if uids["sop_instance"]:
             said.insert(0, {**uids, **common})
     return said
