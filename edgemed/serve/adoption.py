@@ -157,7 +157,7 @@ def _as_dicom(path: Path) -> list[dict[str, str]]:
         if meta.sop_instance:
             said.append({"sop_class": meta.sop_class, "sop_instance": meta.sop_instance, **common})
         dataset = read_header(path).dataset
-        uids = {name: text(dataset, keyword) for name, keyword in _UIDS.items()}
+        uids = {name: text(dataset, keyword) or "" for name, keyword in _UIDS.items()}
         if uids["sop_instance"]:
             said.insert(0, {**uids, **common})
     return said

@@ -197,16 +197,6 @@ class Intake:
         for listener in self.on_association_ended:
             listener(association, released)
 
-    def association_ended(self, association: str, *, released: bool) -> None:
-        """A connection of a peer is over: what it brought may be complete.
-
-        Args:
-            association: as in the arrivals that came over it; all of them have been accepted.
-            released: the peer said that it was done; else it was aborted, or the connection was lost.
-        """
-        for listener in self.on_association_ended:
-            listener(association, released)
-
     def refuse(self, inlet: str, peer: str, sop_class: str, sop_instance: str, reason: str) -> None:
         """Enter what was not taken, and why; the sender is told by the inlet."""
         new = NewObject(inlet, peer, sop_class, sop_instance, sha256="", size=0, path="")
