@@ -65,7 +65,7 @@ def take_in(spool: Spool, journal: Journal) -> Found:
         results = {row[0] for row in connection.execute("SELECT path FROM result")}
         analysing = connection.execute("SELECT id FROM task WHERE state = ?", (State.ANALYSING.value,)).fetchall()
     known = {row["path"] for row in rows}
-    there = set(spool.kept())
+    there = {*spool.kept(), *spool.kept_aside()}
     for relative in sorted(there - known):
         _adopt(spool, journal, relative, found)
     found.missing = [row["id"] for row in rows if row["state"] in ("received", "routed") and row["path"] not in there]

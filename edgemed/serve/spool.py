@@ -115,10 +115,13 @@ class Spool:
         return str(target.relative_to(self.root))
 
     def kept(self) -> Iterator[str]:
-        """Paths of all objects and what is in quarantine, relative to the spool."""
-        for folder in (*(self.objects / f"{shard:02x}" for shard in range(_SHARDS)), self.quarantine):
-            with os.scandir(folder) as entries:
-                yield from (f"{folder.relative_to(self.root)}/{entry.name}" for entry in entries)
+        """Paths of all objects, relative to the spool."""
+        for shard in range(_SHARDS):
+            yield from self._names(self.objects / f"{shard:02x}")
+
+    def kept_aside(self) -> Iterator[str]:
+        """Paths of all that is in quarantine, relative to the spool."""
+        yield from self._names(self.quarantine)
 
     def answered(self) -> Iterator[str]:
         """Paths of all results, relative to the spool."""
@@ -147,6 +150,10 @@ class Spool:
     @property
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free
+
+    def _names(self, folder: Path) -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            yield from (f"{folder.relative_to(self.root)}/{entry.name}" for entry in entries)
 
     def _place(self, incoming: Path, target: Path) -> None:
         try:

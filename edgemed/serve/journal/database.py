@@ -87,15 +87,14 @@ class Journal:
         """Write what was asked for, and close."""
         with self._lock:
             was_open, self._open = self._open, False
-            if was_open:
-                self._queue.put(None)
+            idle, self._idle = self._idle, []
+        for reader in idle:  # before the writer, for the last one to close brings the log into the file
+            reader.close()
+        if was_open:
+            self._queue.put(None)
         if self._writer is not None:
             self._writer.join()
             self._writer = None
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for reader in idle:
-            reader.close()
 
     def write(self, work: Work[T]) -> T:
         """Make a change; when this returns, it is on the disk.

@@ -16,7 +16,7 @@ from typing import Final
 from edgemed.base.errors import EdgemedError, IntegrityError, from_os_error
 from edgemed.base.store import fsync_path, write_atomic
 from edgemed.serve.clock import stamp
-from edgemed.serve.journal.database import Journal, OtherVersion, connect
+from edgemed.serve.journal.database import Journal, OtherVersion, connect, log_of
 from edgemed.serve.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def opened_journal(spool: Spool) -> Iterator[tuple[Journal, Damage | None]]:
     """
     path = spool.root / JOURNAL
     damage = None
-    reason = _marked(spool)
+    reason = _marked(spool) or _lost(spool)
     if reason is None:
         try:
             journal = Journal(path).__enter__()
@@ -89,6 +89,15 @@ def _marked(spool: Spool) -> str | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         return "The journal was found to be damaged."
+
+
+def _lost(spool: Spool) -> str | None:
+    """A journal is made before the first object is kept: objects without one have lost theirs."""
+    path = spool.root / JOURNAL
+    empty = not path.exists() or (path.stat().st_size == 0 and not log_of(path).exists())
+    if empty and next(spool.kept(), None) is not None:
+        return "The journal was lost: its file is gone or empty."
+    return None
 
 
 def _move_aside(spool: Spool, reason: str) -> Damage:

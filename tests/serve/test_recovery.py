@@ -1,0 +1,279 @@
+"""What a start finds: a damaged journal, files without rows, rows without files, tasks that were under way."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgemed.base.errors import DeviceStateError, EdgemedError, IntegrityError
+from edgemed.base.hashing import sha256_bytes
+from edgemed.serve.adoption import Found, take_in, tell
+from edgemed.serve.alarms import Alarms
+from edgemed.serve.config import SpoolSection
+from edgemed.serve.daemon import Daemon
+from edgemed.serve.intake import Arrival, Intake, name_of
+from edgemed.serve.journal.database import Journal, OtherVersion
+from edgemed.serve.journal.records import move_object, move_task, open_task
+from edgemed.serve.journal.recovery import JOURNAL, Damage, opened_journal
+from edgemed.serve.metrics import Metrics
+from edgemed.serve.spool import Spool
+from edgemed.serve.states import Event
+from tests.serve import kit
+
+
+class Disk:
+    """A state without models: what stands between the network and the disk."""
+
+    def __init__(self, spool: Spool, journal: Journal, found: Found, damage: Damage | None) -> None:
+        self.spool, self.journal, self.found, self.damage = spool, journal, found, damage
+        self.alarms = Alarms(journal)
+        self.alarms.load()
+        tell(found, damage, spool, self.alarms)
+        section = SpoolSection.model_validate({"reserve": "1MiB", "warn": "2MiB"})
+        self.intake = Intake(section, spool, journal, self.alarms, Metrics())
+
+    def send(self, data: bytes, *, peer: str = "CT1") -> Any:
+        """As an inlet does: the data set after the meta header is hashed."""
+        file = self.intake.new_file()
+        file.write_bytes(data)
+        return self.intake.accept(arrival(file, data, peer))
+
+    def rows(self, sql: str = "SELECT * FROM object ORDER BY id") -> list[dict[str, Any]]:
+        with self.journal.read() as connection:
+            return [dict(row) for row in connection.execute(sql)]
+
+
+def arrival(file: Path, data: bytes, peer: str = "CT1") -> Arrival:
+    from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
+
+    with file.open("rb") as opened:
+        meta = read_meta(opened)
+        sha = hash_dataset(opened, meta.offset)
+    return Arrival(
+        file, "dicom", peer, meta.sop_class, meta.sop_instance, sha, len(data), syntax=meta.syntax, called="EDGEMED"
+    )
+
+
+@contextmanager
+def disk(root: Path) -> Iterator[Disk]:
+    spool = Spool(root)
+    spool.make_root()
+    spool.prepare()
+    with opened_journal(spool) as (journal, damage):
+        yield Disk(spool, journal, take_in(spool, journal), damage)
+
+
+@pytest.fixture
+def data() -> bytes:
+    return kit.encode(kit.image(rows=8, columns=8))
+
+
+def test_a_file_that_was_kept_without_a_row_is_taken_in_with_all_that_routing_needs(
+    tmp_path: Path, data: bytes
+) -> None:
+    with disk(tmp_path) as one:
+        sent = one.send(data)
+        (before,) = one.rows()
+        one.journal.write(lambda c: c.execute("DELETE FROM object"))
+    with disk(tmp_path) as two:
+        (after,) = two.rows()
+        assert (sent.verdict, two.found.adopted) == ("accepted", 1)
+        told = ("inlet", "peer", "called", "sop_class", "sop_instance", "sha256", "size", "path", "syntax", "state")
+        assert {key: after[key] for key in told} == {key: before[key] for key in told}
+        assert after["study"]
+        assert two.send(data).verdict == "repeated"
+
+
+def test_what_was_half_written_is_swept(tmp_path: Path) -> None:
+    with disk(tmp_path) as one:
+        one.intake.new_file().write_bytes(b"half")
+    with disk(tmp_path) as two:
+        assert list(two.spool.incoming.iterdir()) == []
+        assert two.rows() == []
+
+
+def test_what_changed_on_the_disk_is_failed_and_alarmed(tmp_path: Path, data: bytes) -> None:
+    with disk(tmp_path) as one:
+        one.send(data)
+        (row,) = one.rows()
+        one.journal.write(lambda c: c.execute("DELETE FROM object"))
+    path = tmp_path / row["path"]
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with disk(tmp_path) as two:
+        (row,) = two.rows()
+        assert (row["state"], two.found.changed) == ("failed", 1)
+        assert [alarm.code for alarm in two.alarms.standing] == ["input-failed"]
+
+
+def test_quarantine_without_a_row(tmp_path: Path) -> None:
+    first, second = (kit.encode(kit.image(rows=8, columns=8, instance="1.2.3", level=n)) for n in (100, 200))
+    with disk(tmp_path) as one:
+        one.send(first)
+        assert one.send(second).verdict == "conflict"
+        assert one.send(second).verdict == "conflict"  # again: one file, one row
+        assert [(row["state"], row["repeats"]) for row in one.rows()] == [("received", 0), ("refused", 1)]
+        one.journal.write(lambda c: c.execute("DELETE FROM object WHERE state = 'refused'"))
+    with disk(tmp_path) as two:
+        assert [row["state"] for row in two.rows()] == ["received", "refused"]
+        assert two.rows()[1]["path"] == next(iter(two.spool.kept_aside()))
+
+
+def test_a_purge_that_was_cut_short_is_finished(tmp_path: Path, data: bytes) -> None:
+    with disk(tmp_path) as one:
+        one.send(data)
+        one.journal.write(lambda c: c.execute("UPDATE object SET path = ''"))
+    with disk(tmp_path) as two:
+        assert (two.found.swept, two.found.adopted, list(two.spool.kept())) == (1, 0, [])
+        assert two.send(data).success  # it has had its end
+
+
+def test_a_lost_file_is_brought_back_by_a_repeat(tmp_path: Path, data: bytes) -> None:
+    with disk(tmp_path) as one:
+        one.send(data)
+        path = one.spool.path(one.rows()[0]["path"])
+        path.unlink()
+    with disk(tmp_path) as two:
+        assert [alarm.code for alarm in two.alarms.standing] == ["input-failed"]
+        assert two.send(data).verdict == "repeated"
+        assert path.read_bytes() == data
+
+
+def test_tasks_that_were_under_way_are_queued_again(tmp_path: Path, data: bytes) -> None:
+    with disk(tmp_path) as one:
+        number = one.send(data).number
+        one.journal.write(lambda c: move_object(c, number, Event.ROUTE))
+        task = one.journal.write(lambda c: open_task(c, "chest", "instance", "1.2.3", [number]))
+        for event in (Event.COMPLETE, Event.START):
+            one.journal.write(lambda c, e=event: move_task(c, task, e))
+        one.spool.write_result(task, "sr.dcm", b"told nobody")
+    with disk(tmp_path) as two:
+        assert [(row["state"], row["tries"]) for row in two.rows("SELECT * FROM task")] == [("queued", 1)]
+        assert list(two.spool.answered()) == []
+
+
+def flip(path: Path, offset: int, length: int = 64) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(os.urandom(length))
+
+
+def ruin_page(path: Path) -> None:
+    for page in range(1, path.stat().st_size // 4096):  # every page but the first: whatever is read is ruined
+        flip(path, page * 4096, 512)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "a page": ruin_page,
+    "its head": lambda path: flip(path, 0, 100),
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "no database": lambda path: path.write_bytes(b"no database" * 1000),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_journal_is_made_anew_from_the_spool(tmp_path: Path, kind: str) -> None:
+    images = [kit.encode(kit.image(rows=8, columns=8)) for _ in range(5)]
+    with disk(tmp_path) as one:
+        assert all(one.send(data).success for data in images)
+        one.journal.write(lambda c: c.execute("INSERT INTO fact VALUES ('promise', 'kept')"))
+        before = {row["sop_instance"]: row["sha256"] for row in one.rows()}
+    DAMAGES[kind](tmp_path / JOURNAL)
+    with disk(tmp_path) as two:
+        assert {row["sop_instance"]: row["sha256"] for row in two.rows()} == before
+        assert {row["state"] for row in two.rows()} == {"received"}
+        assert [alarm.code for alarm in two.alarms.standing] == ["journal-damaged"]
+        assert two.send(images[0]).verdict == "repeated"
+        assert two.send(kit.encode(kit.image(rows=8, columns=8))).verdict == "accepted"
+    with disk(tmp_path) as three:
+        assert (three.found.adopted, three.damage) == (0, None)
+        assert three.alarms.stands("journal-damaged") == any(three.spool.damaged.iterdir())
+
+
+def test_a_ruined_log_loses_no_object(tmp_path: Path, data: bytes) -> None:
+    """SQLite takes what follows a bad frame for never written: the rows are gone, without an error."""
+    with disk(tmp_path) as one:
+        one.send(data)
+        log = tmp_path / f"{JOURNAL}-wal"
+        size = log.stat().st_size
+        kept = log.read_bytes(), (tmp_path / JOURNAL).read_bytes()
+    log.write_bytes(kept[0])
+    (tmp_path / JOURNAL).write_bytes(kept[1])
+    flip(log, size // 4, size // 2)
+    with disk(tmp_path) as two:
+        assert [row["state"] for row in two.rows()] == ["received"]
+
+
+def test_promises_to_peers_outlive_the_journal_where_they_can_be_read(tmp_path: Path, data: bytes) -> None:
+    with disk(tmp_path) as one:
+        one.send(data)
+        one.journal.write(lambda c: c.execute("INSERT INTO commitment VALUES ('1.2', 'CT1', '[]', 'now', NULL)"))
+        one.journal.on_damage(IntegrityError("The journal is damaged: test."))
+    with disk(tmp_path) as two:
+        assert two.damage is not None
+        assert [row["transaction_uid"] for row in two.rows("SELECT * FROM commitment")] == ["1.2"]
+    with disk(tmp_path) as three:
+        assert three.damage is None  # the mark is gone
+
+
+def test_the_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    with disk(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / JOURNAL) as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(OtherVersion, match="version 99"), disk(tmp_path):
+        pass
+
+
+def test_a_page_that_is_ruined_while_it_runs_ends_the_daemon_and_the_next_start_mends(tmp_path: Path) -> None:
+    config = kit.bedside(tmp_path)
+    state = tmp_path / "state"
+    data = kit.encode(kit.image(rows=8, columns=8))
+    with Daemon(config) as daemon:
+        file = daemon.services.intake.new_file()
+        file.write_bytes(data)
+        assert daemon.services.intake.accept(arrival(file, data)).success
+        daemon.services.journal.write(lambda c: c.execute("PRAGMA shrink_memory") and None)
+        with sqlite3.connect(state / JOURNAL) as other:  # so that everything is read from the file
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.close()
+        ruin_page(state / JOURNAL)
+        with pytest.raises(EdgemedError), daemon.services.journal.read() as connection:
+            connection.execute("SELECT * FROM object").fetchall()
+        with pytest.raises(IntegrityError, match="damaged"):
+            daemon.wait()
+    with Daemon(config) as daemon:
+        assert daemon.services.alarms.stands("journal-damaged")
+        with daemon.services.journal.read() as connection:
+            assert connection.execute("SELECT count(*) FROM object").fetchone()[0] == 1
+
+
+def test_two_daemons_do_not_share_a_state(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    holder = (
+        "import sys; from pathlib import Path; from edgemed.serve.lock import state_lock\n"
+        f"with state_lock(Path({str(tmp_path)!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        config = kit.bedside(tmp_path, daemon={"name": "bedside", "state": tmp_path})
+        with pytest.raises(DeviceStateError, match="Another daemon"):
+            Daemon(config).__enter__()
+        process.kill()
+    with kit.running(config):
+        pass
+
+
+def test_names_of_files_say_what_they_hold() -> None:
+    assert Spool.place_of(name_of("1.2.3", sha256_bytes(b"x"))) != Spool.place_of(name_of("1.2.3", sha256_bytes(b"y")))
