@@ -95,7 +95,7 @@ def image(
         ds.FrameIncrementPointer = 0x00181063
     if sop_class == CT:
         ds.RescaleIntercept, ds.RescaleSlope = "0", "1"
-        ds.FrameOfReferenceUID = f"{ds.SeriesInstanceUID}.1"[:64]
+        ds.FrameOfReferenceUID = generate_uid(entropy_srcs=[ds.SeriesInstanceUID, "frame of reference"])
         ds.PositionReferenceIndicator = ""
         ds.ImagePositionPatient = [0, 0, position or 0.0]
         ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
