@@ -18,6 +18,7 @@ from edgemed.serve.dicom.ledger import Ledger
 from edgemed.serve.dicom.store import UNRECOGNIZED_OPERATION, Status
 from edgemed.serve.loops import Beat
 from edgemed.serve.services import Services
+from edgemed.serve.tls import Certificates
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +47,18 @@ class DicomInlet:
         """The port that it listens on; 0 where it does not."""
         return self._listener.getsockname()[1] if self._listener is not None else 0
 
+    def addresses(self) -> list[str]:
+        """Where it listens, and as whom."""
+        if self._section is None or self._listener is None:
+            return []
+        return [f"dicom://{self._section.ae_title}@{self._section.host}:{self.port}"]
+
     def start(self) -> None:
         """Listen.
 
         Raises:
             UsageError: a SOP class of a peer is none.
+            InputError: the certificate cannot be used.
             ResourceError: the port is taken.
         """
         section = self._section
@@ -59,6 +67,7 @@ class DicomInlet:
         self._house = House(
             self._services, section, Admission(section, self._services.config), self._other, self._ending
         )
+        self._certificates = Certificates(section.tls) if section.tls is not None else None
         self._listener = _listen(section)
         log.info("%s listens on port %d", section.ae_title, self.port)
         self._services.loops.start("dicom", self._accept)
@@ -122,7 +131,7 @@ class DicomInlet:
 
     def _run(self, association: Association) -> None:
         try:
-            association.run()
+            association.run(self._certificates.context if self._certificates is not None else None)
         finally:
             self._forget(association)
 
