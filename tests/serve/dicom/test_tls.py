@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from pathlib import Path
@@ -75,7 +74,7 @@ def test_old_versions_are_refused(site: tuple[rig.Rig, Authority, Path]) -> None
                     secure.sendall(rig.associate())
                     assert secure.recv(1) == b"\x02"
             else:
-                with pytest.raises(ssl.SSLError, match="(?i)protocol.version|unsupported"):
+                with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version|unsupported"):
                     context.wrap_socket(sock, server_hostname="localhost")
 
 
@@ -93,8 +92,8 @@ def test_a_new_certificate_is_taken_up(site: tuple[rig.Rig, Authority, Path]) ->
     certificate, key = authority.issue("renewed")
     (folder / "server.key").write_bytes(b"half wri")  # under way: the old pair stays
     assert _shown(running.port, authority, ours, our_key) == first
-    os.replace(key, folder / "server.key")
-    os.replace(certificate, folder / "server.crt")
+    key.replace(folder / "server.key")
+    certificate.replace(folder / "server.crt")
     assert _shown(running.port, authority, ours, our_key) != first
 
 
