@@ -65,6 +65,4 @@ def deliver(services: Services, section: ModelSection, task: int, content: Conte
 
 def _written(services: Services, task: int, file: ResultFile) -> NewResult:
     path = services.spool.write_result(task, file.name, file.data)
-    return NewResult(
-        file.kind, path, sha256_bytes(file.data), len(file.data), file.sop_class, file.sop_instance
-    )
+    return NewResult(file.kind, path, sha256_bytes(file.data), len(file.data), file.sop_class, file.sop_instance)

@@ -71,13 +71,11 @@ class Interrupted(Exception):
         self.counts = counts
 
 
-def first_queued(connection: sqlite3.Connection, model: str, passed_over: tuple[int, ...] = ()) -> sqlite3.Row | None:
+def first_queued(connection: sqlite3.Connection, model: str) -> sqlite3.Row | None:
     """The queued task of a model that was complete first, and so is due first."""
-    marks = ", ".join("?" * len(passed_over))
     row: sqlite3.Row | None = connection.execute(
-        "SELECT id, completed, created FROM task WHERE state = 'queued' AND model = ?"
-        f" AND id NOT IN ({marks}) ORDER BY completed, id LIMIT 1",  # noqa: S608
-        (model, *passed_over),
+        "SELECT id, completed, created FROM task WHERE state = 'queued' AND model = ? ORDER BY completed, id LIMIT 1",
+        (model,),
     ).fetchone()
     return row
 

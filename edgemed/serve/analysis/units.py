@@ -80,5 +80,3 @@ def evenly(items: int, most: int) -> list[int]:
     if items <= most:
         return list(range(items))
     return sorted({round(i * (items - 1) / (most - 1)) for i in range(most)}) if most > 1 else [items // 2]
-
-
