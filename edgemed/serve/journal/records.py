@@ -139,6 +139,8 @@ def move_task(
         connection.execute("UPDATE task SET completed = ?, completeness = ? WHERE id = ?", (stamp(), reason, number))
     if event is Event.START:
         connection.execute("UPDATE task SET tries = tries + 1 WHERE id = ?", (number,))
+    if event is Event.RETRY:  # its time and its tries are counted anew
+        connection.execute("UPDATE task SET tries = 0, completed = ? WHERE id = ?", (stamp(), number))
     if digest is not None:
         connection.execute("UPDATE task SET digest = ? WHERE id = ?", (digest, number))
     if after in ENDS or event is Event.RETRY:

@@ -51,6 +51,7 @@ CREATE TABLE task (                   -- one answer to be given: a model, and th
   UNIQUE (model, subject, revision)
 ) STRICT;
 CREATE INDEX task_open ON task (state) WHERE state NOT IN ('delivered', 'not-analysed', 'failed');
+CREATE INDEX task_queued ON task (model, completed, id) WHERE state = 'queued';
 
 CREATE TABLE part (                   -- which objects a task is about
   task          INTEGER NOT NULL REFERENCES task (id),
