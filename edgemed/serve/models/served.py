@@ -53,6 +53,7 @@ class Served(Protocol):
         self,
         feeds: Mapping[str, NDArray[Any]],
         *,
+        due_ns: int | None = None,
         deadline_ns: int | None = None,
         live: bool = False,
         frame: int | None = None,
@@ -61,7 +62,9 @@ class Served(Protocol):
 
         Args:
             feeds: as in `specs.inputs`; not changed before the future is done.
-            deadline_ns: `time.monotonic_ns` after which no answer is wanted.
+            due_ns: `time.monotonic_ns` by which the answer is due: the order goes by it, and it is wanted later, too.
+            deadline_ns: `time.monotonic_ns` after which no answer is wanted; also when it is due, where nothing else
+                says so.
             live: of a stream: it goes before what is not.
             frame: id that the spans carry.
 
