@@ -90,7 +90,6 @@ CREATE TABLE asked (                  -- storage commitment that we asked of a d
   delivery      INTEGER NOT NULL REFERENCES delivery (id),
   PRIMARY KEY (transaction_uid, delivery)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX asked_delivery ON asked (delivery);
 
 CREATE TABLE event (                  -- everything that happened, in order; never changed
   id            INTEGER PRIMARY KEY,
