@@ -93,7 +93,6 @@ CREATE TABLE asked (                  -- storage commitment that we asked of a d
   delivery      INTEGER NOT NULL REFERENCES delivery (id),
   PRIMARY KEY (transaction_uid, delivery)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX asked_delivery ON asked (delivery);
 
 CREATE TABLE deletion (               -- files that no row names any more, and that are being deleted
   path          TEXT PRIMARY KEY
