@@ -31,7 +31,7 @@ def wait_ready(client: httpx.Client, seconds: float = 60.0) -> None:
 @contextmanager
 def served(root: Path, *, ready: bool = True, http: dict[str, Any] | None = None, **sections: Any) -> Iterator[Any]:
     """A daemon, its HTTP server, and a client of it."""
-    own = {"host": "127.0.0.1", "port": 0, "grpc_port": 0, **(http or {})}
+    own = {"host": "127.0.0.1", "port": 0, "grpc_port": 0, "max_body": "4MiB", **(http or {})}
     with kit.running(kit.bedside(root, http=own, **sections)) as daemon:
         server = server_of(daemon)
         with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as client:
