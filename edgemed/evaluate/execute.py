@@ -110,9 +110,7 @@ class OutputReader:
         if self.head is None:
             return {}
         decided, score = self.head.read(outputs[self.head.output])
-        classes = self.head.classes
-        names = self.head.named if len(self.head.named) == classes else tuple(f"class {i}" for i in range(classes))
-        return {"class": names[decided], "class_index": decided, "score": score}
+        return {"class": self.head.names[decided], "class_index": decided, "score": score}
 
 
 def run_bundle(

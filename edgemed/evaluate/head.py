@@ -26,6 +26,7 @@ class Head:
         named: class names of the recipe, if any.
         threshold: probability from which a binary task decides for class 1.
         applies_sigmoid: the model ends before its sigmoid.
+        applies_softmax: the model ends before its softmax.
         binary: decide by threshold, and report sensitivity, specificity and AUC.
     """
 
@@ -35,6 +36,7 @@ class Head:
     threshold: float
     applies_sigmoid: bool
     binary: bool
+    applies_softmax: bool = False
 
     def read(self, value: NDArray[Any]) -> tuple[int, float]:
         """The decided class of one sample, and the score of the positive class (of the decided one otherwise).
@@ -42,16 +44,46 @@ class Head:
         Raises:
             InputError: the model answered NaN or infinity.
         """
-        flat = np.asarray(value, dtype=np.float64).reshape(-1)
-        if not np.isfinite(flat).all():
-            raise InputError(f"The output {self.output} is NaN or infinite.", "Check the model and its recipe.")
+        scores = self.scores(value)
+        if self.binary:
+            score = float(scores[-1])
+            return int(score >= self.threshold), score
+        best = int(scores.argmax())
+        return best, float(scores[best])
+
+    def scores(self, value: NDArray[Any]) -> NDArray[np.float64]:
+        """The probability of each class, `(classes,)`; raises what `read` raises."""
+        flat = finite(value, self.output).reshape(-1)
+        if self.applies_softmax:
+            powers = np.exp(flat - flat.max())
+            return np.asarray(powers / powers.sum())
         if not self.binary:
-            best = int(flat.argmax())
-            return best, float(flat[best])
-        score = float(flat[-1])  # a softmax over two classes gives the positive one last
-        if self.applies_sigmoid:
-            score = 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))
-        return int(score >= self.threshold), score
+            return flat
+        score = sigmoid(flat[-1:]) if self.applies_sigmoid else flat[-1:]  # a softmax gives the positive class last
+        return np.concatenate([1 - score, score])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One for each class, the recipe's own where it names them all."""
+        return self.named if len(self.named) == self.classes else tuple(f"class {i}" for i in range(self.classes))
+
+
+def finite(value: NDArray[Any], output: str) -> NDArray[np.float64]:
+    """What a model has answered, as numbers.
+
+    Raises:
+        InputError: NaN or infinity is among them.
+    """
+    numbers = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise InputError(f"The output {output} is NaN or infinite.", "Check the model and its recipe.")
+    return numbers
+
+
+def sigmoid(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Without overflow."""
+    low = np.exp(-np.abs(value))
+    return np.asarray(np.where(value >= 0, 1 / (1 + low), low / (1 + low)))
 
 
 def head_of(outputs: tuple[OutputTensor, ...]) -> Head:
@@ -78,7 +110,8 @@ def head_of(outputs: tuple[OutputTensor, ...]) -> Head:
 
 def _head(output: OutputTensor, classes: int, *, binary: bool) -> Head:
     threshold = _DEFAULT_THRESHOLD if output.threshold is None else output.threshold
-    return Head(output.name, classes, output.classes, threshold, binary and output.activation == "none", binary)
+    bare = output.activation == "none"
+    return Head(output.name, classes, output.classes, threshold, binary and bare, binary, not binary and bare)
 
 
 def _width(output: OutputTensor) -> int:

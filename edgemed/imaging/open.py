@@ -69,28 +69,33 @@ class Series:
     paths: tuple[Path, ...]
 
     @cached_property
-    def _whole(self) -> Image:
-        from edgemed.imaging.series import read_series
+    def _read(self) -> tuple[Image, tuple[tuple[int, int], ...]]:
+        from edgemed.imaging.series import read_volume
 
-        return read_series(self.paths)
+        return read_volume(self.paths)
+
+    @property
+    def planes(self) -> tuple[tuple[int, int], ...]:
+        """For each slice, in order: the index of its file, and its frame there."""
+        return self._read[1]
 
     @property
     def facts(self) -> Facts:
         """See `ImageFile`."""
-        return self._whole.facts
+        return self._read[0].facts
 
     @property
     def frames(self) -> int:
         """See `ImageFile`."""
-        return self._whole.facts.frames
+        return self._read[0].facts.frames
 
     def frame(self, index: int) -> Image:
         """See `ImageFile`."""
-        return self._whole.frame(index)
+        return self._read[0].frame(index)
 
     def image(self) -> Image:
         """See `ImageFile`."""
-        return self._whole
+        return self._read[0]
 
 
 def open_image(path: Path) -> ImageFile:

@@ -34,6 +34,15 @@ class Pieces:
             return self.file.frames
         return 1 if self._clips is None else len(self._clips)
 
+    def frame_of(self, index: int) -> int | None:
+        """The frame that a piece is shown by: itself, or the one in the middle of a clip; `None` of the whole file."""
+        if self.kind == "image":
+            return index if self.file.frames > 1 else None
+        if self._clips is None:
+            return None
+        clip = self._clips[index]
+        return clip[len(clip) // 2]
+
     def image(self, index: int) -> Image:
         """One piece, from 0.
 

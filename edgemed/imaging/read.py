@@ -6,7 +6,7 @@ import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     require_file(path)
     try:
         with path.open("rb") as file:
-            if path.suffix.lower() == ".npz":
+            if _is_zip(file):
                 arrays = read_npz(file, limit=MAX_ARRAY_BYTES)
             else:  # the one array has no name
                 arrays = {"": read_npy(file, path.stat().st_size, limit=MAX_ARRAY_BYTES)}
@@ -77,6 +77,13 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise InputError(f"{path} is not a plain array file: {error}.", "Save it with numpy.save or savez.") from error
     _check_values(arrays, path)
     return arrays
+
+
+def _is_zip(file: IO[bytes]) -> bool:
+    """Whether several arrays are in it: the name does not always tell."""
+    magic = file.read(4)
+    file.seek(0)
+    return magic.startswith(b"PK")
 
 
 def require_file(path: Path) -> None:

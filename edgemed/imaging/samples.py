@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
+from edgemed.base.spans import SpanLog
 from edgemed.imaging.open import ImageFile, open_image
 from edgemed.imaging.pieces import Pieces
 from edgemed.imaging.read import read_arrays
@@ -156,21 +157,59 @@ class SampleReader:
             InputError: as above.
         """
         if Sample.of(path).holds_arrays:
-            yield Item((self._arrays(path),))
+            yield self.arrays(path)
             return
         if path.suffix.lower() == ".csv":
             for row in table_samples(path, self.recipe):
                 yield Item((self._row(row)[0],))
             return
-        spec = self._only_input(path)
-        preprocessor = self._preprocessor(spec)
+        pieces = self.pieces(path, file)
+        for index in range(len(pieces)):
+            yield self.item(pieces, index)
+
+    def arrays(self, path: Path) -> Item:
+        """An NPY or NPZ file, whatever its name.
+
+        Raises:
+            InputError: it is none, or holds what the model does not take.
+        """
+        return Item((self._arrays(path),))
+
+    def pieces(self, path: Path, file: ImageFile | None = None) -> Pieces:
+        """What an image file makes, unread: frames, clips, or one volume.
+
+        Args:
+            path: of the file.
+            file: it, where it is open already; a `Series` of several files, too.
+
+        Raises:
+            InputError: the model is not for images, the file is none, or the contract refuses a cine.
+        """
+        preprocessor = self._preprocessor(self._only_input(path))
         with _named(path):
             pieces = _pieces(preprocessor, path, file)
-            count = len(pieces)
-        for index in range(count):
-            with _named(path):
-                prepared = preprocessor.prepare(pieces.image(index))
-            yield Item(_TileFeeds(spec.name, prepared), prepared)
+            len(pieces)  # a cine may be too short
+        return pieces
+
+    def item(self, pieces: Pieces, index: int, spans: SpanLog | None = None) -> Item:
+        """One of those, read and prepared.
+
+        Args:
+            pieces: from `pieces`.
+            index: from 0.
+            spans: is given the stages `decode` and `preprocess`.
+
+        Raises:
+            InputError: as above.
+        """
+        spec = self.inputs[0]
+        log = SpanLog() if spans is None else spans
+        with _named(pieces.path):
+            with log.record("decode", index):
+                image = pieces.image(index)
+            with log.record("preprocess", index):
+                prepared = self._preprocessor(spec).prepare(image)
+        return Item(_TileFeeds(spec.name, prepared), prepared)
 
     def stream(self, samples: Sequence[Sample], done: Callable[[], None] | None = None) -> Iterator[Feeds]:
         """Feeds of each sample in turn, a few of those that make many; `done` is called after each sample was used."""

@@ -40,8 +40,17 @@ def series_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith(".") and is_dicom(path))
 
 
+Planes = tuple[tuple[int, int], ...]
+"""Where each slice of a volume comes from: index of its file, and its frame there."""
+
+
 def read_series(paths: Sequence[Path], done: Callable[[], None] | None = None) -> Image:
-    """The volume that the files of one series make.
+    """The volume that the files of one series make; see `read_volume`."""
+    return read_volume(paths, done)[0]
+
+
+def read_volume(paths: Sequence[Path], done: Callable[[], None] | None = None) -> tuple[Image, Planes]:
+    """The volume that the files of one series make, and which frame of which file each of its slices is.
 
     In memory beside it: the headers, one slice, and the data sets of deflated files, 1 GiB in all and one file more.
 
@@ -50,7 +59,8 @@ def read_series(paths: Sequence[Path], done: Callable[[], None] | None = None) -
         done: called after each slice was read.
 
     Returns:
-        `(slices, rows, columns)`, ordered along the normal (row direction × column direction), with `geometry`.
+        `(slices, rows, columns)`, ordered along the normal (row direction × column direction), with `geometry`; and the
+        place of each slice.
 
     Raises:
         InputError: a file that cannot be read, files of several series, slices that differ in size or kind, or make no
@@ -66,7 +76,9 @@ def read_series(paths: Sequence[Path], done: Callable[[], None] | None = None) -
     pixels, valid, middle = _filled(ordered, done)
     facts = replace(middle.facts, frames=len(ordered), slice_spacing=grid.spacing, sop_instance=None)
     geometry = Geometry(grid.affine, _frame_of_reference(ordered[0].file))
-    return replace(middle, pixels=pixels, valid=valid, facts=facts, geometry=geometry, stacked=True)
+    numbers = {path: index for index, path in enumerate(paths)}
+    planes = tuple((numbers[item.file.path], item.frame) for item in ordered)
+    return replace(middle, pixels=pixels, valid=valid, facts=facts, geometry=geometry, stacked=True), planes
 
 
 def _opened(paths: Sequence[Path]) -> list[Slice]:

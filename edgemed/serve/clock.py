@@ -13,3 +13,8 @@ def utc() -> datetime:
 def stamp(moment: datetime | None = None) -> str:
     """A moment as it stands in journal, logs and JSON: ISO 8601, UTC, microseconds. Texts sort as moments do."""
     return (moment or utc()).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_stamp(text: str) -> datetime:
+    """The moment that `stamp` wrote."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)

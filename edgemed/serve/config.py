@@ -6,7 +6,7 @@ Everything is denied that is not named. Durations and sizes are written with the
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,6 +49,13 @@ def _quantity(parse: Any) -> BeforeValidator:
 def _network(text: str) -> str:
     ip_network(text, strict=False)
     return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 Nanoseconds = Annotated[int, Field(ge=1), _quantity(parse_duration)]
@@ -117,11 +124,18 @@ class HttpSection(Section):
     host: str = "127.0.0.1"
     port: Port = 8000
     grpc_port: Port | None = Field(None, description="None: no gRPC")
+    names: tuple[Text, ...] = Field((), description="host names that clients use, besides the machine's own")
     tls: Tls | None = None
     tokens: Path | None = Field(None, description="file of `name role sha256-of-token` lines; None: loopback only")
     max_body_bytes: Bytes = 256 << 20
     max_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
     request_ns: Nanoseconds = Field(30 * SECOND, description="for a client to send a request, and for us to answer")
+
+    @model_validator(mode="after")
+    def _closed(self) -> HttpSection:
+        if self.tokens is None and not _is_loopback(self.host):
+            raise ValueError(f"without tokens, {self.host} would be open to the network: give tokens, or 127.0.0.1")
+        return self
 
 
 class FolderSection(Section):

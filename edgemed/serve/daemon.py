@@ -62,6 +62,10 @@ class Daemon:
     def __exit__(self, *_: object) -> None:
         self._end()
 
+    def part(self, name: str) -> Part:
+        """One that has started, by its name: 'dicom', 'http', …"""
+        return next(part for part in self._parts if part.name == name)
+
     def wait(self) -> None:
         """Until somebody calls `stop`.
 

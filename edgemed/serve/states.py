@@ -33,6 +33,7 @@ class Event(str, Enum):
     UNWANTED = "unwanted"  # an object: no model is for it
     UNREADABLE = "unreadable"  # an object: its bytes make no sense
     SETTLE = "settle"  # an object: its tasks have ended; with the worst of their ends
+    REOPEN = "reopen"  # an object that has ended: another image of its series came late, and both are analysed again
     COMPLETE = "complete"  # a task: all images are there, or are taken to be
     START = "start"
     INTERRUPT = "interrupt"  # the daemon or its worker ended under way

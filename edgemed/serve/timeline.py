@@ -71,6 +71,11 @@ class Timelines:
                 line.points[point] = time.monotonic_ns()
                 line.spans.extend(spans)
 
+    def get(self, task: int) -> Timeline | None:
+        """Of a task that is open, where this run knows it."""
+        with self._lock:
+            return self._open.get(task)
+
     def ended(self, task: int) -> Timeline | None:
         """A task has ended; its timeline, where it is known."""
         with self._lock:

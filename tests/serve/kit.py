@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
+from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
 from edgemed.serve.config import Config
 from edgemed.serve.daemon import Daemon
+from edgemed.serve.intake import Arrival, Outcome
+from edgemed.serve.services import Services
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -143,6 +146,30 @@ def bedside(root: Path, *, bundle: Path | None = None, **sections: Any) -> Confi
         "trust": {"allow_unsigned": True},
     }
     return Config.model_validate({**base, **sections})
+
+
+@contextmanager
+def resting(config: Config) -> Iterator[Services]:
+    """What the parts of a daemon share; no part has started."""
+    daemon = Daemon(config)
+    try:
+        yield daemon._services()
+    finally:
+        daemon._end()
+
+
+def arrive(
+    services: Services, ds: Dataset, *, inlet: str = "dicom", peer: str = "CT1", called: str = "", association: str = ""
+) -> Outcome:
+    """An image comes in, as an inlet would bring it."""
+    data = encode(ds)
+    file = services.intake.new_file()
+    file.write_bytes(data)
+    with file.open("rb") as opened:
+        digest = hash_dataset(opened, read_meta(opened).offset)
+    uids = str(ds.SOPClassUID), str(ds.SOPInstanceUID)
+    arrival = Arrival(file, inlet, peer, *uids, digest, len(data), called=called, association=association)
+    return services.intake.accept(arrival)
 
 
 @contextmanager

@@ -28,5 +28,5 @@ def test_accepted_repeated_conflict(tmp_path: Path) -> None:
             row = connection.execute("SELECT path, repeats FROM object WHERE id = ?", (first.number,)).fetchone()
         assert spool.path(row["path"]).read_bytes() == b"one"
         assert row["repeats"] == 1
-        assert [alarm.code for alarm in daemon.services.alarms.standing] == ["input-conflict"]
+        assert "input-conflict" in [alarm.code for alarm in daemon.services.alarms.standing]
         assert list(spool.incoming.iterdir()) == []

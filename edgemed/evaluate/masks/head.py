@@ -63,15 +63,21 @@ class MaskHead:
         Raises:
             InputError: the model answered NaN or infinity, or no map.
         """
-        likely = self._probabilities(value)
-        if item.prepared is None:
-            maps: NDArray[Any] = likely[0]
-        else:
-            first = item.prepared.first_axis == 2
-            maps = item.prepared.to_source(np.moveaxis(likely, -1, 1) if first else likely)
+        return self.decided(self.maps(item, value))
+
+    def decided(self, maps: NDArray[Any]) -> Bools:
+        """What is marked where these are the probabilities, from `maps`; classes last."""
         if self.rule == "threshold":
             return np.asarray(maps >= self.threshold)
         return np.asarray(maps.argmax(axis=-1)[..., None] == np.arange(1, self.channels))
+
+    def maps(self, item: Item, value: NDArray[Any]) -> NDArray[np.float32]:
+        """The probabilities on the pixels of the source, channels last (a background among them); see `masks`."""
+        likely = self._probabilities(value)
+        if item.prepared is None:
+            return np.asarray(likely[0])
+        first = item.prepared.first_axis == 2
+        return item.prepared.to_source(np.moveaxis(likely, -1, 1) if first else likely)
 
     def _probabilities(self, value: NDArray[Any]) -> NDArray[np.float32]:
         """With the batch of 1, and channels behind."""

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from edgemed.base.errors import InputError
 from edgemed.base.lazy import require
 from edgemed.imaging.deid.deidentify import silent_pydicom
+from edgemed.imaging.results.capture import make_captures
 from edgemed.imaging.results.content import Content, ResultFile
 from edgemed.imaging.results.document import make_document
 from edgemed.imaging.results.evidence import Source, read_source
+from edgemed.imaging.results.presentation import make_presentations
 from edgemed.imaging.results.regions import find_regions
 from edgemed.imaging.results.report import Report
+from edgemed.imaging.results.segment import Segmentations, make_segmentations
 
 KINDS = ("sr", "seg", "sc", "gsps", "json")
 
@@ -50,9 +53,18 @@ def make_results(content: Content, kinds: Sequence[str]) -> list[ResultFile]:
 
 def _objects(content: Content, sources: list[Source], kinds: Sequence[str]) -> dict[str, list[ResultFile]]:
     regions = find_regions(content)
-    made: dict[str, list[ResultFile]] = {}
+    drawn = make_segmentations(content, sources) if "seg" in kinds else Segmentations()
+    made = {"seg": drawn.files}
+    notes = drawn.notes + regions.notes
+    if "sc" in kinds:
+        made["sc"], more = make_captures(content, sources)
+        notes += more
+    if "gsps" in kinds:
+        made["gsps"], more = make_presentations(content, sources, regions)
+        notes += more
     if "sr" in kinds:
-        made["sr"] = [Report(content, sources, regions, notes=regions.notes).make()]
+        report = Report(content, sources, regions, notes, drawn.of)
+        made["sr"] = [report.make()]
     return made
 
 

@@ -31,14 +31,14 @@ class Report:
         sources: of which.
         regions: outlines of the masks.
         notes: more than the content's own.
-        segmentation: which holds the masks of volumes, where there is one.
+        segmentations: which hold the masks of readings, where there are such.
     """
 
     content: Content
     sources: list[Source]
     regions: Regions
     notes: list[str] = field(default_factory=list)
-    segmentation: Dataset | None = None
+    segmentations: dict[int, Dataset] = field(default_factory=dict)
     _count: int = 0
 
     def make(self) -> ResultFile:
@@ -47,8 +47,7 @@ class Report:
 
         first = self.sources[0]
         evidence = [source.dataset for source in self.sources]
-        if self.segmentation is not None:
-            evidence.append(self.segmentation)
+        evidence += {str(seg.SOPInstanceUID): seg for seg in self.segmentations.values()}.values()
         report = ComprehensiveSR(
             evidence=evidence,
             content=self._document(),
@@ -170,7 +169,7 @@ class Report:
         if not reading.labels[label].any():
             return [self._judged(reading, score, where)]
         if reading.labels.ndim == 4:
-            return [self._volume(reading, label, score, parts)]
+            return [self._volume(number, reading, label, score, parts)]
         return [
             self._part(score, part, f"{reading.output} {score.name} {where} part {place + 1}")
             for place, part in enumerate(parts)
@@ -190,7 +189,7 @@ class Report:
             **self._common(label, words.concept_of(score), [area], [(words.concept_of(score), words.PRESENT)]),
         )
 
-    def _volume(self, reading: Reading, label: int, score: Score, parts: list[Region]) -> Any:
+    def _volume(self, number: int, reading: Reading, label: int, score: Score, parts: list[Region]) -> Any:
         from highdicom import sr
 
         assert reading.labels is not None
@@ -203,23 +202,22 @@ class Report:
             else _measurement(words.VOLUME, count * size, words.MM3)
         )
         common = self._common(f"{reading.output} {score.name}", concept, [volume], [(concept, words.PRESENT)])
-        segment = self._segment(reading, label)
+        segment = self._segment(number, label)
         if segment is not None:
             return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **common)
         outlined = [self._outlined(part) for part in parts]
         return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=outlined, **common)
 
-    def _segment(self, reading: Reading, label: int) -> Any:
+    def _segment(self, number: int, label: int) -> Any:
         """The segment that holds the mask."""
         from highdicom import sr
 
-        if self.segmentation is None:
+        seg = self.segmentations.get(number)
+        if seg is None:
             return None
-        number = segment_number(self.content, reading, label)
         seen = {index for index, _ in self.content.planes}
         images = [sr.SourceImageForSegmentation(self.sources[i].sop_class, self.sources[i].uid) for i in sorted(seen)]
-        seg = self.segmentation
-        return sr.ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, number, source_images=images)
+        return sr.ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, label + 1, source_images=images)
 
     def _outlined(self, part: Region) -> Any:
         from highdicom import sr
@@ -276,17 +274,6 @@ class Report:
             ]
             or None,
         }
-
-
-def segment_number(content: Content, reading: Reading, label: int) -> int:
-    """Of a mask, in the segmentation of its volume."""
-    before = 0
-    for other in content.readings:
-        if other is reading:
-            return before + label + 1
-        if other.labels is not None and other.labels.ndim == 4:
-            before += len(other.labels)
-    raise AssertionError("a reading of another content")
 
 
 def voxel_volume(content: Content, sources: list[Source]) -> float | None:

@@ -1,23 +1,273 @@
-"""Takes tasks that are queued, and answers them."""
+"""Takes tasks that are queued, the one that is due first, and answers them: a few at a time, each in its own thread."""
 
 from __future__ import annotations
 
+import logging
+import os
+import sqlite3
+import threading
+import time
+import traceback
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from edgemed import __version__
+from edgemed.base.errors import EdgemedError
+from edgemed.base.quantity import SECOND
+from edgemed.base.spans import Span
+from edgemed.bundle.read import Bundle
+from edgemed.evaluate.readings import Readings
+from edgemed.imaging.results.content import Author, Content
+from edgemed.serve.analysis.distribution import Distributions
+from edgemed.serve.analysis.examine import TOO_LATE, Examination, Findings
+from edgemed.serve.analysis.results import deliver
+from edgemed.serve.analysis.task import Broken, Declined, Interrupted, Task, first_queued, read_task
+from edgemed.serve.analysis.telling import Teller
+from edgemed.serve.clock import from_stamp, utc
+from edgemed.serve.journal.records import move_task
+from edgemed.serve.loops import Beat
+from edgemed.serve.models.served import Served
 from edgemed.serve.services import Services
+from edgemed.serve.states import Event
+
+log = logging.getLogger(__name__)
+
+LOOP: Final = "analyst"
+MOST_TRIES: Final = 3
+"""Analyses of one task that are begun: an input that takes the daemon or a worker with it is not tried for ever."""
+
+_AT_A_TIME: Final = 4
+_STEP_NS: Final = 600 * SECOND  # a frame, or a whole volume, may take so long; then the daemon is taken to hang
+_LOOK_S: Final = 1.0
+_PAUSE_NS: Final = SECOND  # for a model that did not answer, before it is asked again
+_LATE: Final = "It was answered after its deadline."
 
 
 class Analyst:
-    """Takes tasks that are queued, and answers them."""
+    """See above."""
 
     name = "analyst"
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._lock = threading.Lock()  # of taking tasks
+        self._readings: dict[str, Readings] = {}  # by digest
+        self._pauses: dict[str, int] = {}
+        self._draining = self._ending = False
+        self._running = 0
+        self._idle = threading.Condition()
+        self._teller = Teller(services)
+        self._distributions = Distributions(services)
+        self._loops = [f"analysis {i + 1}" for i in range(max(2, min(_AT_A_TIME, os.cpu_count() or 1)))]
 
     def start(self) -> None:
-        """Begin."""
+        """Begin. Tasks that an earlier run had under way are queued again by then."""
+        for name in self._loops:
+            self._services.loops.start(name, self._work, limit_ns=_STEP_NS)
+        self._services.loops.start(LOOP, self._wake)
 
     def drain(self) -> None:
-        """Take nothing new."""
+        """Take nothing new; what is under way goes on."""
+        self._draining = True
 
     def stop(self) -> None:
-        """End."""
+        """What is under way still is queued again."""
+        self._ending = True
+        with self._idle:
+            self._idle.wait_for(lambda: not self._running, 2.0)
+        self._distributions.keep()
+
+    def _wake(self, beat: Beat) -> None:
+        """Whoever has queued a task wakes this loop, and it wakes those that work."""
+        while beat.wait(_LOOK_S):
+            for name in self._loops:
+                self._services.loops.wake(name)
+            self._distributions.tend()
+
+    def _work(self, beat: Beat) -> None:
+        while beat.wait(_LOOK_S):
+            while (taken := self._take()) is not None:
+                with self._idle:
+                    self._running += 1
+                try:
+                    self._answer(*taken, beat)
+                finally:
+                    with self._idle:
+                        self._running -= 1
+                        self._idle.notify_all()
+                beat()
+
+    # -- taking ------------------------------------------------------------------------------------------------------
+
+    def _take(self) -> tuple[int, Served, int] | None:
+        """The task that is due first of those whose model answers; it is begun when this returns.
+
+        Returns:
+            Its number, the model, and when it is due.
+        """
+        with self._lock:
+            if self._draining:
+                return None
+            found: list[tuple[int, int, Served]] = []
+            for name in self._services.models.names():
+                served = self._services.models.get(name)
+                with self._services.journal.read() as connection:
+                    row = first_queued(connection, name)
+                if row is not None:
+                    due_ns = self._due_ns(row, served)
+                    late = served.section.late == "drop" and due_ns <= time.monotonic_ns()
+                    if late or self._may_ask(served):
+                        found.append((due_ns, row["id"], served))
+            if not found:
+                return None
+            due_ns, number, served = min(found, key=lambda each: each[:2])
+            self._services.journal.write(partial(move_task, number=number, event=Event.START))
+        return number, served, due_ns
+
+    def _may_ask(self, served: Served) -> bool:
+        """Whether the model answers now, or is to refuse where it does not."""
+        if time.monotonic_ns() < self._pauses.get(served.name, 0):
+            return False
+        finding = served.finding
+        if finding is None or not finding.stops:
+            return True
+        return served.section.when_lost == "refuse" and served.info.backend != "none"  # 'none': it is being loaded
+
+    def _due_ns(self, row: sqlite3.Row, served: Served) -> int:
+        """By the monotonic clock where this run saw it complete; else by the calendar."""
+        line = self._services.timelines.get(row["id"])
+        if line is not None and "complete" in line.points:
+            return line.points["complete"] + served.section.deadline_ns
+        passed: timedelta = utc() - from_stamp(row["completed"] or row["created"])
+        return time.monotonic_ns() + served.section.deadline_ns - int(passed.total_seconds() * 1e9)
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    def _answer(self, number: int, served: Served, due_ns: int, beat: Beat) -> None:
+        """One task, to whatever end it comes."""
+        self._teller.began(number, served.name)
+        with self._services.journal.read() as connection:
+            task = read_task(connection, number, self._services.spool)
+        try:
+            if task.tries > MOST_TRIES:
+                raise Broken(f"It was begun {MOST_TRIES} times, and never came to an end.")
+            self._finish(task, served, due_ns, *self._content(task, served, due_ns, beat))
+        except Interrupted as error:
+            self._interrupt(task, served, error)
+        except Broken as error:
+            self._break(task, served, str(error))
+        except EdgemedError as error:  # the disk is full, or the journal is not there: later
+            self._interrupt(task, served, Interrupted(error.what, counts=True))
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]  # the message may hold names
+            log.error("task %d: %s in %s:%s", number, type(error).__name__, where.filename, where.lineno)
+            self._break(task, served, f"An error of ours: {type(error).__name__}.")
+
+    def _content(self, task: Task, served: Served, due_ns: int, beat: Beat) -> tuple[Content, list[Span]]:
+        """What is found, or why nothing is.
+
+        Raises:
+            Broken, Interrupted: there is nothing to say yet.
+        """
+        drop = served.section.late == "drop"
+        judge = self._distributions.judge(served)
+        try:
+            if drop and time.monotonic_ns() >= due_ns:
+                raise Declined(TOO_LATE)
+            examination = Examination(
+                task,
+                served,
+                self._readings_of(served.bundle),
+                due_ns=due_ns,
+                deadline_ns=due_ns if drop else None,
+                progress=partial(self._progress, beat),
+                on_sample=judge.sample,
+            )
+            found = examination.run()
+            if drop and time.monotonic_ns() >= due_ns:
+                raise Declined(TOO_LATE)
+        except Declined as error:
+            judge.done(())
+            return self._made(task, served, Findings(), due_ns, ood=judge.score, refusal=str(error)), []
+        judge.done(found.readings)
+        found.notes += judge.notes
+        return self._made(task, served, found, due_ns, ood=judge.score), found.spans
+
+    def _progress(self, beat: Beat) -> None:
+        beat()
+        if self._ending:
+            raise Interrupted("The daemon is ending.", counts=False)
+
+    def _readings_of(self, bundle: Bundle) -> Readings:
+        """How a bundle's outputs read.
+
+        Raises:
+            Broken: they do not say.
+        """
+        if bundle.digest not in self._readings:
+            try:
+                self._readings[bundle.digest] = Readings.of(bundle)
+            except EdgemedError as error:
+                raise Broken(f"{error.what} {error.hint}") from error
+        return self._readings[bundle.digest]
+
+    def _made(
+        self, task: Task, served: Served, found: Findings, due_ns: int, *, ood: float | None, refusal: str | None = None
+    ) -> Content:
+        late = [_LATE] if refusal is None and time.monotonic_ns() > due_ns else []
+        return Content(
+            author=author_of(self._services, served, found),
+            sources=tuple(file.path for file in task.files),
+            analysed=task.began,
+            readings=tuple(found.readings),
+            refusal=refusal,
+            notes=(*late, *found.notes),
+            ood=ood,
+            planes=found.planes,
+            revision=task.revision,
+        )
+
+    def _finish(self, task: Task, served: Served, due_ns: int, content: Content, spans: list[Span]) -> None:
+        began_ns = time.monotonic_ns()
+        end = deliver(self._services, served.section, task.number, content, served.bundle.digest)
+        write = Span("write", began_ns, time.monotonic_ns(), task.number)
+        self._teller.written(task, content, [*spans, write], due_ns, end)
+
+    def _interrupt(self, task: Task, served: Served, error: Interrupted) -> None:
+        """Queue it again; the last time, it has failed."""
+        if error.counts and task.tries >= MOST_TRIES:
+            self._break(task, served, f"It was begun {MOST_TRIES} times. The last time: {error.reason}")
+            return
+
+        def again(connection: sqlite3.Connection) -> None:
+            move_task(connection, task.number, Event.INTERRUPT, error.reason)
+            if not error.counts:
+                connection.execute("UPDATE task SET tries = tries - 1 WHERE id = ?", (task.number,))
+
+        self._pauses[served.name] = time.monotonic_ns() + _PAUSE_NS
+        log.warning("task %d is tried again: %s", task.number, error.reason)
+        self._services.journal.write(again)
+
+    def _break(self, task: Task, served: Served, reason: str) -> None:
+        digest = served.bundle.digest
+        self._services.journal.write(partial(move_task, number=task.number, event=Event.BREAK, reason=reason))
+        self._teller.broke(task, reason, digest)
+
+
+def author_of(services: Services, served: Served, found: Findings) -> Author:
+    """Who says it."""
+    info = found.info or served.info
+    manifest, daemon = served.bundle.manifest, services.config.daemon
+    return Author(
+        model=served.name,
+        version=f"{manifest.name} {manifest.created}",
+        digest=served.bundle.digest,
+        precision=info.precision,
+        backend=info.backend,
+        device=info.device,
+        station=daemon.name,
+        software=f"edgemed {__version__}",
+        intended_use=manifest.intended_use,
+        research_only=daemon.research_use_only,
+    )

@@ -1,10 +1,10 @@
 """Which request is next: earliest due first, live before the rest, and what goes together. No threads, no clock.
 
 The bound: where some schedule could answer every request of a line in time, this one answers each at most one
-inference late: the one that was under way (or a whole batch), for a device that computes cannot be interrupted. Why: let
-a request due at `d` end late, and `t` be the last start, up to `d`, of an inference that holds something due after `d`,
-or the last moment without work. Whatever waited at `t` and was due by `d` was in that very inference, for a line is
-taken in order. So all that runs after it came after `t` and is due by `d`, and that much fits between `t` and `d`.
+inference late: the one that was under way (or a whole batch), for a device that computes cannot be interrupted. Why:
+let a request due at `d` end late, and `t` be the last start, up to `d`, of an inference that holds something due after
+`d`, or the last moment without work. Whatever waited at `t` and was due by `d` was in that very inference, for a line
+is taken in order. So all that runs after it came after `t` and is due by `d`, and that much fits between `t` and `d`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _ASKED: Final = """
 SELECT delivery.id, delivery.state, delivery.destination, result.task, result.sop_class, result.sop_instance, task.model
 FROM asked JOIN delivery ON delivery.id = asked.delivery JOIN result ON result.id = delivery.result
 JOIN task ON task.id = result.task
-WHERE asked.transaction_uid = ? AND delivery.state IN ('pending', 'sent')
+WHERE asked.transaction_uid = ?
 """
 
 
@@ -65,7 +65,7 @@ def take_report(services: Services, peer: str, information: Dataset) -> int:
         moved = []
         for row in rows:
             verdict = _verdict(row, kept, refused)
-            if verdict is not None:
+            if verdict is not None and row["state"] in ("pending", "sent"):  # else the report is a repeated one
                 end = move(connection, row["id"], row["task"], *verdict)
                 moved.append((row["destination"], row["task"], row["model"], verdict[0], end))
         return moved

@@ -1,23 +1,159 @@
-"""The HTTP and gRPC servers, each in a thread of its own."""
+"""The HTTP and gRPC servers, each in threads of its own."""
 
 from __future__ import annotations
 
+import logging
+import socket
+import threading
+import time
+from functools import partial
+from typing import Any, Final, cast
+
+import uvicorn
+
+from edgemed.base.errors import from_os_error
+from edgemed.serve.config import HttpSection
+from edgemed.serve.http.access import Logins
+from edgemed.serve.http.app import make_app
+from edgemed.serve.http.connection import Connection, Patience
+from edgemed.serve.http.oip.rpc import RpcServer
+from edgemed.serve.http.tls import server_context
+from edgemed.serve.http.tokens import Tokens
+from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services
+
+log = logging.getLogger(__name__)
+
+_START_S: Final = 30.0
+_END_S: Final = 5.0
+_WATCHERS: Final = 64
+"""Connections besides those of requests: pages that are looked at, probes."""
+
+_SILENT_NS: Final = 10_000_000_000
 
 
 class HttpServer:
-    """The HTTP and gRPC servers, each in a thread of its own."""
+    """The HTTP and gRPC servers.
+
+    Attributes:
+        port: that HTTP is served on, once started.
+        grpc_port: the same of gRPC; `None` where there is none.
+    """
 
     name = "http"
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._config = services.config.http
+        self._thread: threading.Thread | None = None
+        self._rpc: RpcServer | None = None
+        self._failed: Exception | None = None
+        self.port = 0
+        self.grpc_port: int | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Begin.
+
+        Raises:
+            InputError: tokens, certificate or key are not as they must be.
+            ResourceError: the port is taken.
+        """
+        config = self._config
+        tokens = Tokens(config.tokens) if config.tokens is not None else None
+        logins = Logins(tokens, self._services.audit)
+        self._gate = make_app(self._services, logins)
+        settings = _settings(config, self._gate)
+        listener = _listen(config.host, config.port)
+        self.port = listener.getsockname()[1]
+        self._server = _Server(settings)
+        self._thread = threading.Thread(target=self._serve, args=(listener,), name="http", daemon=True)
+        self._thread.start()
+        if not self._server.up.wait(_START_S) or self._failed is not None:
+            raise self._failed or RuntimeError("the HTTP server did not start")
+        self._services.readiness.register("http", self._check, live=True)
+        log.info("http listens on %s, port %d", config.host, self.port)
+        if config.grpc_port is not None:
+            self._rpc = RpcServer(self._services, logins)
+            self.grpc_port = self._rpc.start()
+            log.info("grpc listens on %s, port %d", config.host, self.grpc_port)
 
     def drain(self) -> None:
-        """Take nothing new."""
+        """Take nothing new; who asks is told to come back."""
+        if self._thread is not None:
+            self._gate.draining = True
+        if self._rpc is not None:
+            self._rpc.draining = True
 
     def stop(self) -> None:
         """End."""
+        if self._rpc is not None:
+            self._rpc.stop(_END_S)
+            self._rpc = None
+        if self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(2 * _END_S)
+            self._thread = None
+
+    def _serve(self, listener: socket.socket) -> None:
+        try:
+            with listener:
+                self._server.run(sockets=[listener])
+        except Exception as error:
+            self._failed = error
+            log.exception("the HTTP server ended")
+        finally:
+            self._server.up.set()
+
+    def _check(self) -> Finding | None:
+        silent_ns = time.monotonic_ns() - self._server.beat_ns
+        return None if silent_ns < _SILENT_NS else Finding("http", "The HTTP server does not answer.")
+
+
+class _Server(uvicorn.Server):
+    """Tells when it is up, and that it goes on."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = threading.Event()
+        self.beat_ns = time.monotonic_ns()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        self.beat_ns = time.monotonic_ns()
+        return await super().on_tick(counter)
+
+
+def _settings(config: HttpSection, app: Any) -> uvicorn.Config:
+    patience = Patience(config.request_ns, config.max_requests + _WATCHERS)
+    settings = uvicorn.Config(
+        app,
+        http=cast("Any", partial(Connection, patience)),
+        ws="none",
+        loop="uvloop",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=max(1, config.request_ns // 1_000_000_000),
+        timeout_graceful_shutdown=int(_END_S),
+    )
+    settings.load()
+    settings.ssl = None if config.tls is None else server_context(config.tls)
+    return settings
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise from_os_error(error, f"{host}, port {port}") from error
+    return listener

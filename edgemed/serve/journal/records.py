@@ -78,6 +78,13 @@ def add_object(connection: sqlite3.Connection, new: NewObject, state: State = St
     return number
 
 
+def describe_object(connection: sqlite3.Connection, number: int, study: str, series: str, syntax: str) -> None:
+    """What the header of an object says."""
+    connection.execute(
+        "UPDATE object SET study = ?, series = ?, syntax = ? WHERE id = ?", (study, series, syntax, number)
+    )
+
+
 def move_object(connection: sqlite3.Connection, number: int, event: Event, reason: str = "") -> State:
     """Let something happen to an object.
 
@@ -100,6 +107,8 @@ def open_task(
     assert number is not None
     _event(connection, "task", number, "", "open", State.COLLECTING.value, "")
     add_parts(connection, number, objects)
+    if revision > 1:
+        _settle(connection, number, Event.REOPEN)
     return number
 
 
@@ -130,6 +139,8 @@ def move_task(
         connection.execute("UPDATE task SET completed = ?, completeness = ? WHERE id = ?", (stamp(), reason, number))
     if event is Event.START:
         connection.execute("UPDATE task SET tries = tries + 1 WHERE id = ?", (number,))
+    if event is Event.RETRY:  # its time and its tries are counted anew
+        connection.execute("UPDATE task SET tries = 0, completed = ? WHERE id = ?", (stamp(), number))
     if digest is not None:
         connection.execute("UPDATE task SET digest = ? WHERE id = ?", (digest, number))
     if after in ENDS or event is Event.RETRY:
@@ -156,7 +167,8 @@ def add_results(
         number = connection.execute(
             "INSERT INTO result (task, kind, sop_class, sop_instance, sha256, size, path, created)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (task, path) DO UPDATE SET sha256 = excluded.sha256, size = excluded.size RETURNING id",
+            " ON CONFLICT (task, path) WHERE path <> ''"
+            " DO UPDATE SET sha256 = excluded.sha256, size = excluded.size RETURNING id",
             (task, new.kind, new.sop_class, new.sop_instance, new.sha256, new.size, new.path, now),
         ).fetchone()[0]
         numbers.append(number)
@@ -223,12 +235,14 @@ def _set(
     _event(connection, what, number, before.value, event, after.value, reason)
 
 
-def _settle(connection: sqlite3.Connection, task: int) -> None:
-    """Objects of a task end with their last task, and are open again when one is tried again."""
+def _settle(connection: sqlite3.Connection, task: int, opening: Event = Event.RETRY) -> None:
+    """Objects of a task end with their last task, and are open again when one is tried again, or joined by another."""
     for row in connection.execute(
         "SELECT object.id, object.state FROM object JOIN part ON part.object = object.id WHERE part.task = ?", (task,)
     ).fetchall():
         number, before = row[0], State(row[1])
+        if before is State.RECEIVED:  # it is being routed
+            continue
         states = frozenset(
             State(r[0])
             for r in connection.execute(
@@ -237,7 +251,7 @@ def _settle(connection: sqlite3.Connection, task: int) -> None:
         )
         after = worst(states) if states <= ENDS else State.ROUTED
         if after is not before:
-            event = Event.SETTLE if after in ENDS else Event.RETRY
+            event = Event.SETTLE if after in ENDS else opening
             _set(connection, "object", number, before, event.value, after, "")
 
 

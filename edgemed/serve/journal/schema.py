@@ -20,7 +20,7 @@ CREATE TABLE object (                 -- something that came in, and was acknowl
   syntax        TEXT NOT NULL DEFAULT '',  -- Transfer Syntax UID
   sha256        TEXT NOT NULL,        -- of the data set as it was sent; of other files, of all bytes
   size          INTEGER NOT NULL,
-  path          TEXT NOT NULL,        -- in the spool; '' where nothing was kept
+  path          TEXT NOT NULL,        -- in the spool; '' where nothing was kept, or it was deleted after its time
   received      TEXT NOT NULL,        -- UTC
   repeats       INTEGER NOT NULL DEFAULT 0,  -- times the very same came again
   state         TEXT NOT NULL,
@@ -30,6 +30,7 @@ CREATE TABLE object (                 -- something that came in, and was acknowl
 CREATE UNIQUE INDEX object_uid ON object (sop_instance) WHERE state <> 'refused';
 CREATE INDEX object_open ON object (state) WHERE state IN ('received', 'routed');
 CREATE INDEX object_study ON object (study, series);
+CREATE INDEX object_kept ON object (state) WHERE path <> '';
 CREATE INDEX object_association ON object (association) WHERE association <> '';
 
 CREATE TABLE task (                   -- one answer to be given: a model, and the objects it is about
@@ -41,6 +42,7 @@ CREATE TABLE task (                   -- one answer to be given: a model, and th
   state         TEXT NOT NULL,
   reason        TEXT NOT NULL DEFAULT '',
   completeness  TEXT NOT NULL DEFAULT '',  -- why it was taken to be complete
+  expected      INTEGER,              -- objects that it will have, by what files say; 0 where they disagree
   tries         INTEGER NOT NULL DEFAULT 0,  -- times the analysis was started
   created       TEXT NOT NULL,
   completed     TEXT,                 -- the last image was there, UTC; the deadline counts from here
@@ -49,6 +51,7 @@ CREATE TABLE task (                   -- one answer to be given: a model, and th
   UNIQUE (model, subject, revision)
 ) STRICT;
 CREATE INDEX task_open ON task (state) WHERE state NOT IN ('delivered', 'not-analysed', 'failed');
+CREATE INDEX task_queued ON task (model, completed, id) WHERE state = 'queued';
 
 CREATE TABLE part (                   -- which objects a task is about
   task          INTEGER NOT NULL REFERENCES task (id),
@@ -65,10 +68,10 @@ CREATE TABLE result (                 -- a file that says what a task found, or 
   sop_instance  TEXT NOT NULL DEFAULT '',
   sha256        TEXT NOT NULL,
   size          INTEGER NOT NULL,
-  path          TEXT NOT NULL,
-  created       TEXT NOT NULL,
-  UNIQUE (task, path)
+  path          TEXT NOT NULL,        -- in the spool; '' where it was deleted after its time
+  created       TEXT NOT NULL
 ) STRICT;
+CREATE UNIQUE INDEX result_path ON result (task, path) WHERE path <> '';
 CREATE INDEX result_uid ON result (sop_instance);
 
 CREATE TABLE delivery (               -- one result to one destination
@@ -90,9 +93,12 @@ CREATE TABLE asked (                  -- storage commitment that we asked of a d
   delivery      INTEGER NOT NULL REFERENCES delivery (id),
   PRIMARY KEY (transaction_uid, delivery)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX asked_delivery ON asked (delivery);
 
-CREATE TABLE event (                  -- everything that happened, in order; never changed
+CREATE TABLE deletion (               -- files that no row names any more, and that are being deleted
+  path          TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE event (                  -- everything that happened, in order; never changed, deleted when very old
   id            INTEGER PRIMARY KEY,
   at            TEXT NOT NULL,
   what          TEXT NOT NULL,        -- 'object', 'task', 'delivery'

@@ -7,7 +7,6 @@ at once.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
 import time
@@ -84,7 +83,7 @@ class Lane:
         """Bring everything that is due, ask for commitment, give up what took too long."""
         self._write_again()
         self._look()
-        while pulse() and self._clock() >= self._link.next_ns and (parcels := self._due("pending")):
+        while pulse() and self._clock() >= self._link.next_ns and (parcels := self._due()):
             if not self._carry(parcels, pulse):
                 break
         if self._confirming is not None:
@@ -99,16 +98,24 @@ class Lane:
         times = [hold.next_ns for hold in (self._link, self._ask, *self._held.values())] + list(self._asked.values())
         return min([_LOOK_S, *(max(0.05, (moment - now_ns) / 1e9) for moment in times if moment > now_ns)])
 
-    def _due(self, state: str) -> list[Parcel]:
-        now_ns = self._clock()
-
-        def due(parcel: Parcel) -> bool:
-            hold = self._held.get(parcel.number)
-            return parcel.number not in self._unwritten and (hold is None or hold.next_ns <= now_ns)
-
+    def _due(self) -> list[Parcel]:
+        """What to carry next: oldest first, but what has failed before after what has not."""
+        now_ns, most = self._clock(), self._courier.most
+        fresh: list[Parcel] = []
+        again: list[Parcel] = []
         with self._services.journal.read() as connection:
-            parcels = waiting(connection, self._services.spool, self.name, state)
-            return list(itertools.islice(filter(due, parcels), self._courier.most))
+            for parcel in waiting(connection, self._services.spool, self.name, "pending"):
+                hold = self._held.get(parcel.number)
+                if parcel.number in self._unwritten:
+                    continue
+                if hold is None:
+                    fresh.append(parcel)
+                elif hold.next_ns <= now_ns:
+                    again.append(parcel)
+                if len(fresh) == most:
+                    return fresh
+        again.sort(key=lambda parcel: self._held[parcel.number].next_ns)
+        return (fresh + again)[:most]
 
     def _carry(self, parcels: Sequence[Parcel], pulse: Pulse) -> bool:
         """Whether the destination takes more."""

@@ -1,23 +1,113 @@
-"""Brings results to their destinations, until they have them."""
+"""Brings results to their destinations, until they have them: one lane each, and one that looks after all.
+
+Whoever has written results calls `services.loops.wake("outlets")`. The lane of a destination is the loop `outlet NAME`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
+from edgemed.base.quantity import SECOND
+from edgemed.serve.config import Destination, Retry
+from edgemed.serve.loops import Beat
+from edgemed.serve.outlets.courier import Courier, Done, Parcel, Pulse, Unavailable
+from edgemed.serve.outlets.lane import Lane
+from edgemed.serve.outlets.rows import counts
 from edgemed.serve.services import Services
+
+LOOP: Final = "outlets"
+_LOOK_S: Final = 5.0
+_MARGIN_NS: Final = 30 * SECOND
 
 
 class Outlets:
-    """Brings results to their destinations, until they have them."""
+    """See above."""
 
     name = "outlets"
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._names = [destination.name for destination in services.config.destinations]
 
     def start(self) -> None:
-        """Begin."""
+        """Begin: what waits from before is tried at once."""
+        for destination in self._services.config.destinations:
+            lane = make_lane(self._services, destination)
+            # one step of a lane waits for its peer twice at most: for the connection and for an answer
+            self._services.loops.start(
+                f"outlet {destination.name}", lane.run, limit_ns=2 * destination.retry.timeout_ns + _MARGIN_NS
+            )
+        self._services.loops.start(LOOP, self._look_after)
 
     def drain(self) -> None:
-        """Take nothing new."""
+        """Nothing to do: lanes end with their loops, after what is under way."""
 
     def stop(self) -> None:
-        """End."""
+        """Nothing to do."""
+
+    def _look_after(self, beat: Beat) -> None:
+        for name in self._unknown():
+            lane = Lane(self._services, name, Retry(), _Nowhere())
+            self._services.loops.start(f"outlet {name}", lane.run)
+        while True:
+            self._measure()
+            if not beat.wait(_LOOK_S):
+                return
+            for name in self._names:
+                self._services.loops.wake(f"outlet {name}")
+
+    def _unknown(self) -> Sequence[str]:
+        """Destinations that results wait for, but that the configuration no longer has."""
+        with self._services.journal.read() as connection:
+            found = {name for name, state in counts(connection) if state in ("pending", "sent")}
+        return sorted(found - set(self._names))
+
+    def _measure(self) -> None:
+        with self._services.journal.read() as connection:
+            found = counts(connection)
+        for name in self._names:
+            waiting = found.get((name, "pending"), 0) + found.get((name, "sent"), 0)
+            self._services.metrics.waiting_deliveries.labels(name).set(waiting)
+            if not found.get((name, "failed")):
+                self._services.alarms.clear("delivery-failed", name)
+
+
+class _Nowhere:
+    """Of a destination that was taken out of the configuration: its results wait, and somebody hears of it."""
+
+    most = 1
+    address = ""
+
+    def carry(self, parcels: Sequence[Parcel], done: Done, pulse: Pulse) -> None:  # noqa: ARG002
+        raise Unavailable("The configuration has no destination of this name any more.")
+
+    def close(self) -> None: ...
+
+
+def make_lane(services: Services, destination: Destination) -> Lane:
+    """The lane of a destination, with who carries things there."""
+    courier: Courier
+    if destination.kind == "dicom":
+        from edgemed.serve.dicom.sender import DicomCourier
+
+        sender = DicomCourier(services, destination)
+        confirming = sender if destination.commitment else None
+        return Lane(services, destination.name, destination.retry, sender, confirming=confirming)
+    if destination.kind == "dicomweb":
+        from edgemed.serve.outlets.dicomweb import StowCourier
+
+        courier = StowCourier(destination)
+    elif destination.kind == "webhook":
+        from edgemed.serve.outlets.webhook import WebhookCourier
+
+        courier = WebhookCourier(destination)
+    elif destination.kind == "hl7":
+        from edgemed.serve.outlets.mllp import Hl7Courier
+
+        courier = Hl7Courier(destination)
+    else:
+        from edgemed.serve.outlets.folder import FolderCourier
+
+        courier = FolderCourier(destination)
+    return Lane(services, destination.name, destination.retry, courier)

@@ -64,8 +64,6 @@ def move(connection: sqlite3.Connection, number: int, task: int, state: str, rea
     """A delivery goes on; the end of its task, where this ended it."""
     before = _state(connection, task)
     move_delivery(connection, number, state, reason)
-    if state in ("delivered", "failed"):  # no report of a commitment matters to it any more
-        connection.execute("DELETE FROM asked WHERE delivery = ?", (number,))
     after = _state(connection, task)
     return after if after in ENDS and after is not before else None
 

@@ -1,0 +1,223 @@
+"""Softcopy presentation state (PS3.3 A.33): outlines and words that a viewer lays over the image itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from edgemed.base.errors import InputError
+from edgemed.imaging.results import part10, words
+from edgemed.imaging.results.clean import plain
+from edgemed.imaging.results.content import Content, Reading, ResultFile
+from edgemed.imaging.results.evidence import Source
+from edgemed.imaging.results.overlay import PLAIN, RGB, WARNING, color_of
+from edgemed.imaging.results.regions import Region, Regions
+from edgemed.imaging.results.shades import levels
+from edgemed.imaging.results.uids import identity, uid_of
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+MAX_ANNOTATIONS: Final = 2000
+"""Of one presentation state: viewers build them all before they show one."""
+_WORDS: Final = "WORDS"
+_REMARKS: Final = "REMARKS"
+_BOX: Final = (0.01, 0.80, 0.99, 0.94)  # of the displayed area: left, top, right, bottom
+_LOWEST: Final = (0.01, 0.95, 0.99, 0.99)
+
+
+@dataclass(eq=False)
+class Presentation:
+    """The presentation state of images that are shown alike."""
+
+    content: Content
+    sources: list[Source]
+    regions: Regions
+    used: list[int]
+    index: int
+
+    def make(self) -> ResultFile:
+        """The file."""
+        from highdicom import pr
+
+        first = self.sources[self.used[0]]
+        images = {number: _image(self.sources[number]) for number in self.used}
+        layers = self._layers()
+        uid = identity(self.content, "gsps", [self.sources[number].uid for number in self.used], self.index)
+        common: dict[str, Any] = {
+            "referenced_images": list(images.values()),
+            "sop_instance_uid": uid,
+            **part10.series(self.content, "gsps", first),
+            **part10.equipment(self.content),
+            "content_label": "EDGEMED",
+            "content_description": plain(f"Findings of {self.content.author.model}"),
+            "graphic_layers": list(layers.values()),
+            "graphic_annotations": list(self._annotations(images, layers, uid))[:MAX_ANNOTATIONS],
+        }
+        if first.opened is not None and first.opened.module.samples > 1:
+            made: Dataset = pr.ColorSoftcopyPresentationState(**common)
+        else:
+            made = pr.GrayscaleSoftcopyPresentationState(**common, **self._gray(first, images))
+        part10.copy_patient(made, first)
+        made.Laterality = first.dataset.get("Laterality", "")
+        return part10.finish(made, self.content, "gsps", first, "overlay")
+
+    def _layers(self) -> dict[str, Any]:
+        from highdicom.pr import GraphicLayer
+
+        classes = max((len(r.scores) for r in self.content.readings if r.labels is not None), default=0)
+        colors: dict[str, RGB] = {f"CLASS_{number + 1}": color_of(number) for number in range(classes)}
+        colors |= {_WORDS: PLAIN, _REMARKS: WARNING}
+        return {
+            name: GraphicLayer(name, order, display_color=_lab(color))
+            for order, (name, color) in enumerate(colors.items(), 1)
+        }
+
+    def _annotations(self, images: dict[int, Dataset], layers: dict[str, Any], uid: str) -> Iterator[Any]:
+        """Remarks on all images, words on those that they are about, outlines on their frames."""
+        remarks = [line for line in words.remarks(self.content) if line not in self.content.notes]
+        if remarks:
+            every = list(images.values())
+            yield _annotation(every, layers[_REMARKS], None, [], _text(remarks, _LOWEST))
+        told: dict[tuple[int | None, int | None], list[Reading]] = {}
+        for reading in self.content.readings:
+            if reading.source is None or reading.source in images:
+                told.setdefault((reading.source, reading.frame), []).append(reading)
+        for (source, frame), readings in told.items():
+            about = list(images.values()) if source is None else [images[source]]
+            lines = [line for reading in readings for line in words.lines(reading)]
+            numbers = None if source is None else self.sources[source].numbers(frame)
+            yield _annotation(about, layers[_WORDS], numbers, [], _text(lines[:12], _BOX))
+        yield from self._outlines(images, layers, uid)
+
+    def _outlines(self, images: dict[int, Dataset], layers: dict[str, Any], uid: str) -> Iterator[Any]:
+        grouped: dict[tuple[int, int | None, int], list[Region]] = {}
+        for region in self.regions.every:
+            if region.source in images:
+                grouped.setdefault((region.source, region.frame, region.label), []).append(region)
+        for number, ((source, frame, label), regions) in enumerate(grouped.items()):
+            name = self.content.readings[regions[0].reading].scores[label].name
+            objects = [
+                _outline(region, plain(name), uid_of(uid, "outline", number, place))
+                for place, region in enumerate(regions)
+            ]
+            numbers = self.sources[source].numbers(frame)
+            yield _annotation([images[source]], layers[f"CLASS_{label + 1}"], numbers, objects, None)
+
+    def _gray(self, first: Source, images: dict[int, Dataset]) -> dict[str, Any]:
+        """How gray values are shown: as the file says, else so that something is seen."""
+        from highdicom import ModalityLUTTransformation, PresentationLUTTransformation
+        from highdicom.content import ReferencedImageSequence
+        from highdicom.pr import SoftcopyVOILUTTransformation
+
+        assert first.opened is not None
+        windows: dict[tuple[float, float], list[int]] = {}
+        for number in self.used:
+            windows.setdefault(_window(self.sources[number]), []).append(number)
+        inverse = first.opened.module.photometric == "MONOCHROME1"
+        found: dict[str, Any] = {
+            "voi_lut_transformations": [
+                SoftcopyVOILUTTransformation(
+                    center, width, referenced_images=ReferencedImageSequence([images[number] for number in numbers])
+                )
+                for (center, width), numbers in windows.items()
+            ],
+            "presentation_lut_transformation": PresentationLUTTransformation(
+                presentation_lut_shape="INVERSE" if inverse else "IDENTITY"
+            ),
+        }
+        modality = first.opened.attributes(0).modality
+        unit = "HU" if first.dataset.Modality == "CT" else "US"
+        found["modality_lut_transformation"] = ModalityLUTTransformation(modality.intercept, modality.slope, unit)
+        return found
+
+
+def make_presentations(content: Content, sources: list[Source], regions: Regions) -> tuple[list[ResultFile], list[str]]:
+    """One for all images that are shown alike, and what could not be made; nothing about what was not analysed."""
+    if content.refusal is not None:
+        return [], []
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, source in enumerate(sources):
+        groups.setdefault(_manner(source), []).append(number)
+    files: list[ResultFile] = []
+    notes = []
+    for manner, used in groups.items():
+        if not manner:
+            notes.append("Some images have no presentation state: they are shown by a table, or cannot be read.")
+            continue
+        try:
+            files.append(Presentation(content, sources, regions, used, len(files)).make())
+        except InputError:  # a damaged frame, which the analysis did not meet
+            notes.append("Some images have no presentation state: their pixels cannot be read.")
+    return files, notes
+
+
+def _manner(source: Source) -> tuple[object, ...]:
+    """What images of one presentation state have in common; () for those that have none."""
+    if source.opened is None:
+        return ()
+    module, modality = source.opened.module, source.opened.attributes(0).modality
+    if modality.table is not None or module.is_float:
+        return ()
+    return (
+        *(source.study, source.series, module.rows, module.columns, module.samples, module.photometric),
+        *(modality.slope, modality.intercept),
+    )
+
+
+def _image(source: Source) -> Dataset:
+    """What highdicom reads of an image."""
+    from pydicom.dataset import Dataset
+
+    assert source.opened is not None
+    made = Dataset()
+    made.update(source.dataset)
+    made.SamplesPerPixel = source.opened.module.samples
+    return made
+
+
+def _window(source: Source) -> tuple[float, float]:
+    """Centre and width, in stored values after the Modality LUT: of the file, else of what the first frame holds."""
+    assert source.opened is not None
+    low, high = levels(source.opened.frame(0))
+    if source.opened.module.photometric == "MONOCHROME1":  # an Image has it turned over within its range
+        span = source.opened.stored_range(0) or (low, high)
+        low, high = sum(span) - high, sum(span) - low
+    width = max(high - low + 1, 1.0)  # PS3.3 C.11.2.1.2.1: the ends are shown black and white
+    return float(f"{(low + high + 1) / 2:.8g}"), float(f"{width:.8g}")
+
+
+def _annotation(images: list[Dataset], layer: Any, numbers: list[int] | None, outlines: list[Any], text: Any) -> Any:
+    from highdicom.pr import GraphicAnnotation
+
+    return GraphicAnnotation(
+        referenced_images=images,
+        graphic_layer=layer,
+        referenced_frame_number=numbers,
+        graphic_objects=outlines or None,
+        text_objects=[text] if text is not None else None,
+    )
+
+
+def _text(lines: list[str], box: tuple[float, float, float, float]) -> Any:
+    from highdicom.pr import TextObject
+
+    text = "\r\n".join(plain(line, 200) for line in lines)
+    return TextObject(text[:1024] or " ", "DISPLAY", bounding_box=box, text_justification="LEFT")
+
+
+def _outline(region: Region, name: str, uid: str) -> Any:
+    from highdicom.pr import GraphicObject
+
+    return GraphicObject("POLYLINE", region.points, "PIXEL", tracking_id=name, tracking_uid=uid)
+
+
+def _lab(color: RGB) -> Any:
+    import numpy as np
+    from highdicom.color import CIELabColor
+    from skimage import color as convert
+
+    to_lab: Any = convert.rgb2lab
+    lightness, a, b = to_lab(np.array(color, np.float64)[None, None] / 255)[0, 0]
+    return CIELabColor(min(float(lightness), 100.0), float(a), float(b))

@@ -1,0 +1,141 @@
+"""Each input against the bundle's own images, and all of them against those that came first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemed.base.errors import EdgemedError
+from edgemed.base.quantity import SECOND
+from edgemed.imaging.results.content import Reading
+from edgemed.serve.analysis.drift import REFERENCE, Drift
+from edgemed.serve.analysis.ood import Feeds, Reference, features
+from edgemed.serve.analysis.task import Declined
+from edgemed.serve.models.served import Served
+from edgemed.serve.services import Services
+
+log = logging.getLogger(__name__)
+
+NOTED: Final = 2.0
+"""Score from which a result says that the input is unlike the bundle's images."""
+
+_KEEP_NS: Final = 60 * SECOND
+_UNLIKE: Final = "The image is unlike those that the model was built with"
+_WATCHED: Final = ("mean", "spread")
+
+
+class Judge:
+    """Of one task.
+
+    Attributes:
+        score: the greatest of its inputs; `None` before any, or where the bundle cannot tell.
+        notes: for the result.
+    """
+
+    def __init__(self, owner: Distributions, served: Served, reference: Reference | None) -> None:
+        self._owner = owner
+        self._served = served
+        self._reference = reference
+        self._rows: list[NDArray[np.float64]] = []
+        self.score: float | None = None
+        self.notes: list[str] = []
+
+    def sample(self, feeds: Feeds) -> None:
+        """Look at what the model is about to be fed with.
+
+        Raises:
+            Declined: it is too unlike the bundle's images.
+        """
+        if self._reference is None:
+            return
+        row = features(feeds, self._reference.layouts)
+        self._rows.append(row)
+        score = self._reference.score(row)
+        self.score = max(score, self.score or 0.0)
+        most = self._served.section.max_ood
+        if most is not None and score > most:
+            raise Declined(f"{_UNLIKE}: its score is {score:.3g}, and the limit is {most:g}.")
+
+    def done(self, readings: Sequence[Reading]) -> None:
+        """The task has come to an end: count it, and say what a reader must know."""
+        if not self._rows:
+            return
+        if self.score is not None and self.score > NOTED:
+            self.notes.append(f"{_UNLIKE} (score {self.score:.3g}; 1 is the most unusual of them).")
+        row = np.mean(self._rows, axis=0)
+        values = {f"input {name}": float(row[index]) for index, name in enumerate(_WATCHED)}
+        scores: dict[str, list[float]] = {}
+        for reading in readings:
+            for one in reading.scores:
+                scores.setdefault(f"{reading.output} {one.name}", []).append(one.value)
+            if reading.value is not None:
+                scores.setdefault(reading.output, []).append(reading.value)
+        values |= {name: float(np.mean(each)) for name, each in scores.items()}
+        self._owner.count(self._served, values)
+
+
+class Distributions:
+    """Of all models."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._folder = services.config.daemon.state / "drift"
+        self._lock = threading.Lock()
+        self._references: dict[str, Reference | None] = {}  # by digest
+        self._drifts: dict[str, Drift] = {}  # by model
+        self._changed: set[str] = set()
+        self._kept_ns = time.monotonic_ns()
+
+    def judge(self, served: Served) -> Judge:
+        """For one task."""
+        digest = served.bundle.digest
+        if digest not in self._references:
+            self._references[digest] = _reference(served)
+        return Judge(self, served, self._references[digest])
+
+    def count(self, served: Served, values: dict[str, float]) -> None:
+        """One more task; the last one of a window raises the alarm, or clears it."""
+        name = served.name
+        with self._lock:
+            drift = self._drifts.get(name)
+            if drift is None or drift.digest != served.bundle.digest:
+                drift = self._drifts[name] = Drift.load(self._folder / f"{name}.json", served.bundle.digest)
+            whole = drift.add(values)
+            shifted = drift.shifted
+            self._changed.add(name)
+        if not whole:
+            return
+        if shifted:
+            text = f"What comes in for {name} differs from the first {REFERENCE} inputs: {', '.join(shifted)}."
+            self._services.alarms.raise_("distribution-shift", text, name)
+        else:
+            self._services.alarms.clear("distribution-shift", name)
+
+    def tend(self) -> None:
+        """Keep what has changed, once a minute."""
+        if time.monotonic_ns() - self._kept_ns > _KEEP_NS:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write down what has changed."""
+        self._kept_ns = time.monotonic_ns()
+        with self._lock:
+            changed = [(name, self._drifts[name]) for name in self._changed]
+            self._changed.clear()
+            for name, drift in changed:
+                drift.keep(self._folder / f"{name}.json")
+
+
+def _reference(served: Served) -> Reference | None:
+    try:
+        reference = Reference.of(served.bundle)
+    except EdgemedError as error:
+        log.warning("%s has no reference for its inputs: %s", served.name, error.what)
+        return None
+    return reference if reference.images >= 3 else None

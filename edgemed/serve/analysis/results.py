@@ -1,0 +1,68 @@
+"""An answer, or the reason why there is none, becomes files in the spool and rows in the journal, at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from edgemed.base.hashing import sha256_bytes
+from edgemed.imaging.results.content import Content, ResultFile
+from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.journal.records import NewResult, add_results, finish_if_delivered, move_task
+from edgemed.serve.outlets.plan import made, wanted
+from edgemed.serve.services import Services
+from edgemed.serve.states import Event, State
+
+NOTICE: Final = ("sr", "json")
+"""What says that something is not analysed."""
+
+
+def kinds_of(section: ModelSection, content: Content) -> tuple[str, ...]:
+    """Kinds of results that are made."""
+    if content.refusal is None:
+        return made(section)
+    return NOTICE if section.notify_refusals else ()
+
+
+def destinations_of(config: Config, section: ModelSection, kinds: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Which of them go where."""
+    return {
+        destination.name: tuple(kind for kind in wanted(destination) if kind in kinds)
+        for destination in config.destinations
+        if destination.name in section.send_to
+    }
+
+
+def deliver(services: Services, section: ModelSection, task: int, content: Content, digest: str) -> State | None:
+    """Write the results, then tell the journal in one change; the task is answered when this returns.
+
+    What was written before a crash in between is written again, under the same names.
+
+    Returns:
+        Where the task has ended, if it has: nothing of it is to be delivered. `None` while it goes on.
+
+    Raises:
+        EdgemedError: the disk or the journal did not take it.
+    """
+    from edgemed.imaging.results import make_results
+
+    kinds = kinds_of(section, content)
+    files = make_results(content, kinds) if kinds else []
+    new = [_written(services, task, file) for file in files]
+    where = destinations_of(services.config, section, kinds)
+    event, reason = (Event.ANSWER, "") if content.refusal is None else (Event.DECLINE, content.refusal)
+
+    def enter(connection: sqlite3.Connection) -> State | None:
+        add_results(connection, task, new, where)
+        move_task(connection, task, event, reason, digest=digest)
+        return finish_if_delivered(connection, task)
+
+    end = services.journal.write(enter)
+    services.loops.wake("outlets")
+    return end
+
+
+def _written(services: Services, task: int, file: ResultFile) -> NewResult:
+    path = services.spool.write_result(task, file.name, file.data)
+    return NewResult(file.kind, path, sha256_bytes(file.data), len(file.data), file.sop_class, file.sop_instance)

@@ -1,0 +1,145 @@
+"""A-ASSOCIATE (PS3.8 section 9.3): what a peer asks for, and what it gets. pynetdicom reads, negotiates and writes."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
+)
+from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+
+from edgemed.imaging.dicom.identity import IMPLEMENTATION
+from edgemed.imaging.dicom.syntaxes import SYNTAXES, Syntax
+from edgemed.serve.dicom.wire import Malformed
+
+ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
+MOST_REQUEST_BYTES: Final = 1 << 20
+RELEASE_ANSWER: Final = struct.pack(">BxL4x", RELEASE_RP, 4)
+APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
+_PROTOCOL_VERSION: Final = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A presentation context that was accepted."""
+
+    number: int
+    sop_class: str
+    syntax: Syntax
+    as_scp: bool
+    as_scu: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """Of an association."""
+
+    calling: str
+    called: str
+    max_length: int
+    primitive: A_ASSOCIATE
+
+
+def parse_request(data: bytes) -> Request:
+    """Read an A-ASSOCIATE-RQ PDU.
+
+    Raises:
+        Malformed: it is none.
+    """
+    (version,) = struct.unpack_from(">H", data, 6) if len(data) >= 74 else (0,)
+    if not version & _PROTOCOL_VERSION:
+        raise Malformed("An association was asked for in an unknown version of the protocol.", Malformed.PARAMETER)
+    try:
+        pdu = A_ASSOCIATE_RQ()
+        pdu.decode(data)
+        primitive = pdu.to_primitive()
+        asked = primitive.presentation_context_definition_list
+        if not asked or any(not context.transfer_syntax for context in asked):
+            raise ValueError
+        lengths = [i.maximum_length_received for i in _items(primitive, MaximumLengthNotification)]
+        return Request(
+            str(primitive.calling_ae_title).strip(),
+            str(primitive.called_ae_title).strip(),
+            lengths[0] if lengths else 16384,
+            primitive,
+        )
+    except Exception as error:  # whatever the decoder stumbles over is not ours to tell apart
+        raise Malformed("A request for an association is damaged.", Malformed.PARAMETER) from error
+
+
+def reject(result: int, source: int, reason: int) -> bytes:
+    """An A-ASSOCIATE-RJ PDU."""
+    return struct.pack(">BxLxBBB", ASSOCIATE_RJ, 4, result, source, reason)
+
+
+def abort(source: int, reason: int) -> bytes:
+    """An A-ABORT PDU; source 0: the service user, 2: the service provider."""
+    return struct.pack(">BxLxxBB", ABORT, 4, source, reason)
+
+
+def accept(request: Request, offered: list[PresentationContext], max_length: int) -> tuple[bytes, dict[int, Accepted]]:
+    """Negotiate: the A-ASSOCIATE-AC PDU, and what was accepted by its number.
+
+    Raises:
+        Malformed: the request cannot be answered.
+    """
+    asked = request.primitive
+    roles = {
+        uid: (item.scu_role, item.scp_role)
+        for item in _items(asked, SCP_SCU_RoleSelectionNegotiation)
+        if (uid := item.sop_class_uid) is not None
+    }
+    try:
+        results, role_items = negotiate_as_acceptor(asked.presentation_context_definition_list, offered, roles)
+        answer = _answer(asked, results, role_items, max_length)
+        data = A_ASSOCIATE_AC(answer).encode()
+    except Exception as error:
+        raise Malformed("A request for an association cannot be answered.", Malformed.PARAMETER) from error
+    accepted = {
+        number: Accepted(
+            number,
+            str(context.abstract_syntax),
+            SYNTAXES[str(context.transfer_syntax[0])],
+            bool(context.as_scp),
+            bool(context.as_scu),
+        )
+        for context in results
+        if context.result == 0 and (number := context.context_id) is not None
+    }
+    return data, accepted
+
+
+def _answer(
+    asked: A_ASSOCIATE,
+    results: list[PresentationContext],
+    roles: list[SCP_SCU_RoleSelectionNegotiation],
+    max_length: int,
+) -> A_ASSOCIATE:
+    length = MaximumLengthNotification()
+    length.maximum_length_received = max_length
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = IMPLEMENTATION
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = "EDGEMED"
+    answer = A_ASSOCIATE()
+    answer.application_context_name = APPLICATION_CONTEXT
+    answer.calling_ae_title = asked.calling_ae_title
+    answer.called_ae_title = asked.called_ae_title
+    answer.result, answer.result_source = 0, 1
+    answer.presentation_context_definition_results_list = results
+    answer.user_information = [length, implementation, version, *roles]
+    return answer
+
+
+def _items(primitive: A_ASSOCIATE, kind: type[T]) -> list[T]:
+    return [item for item in primitive.user_information if isinstance(item, kind)]

@@ -1,0 +1,75 @@
+"""The whole application: inference and images straight on ASGI, the rest by FastAPI, all of it behind the gate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.requests import Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from edgemed.base.errors import EdgemedError
+from edgemed.serve.http.access import Logins
+from edgemed.serve.http.answers import HttpError, of_error
+from edgemed.serve.http.asgi import Receive, Scope, Send
+from edgemed.serve.http.gate import Gate, limited
+from edgemed.serve.http.oip.rest import Rest
+from edgemed.serve.http.oip.routes import describe_infer, oip_routes
+from edgemed.serve.http.openapi import describe
+from edgemed.serve.http.page import include_page
+from edgemed.serve.services import Services
+
+
+def make_app(services: Services, logins: Logins) -> Gate:
+    """Everything that is served over HTTP."""
+    rest = Rest(services)
+    api = FastAPI(title="edgemed", openapi_url="/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False)
+    api.include_router(oip_routes(rest))
+    api.include_router(describe_infer())
+    include_page(api, services)
+    describe(api, secured=services.config.http.tokens is not None)
+    for kind, handler in ((HttpError, _said), (EdgemedError, _known), (HTTPException, _plain)):
+        api.add_exception_handler(kind, handler)  # type: ignore[arg-type]
+    api.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    others = limited(api)
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST" and (asked := infer_path(scope["path"])) is not None:
+            await rest.infer(scope, receive, send, *asked)
+        else:
+            await others(scope, receive, send)
+
+    return Gate(services.config.http, front, logins)
+
+
+def infer_path(path: str) -> tuple[str, str | None] | None:
+    """Model and version of `/v2/models/{model}[/versions/{version}]/infer`; `None` of other paths."""
+    parts = path.split("/")
+    if len(parts) == 5 and parts[:3] == ["", "v2", "models"] and parts[4] == "infer" and parts[3]:
+        return parts[3], None
+    if len(parts) == 7 and parts[:3] == ["", "v2", "models"] and parts[4] == "versions" and parts[6] == "infer":
+        return parts[3], parts[5]
+    return None
+
+
+async def _said(_: Request, error: HttpError) -> JSONResponse:
+    headers = {name.decode(): value.decode() for name, value in error.headers}
+    return JSONResponse({"error": error.text}, error.status, headers)
+
+
+async def _known(request: Request, error: EdgemedError) -> JSONResponse:
+    return await _said(request, of_error(error))
+
+
+async def _plain(_: Request, error: HTTPException) -> JSONResponse:
+    words: dict[int, str] = {404: "There is nothing at this path.", 405: "This path does not take that method."}
+    headers: Any = error.headers
+    return JSONResponse({"error": words.get(error.status_code, str(error.detail))}, error.status_code, headers)
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    where = " ".join(str(part) for part in first["loc"])
+    return JSONResponse({"error": f"{where}: {first['msg']}."}, 400)

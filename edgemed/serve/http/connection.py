@@ -1,0 +1,159 @@
+"""One connection of a client: how much it may send before it says what it wants, and how long it may take.
+
+uvicorn bounds none of it: a client that sends a byte a minute, or headers without end, would hold memory and a place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_LEAST_RATE: Final = 16 << 10
+"""Bytes a second, beyond the time that every request is given: a slow line is none that stands still."""
+_LONG: Final = b"The head of the request is too long."
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Bounds of each connection.
+
+    Attributes:
+        request_ns: for the head of a request, for its body beyond what comes at 16 KiB/s, and for a client to take
+            what is written.
+        head_bytes: of URL and headers.
+        connections: at a time.
+    """
+
+    request_ns: int
+    connections: int
+    head_bytes: int = 32 << 10
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's own, with bounds."""
+
+    def __init__(self, patience: Patience, **others: Any) -> None:
+        super().__init__(**others)
+        self._patience = patience
+        self._head = self._unparsed = 0  # bytes
+        self._head_open = True
+        self._taken = 0
+        self._sent_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._patience.connections:
+            self._refuse(503, b"Too many connections. Try again later.")
+            return
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        self._taking()
+        super().connection_lost(exc)
+
+    # -- the head --------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._head_open:
+            self._unparsed += len(data)
+        super().data_received(data)
+        if self._head_open and self._unparsed > self._patience.head_bytes:  # a name without end is no header yet
+            self._refuse(431, _LONG)
+
+    def on_message_begin(self) -> None:
+        self._head = self._unparsed = 0
+        self._head_open = True
+        self._expect()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_open = False
+        super().on_headers_complete()
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > self._patience.head_bytes:
+            raise ValueError  # the parser stops, and calls `send_400_response`
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's; its words tell nothing
+        if self._head > self._patience.head_bytes:
+            self._refuse(431, _LONG)
+        else:
+            self._refuse(400, b"This is no valid HTTP request.")
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def _expect(self) -> None:
+        self._cancel()
+        self._taken = 0
+        self._sent_s = self.loop.time()
+        self._timer = self.loop.call_later(self._patience.request_ns / 1e9, self._late)
+
+    def _late(self) -> None:
+        """The time is over; who sends fast enough is given more, and who is not being read is not to blame."""
+        allowed_s = self._patience.request_ns / 1e9 + self._taken / _LEAST_RATE
+        left_s = self._sent_s + allowed_s - self.loop.time()
+        if self.flow is not None and self.flow.read_paused:
+            left_s = max(left_s, 1.0)
+        if left_s > 0:
+            self._timer = self.loop.call_later(left_s, self._late)
+            return
+        self._refuse(408, b"The request did not come in time.")
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def on_body(self, body: bytes) -> None:
+        self._taken += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._cancel()
+        super().on_message_complete()
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        self._taking()
+        self._stall = self.loop.call_later(self._patience.request_ns / 1e9, self._abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._taking()
+        super().resume_writing()
+
+    def _taking(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+    def _refuse(self, status: int, text: bytes) -> None:
+        """Answer, where nothing was answered yet, and close."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = b'{"error":"' + text + b'"}'
+            head = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(head % (status, len(body)) + body)
+        self.transport.close()

@@ -1,0 +1,206 @@
+"""Open Inference Protocol over HTTP: health, metadata, inference."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib import metadata
+from typing import Any
+
+from edgemed.base.errors import EdgemedError
+from edgemed.base.runner import TensorSpec
+from edgemed.serve.http.answers import HttpError
+from edgemed.serve.http.asgi import Header, Receive, Scope, Send, header, read_body
+from edgemed.serve.http.oip.body import LENGTH_HEADER, RestAsked, parse, respond
+from edgemed.serve.http.oip.infer import EXTENSIONS, Asked, Desk, outcome_of, translated
+from edgemed.serve.http.oip.tensors import datatype, shown
+from edgemed.serve.models.served import Served
+from edgemed.serve.readiness import Finding
+from edgemed.serve.services import Services
+
+_PARSED_HERE = 64 << 10  # bytes of JSON; longer ones are parsed beside the loop, which serves others meanwhile
+_GRACE_S = 0.5  # the model's own clock looks at deadlines from time to time
+
+
+class Rest:
+    """The protocol over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.desk = Desk(services)
+        self._most = services.config.http.max_body_bytes
+
+    # -- inference -------------------------------------------------------------------------------------------------
+
+    async def infer(self, scope: Scope, receive: Receive, send: Send, model: str, version: str | None) -> None:
+        """`POST v2/models/{model}[/versions/{version}]/infer`, straight on ASGI: it is what has to be fast."""
+        began_ns = time.monotonic_ns()
+        outcome = "gone"
+        try:
+            head, parts = await self._answer(scope, receive, model, version)
+            outcome = "answered"
+        except HttpError as error:
+            outcome = outcome_of(error)
+            raise
+        finally:
+            self.desk.count(model, "http", outcome, began_ns)
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        for part in parts[:-1]:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": parts[-1]})
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, model: str, version: str | None
+    ) -> tuple[list[Header], list[bytes]]:
+        served = self.desk.served(model, version)
+        header_length = _header_length(scope)
+        body = await read_body(scope, receive, self._most)
+        if body is None:
+            raise HttpError(413, f"The body has more than {self._most} bytes. Send less at a time.")
+        rest = await self._parsed(served, body, header_length)
+        try:
+            reply = await self._reply(rest.asked)
+            parts, length = respond(rest, reply)
+        except EdgemedError as error:
+            raise translated(error, rest.asked.deadline_ns) from error
+        size = str(sum(map(len, parts))).encode()
+        if length is None:
+            return [(b"content-type", b"application/json"), (b"content-length", size)], parts
+        own = (LENGTH_HEADER, str(length).encode())
+        return [(b"content-type", b"application/octet-stream"), (b"content-length", size), own], parts
+
+    async def _parsed(self, served: Served, body: bytearray, header_length: int | None) -> RestAsked:
+        try:
+            if (len(body) if header_length is None else header_length) <= _PARSED_HERE:
+                return parse(self.desk, served, body, header_length)
+            return await asyncio.to_thread(parse, self.desk, served, body, header_length)
+        except EdgemedError as error:
+            raise translated(error) from error
+
+    async def _reply(self, asked: Asked) -> Any:
+        future = asyncio.wrap_future(asked.submit())
+        left_s = (asked.deadline_ns - time.monotonic_ns()) / 1e9
+        try:
+            return await asyncio.wait_for(future, max(0.0, left_s) + _GRACE_S)
+        except asyncio.TimeoutError as error:
+            raise HttpError(504, "The deadline passed before there was an answer. Allow it more time.") from error
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    def server(self) -> dict[str, Any]:
+        """Metadata of the server."""
+        return {"name": "edgemed", "version": metadata.version("edgemed"), "extensions": list(EXTENSIONS)}
+
+    def live(self) -> tuple[int, dict[str, Any]]:
+        """Status and body: whether the daemon works."""
+        findings = self._services.readiness.live
+        return (503 if findings else 200), {"live": not findings} | _reasons(findings)
+
+    def ready(self) -> tuple[int, dict[str, Any]]:
+        """Status and body: whether it answers rightly, and why not."""
+        readiness = self._services.readiness
+        findings = readiness.findings
+        ready = not any(finding.stops for finding in findings)
+        return (200 if ready else 503), {"ready": ready, "live": not readiness.live} | _reasons(findings)
+
+    def model_ready(self, name: str, version: str | None) -> tuple[int, dict[str, Any]]:
+        served = self.desk.served(name, version)
+        finding = served.finding
+        ready = finding is None or not finding.stops
+        return (200 if ready else 503), {"name": served.name, "ready": ready} | _reasons([finding] if finding else [])
+
+    def metadata(self, name: str, version: str | None) -> dict[str, Any]:
+        served = self.desk.served(name, version)
+        return {
+            "name": served.name,
+            "versions": [served.version],
+            "platform": platform(served),
+            "inputs": [tensor(spec) for spec in served.specs.inputs],
+            "outputs": [tensor(spec) for spec in served.specs.outputs],
+        }
+
+    def configuration(self, name: str, version: str | None) -> dict[str, Any]:
+        """What Triton's model configuration extension tells, as far as it applies here."""
+        served = self.desk.served(name, version)
+        batch = served.bundle.manifest.batch
+        return {
+            "name": served.name,
+            "platform": platform(served),
+            "backend": platform(served).partition("_")[0],
+            "version_policy": {"latest": {"num_versions": 1}},
+            "max_batch_size": batch.max if batch else 0,
+            "input": [_configured(spec, batched=batch is not None) for spec in served.specs.inputs],
+            "output": [_configured(spec, batched=batch is not None) for spec in served.specs.outputs],
+        }
+
+    def statistics(self, names: list[str]) -> dict[str, Any]:
+        """What Triton's statistics extension tells, of our counters: since the start, over HTTP and gRPC."""
+        return {"model_stats": [self._statistics(self.desk.served(name)) for name in names]}
+
+    def _statistics(self, served: Served) -> dict[str, Any]:
+        metrics = self._services.metrics
+        requests = {"answered": 0, "others": 0}
+        seconds = 0.0
+        for sample in [s for family in metrics.requests.collect() for s in family.samples]:
+            if sample.name.endswith("_total") and sample.labels["model"] == served.name:
+                requests["answered" if sample.labels["outcome"] == "answered" else "others"] += int(sample.value)
+        for sample in [s for family in metrics.request_seconds.collect() for s in family.samples]:
+            if sample.name.endswith("_sum") and sample.labels["model"] == served.name:
+                seconds += sample.value
+        return {
+            "name": served.name,
+            "version": served.version,
+            "inference_count": requests["answered"],
+            "execution_count": requests["answered"],
+            "inference_stats": {
+                "success": {"count": requests["answered"], "ns": int(seconds * 1e9)},
+                "fail": {"count": requests["others"], "ns": 0},
+            },
+        }
+
+    def index(self) -> list[dict[str, str]]:
+        """All models, as Triton's repository extension lists them."""
+        rows = []
+        for name in self.desk.names():
+            served = self.desk.served(name)
+            finding = served.finding
+            state = "READY" if finding is None or not finding.stops else "UNAVAILABLE"
+            rows.append({"name": name, "version": served.version, "state": state} | _reason(finding))
+        return rows
+
+
+def platform(served: Served) -> str:
+    """The protocol's word for what runs the model."""
+    try:
+        backend = served.info.backend
+    except (EdgemedError, RuntimeError):  # it is being loaded
+        backend = served.section.runner
+    return "tensorrt_plan" if backend.startswith("tensorrt") else "onnx_onnxv1"
+
+
+def tensor(spec: TensorSpec) -> dict[str, Any]:
+    """Metadata of one."""
+    return {"name": spec.name, "datatype": datatype(spec.dtype), "shape": shown(spec)}
+
+
+def _configured(spec: TensorSpec, *, batched: bool) -> dict[str, Any]:
+    return {"name": spec.name, "data_type": f"TYPE_{datatype(spec.dtype)}", "dims": shown(spec)[1 if batched else 0 :]}
+
+
+def _reasons(findings: list[Finding]) -> dict[str, Any]:
+    return {"reasons": [{"subject": f.subject, "reason": f.reason, "stops": f.stops} for f in findings]}
+
+
+def _reason(finding: Finding | None) -> dict[str, str]:
+    return {} if finding is None else {"reason": finding.reason}
+
+
+def _header_length(scope: Scope) -> int | None:
+    if header(scope, b"content-encoding") not in (None, b"identity"):
+        raise HttpError(415, "The body is compressed. Send it as it is.")
+    text = header(scope, LENGTH_HEADER)
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 12:
+        raise HttpError(400, "Inference-Header-Content-Length is no number. Give the bytes of the JSON.")
+    return int(text)

@@ -1,0 +1,218 @@
+"""The Open Inference Protocol over gRPC."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, Final
+
+import grpc
+
+from edgemed.base.errors import EdgemedError, ResourceError, from_os_error
+from edgemed.serve.config import Tls
+from edgemed.serve.http.access import Logins
+from edgemed.serve.http.answers import HttpError, busy, log_bug
+from edgemed.serve.http.oip.infer import Desk, outcome_of, translated
+from edgemed.serve.http.oip.messages import asked_of, fill_metadata, response_of
+from edgemed.serve.http.oip.rest import Rest
+from edgemed.serve.http.proto import SERVICE, Proto
+from edgemed.serve.http.tls import server_context
+from edgemed.serve.http.tokens import Role
+from edgemed.serve.services import Services
+
+_CODES: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_GRACE_S: Final = 0.5
+_PUBLIC: Final = frozenset({"ServerLive", "ServerReady"})
+
+Handler = Callable[[Any, Any], Any]
+
+
+class RpcServer:
+    """The service `inference.GRPCInferenceService`."""
+
+    def __init__(self, services: Services, logins: Logins) -> None:
+        self._config = services.config.http
+        self._rest = Rest(services)
+        self._desk: Desk = self._rest.desk
+        self._logins = logins
+        self._proto = Proto()
+        self._server: grpc.Server | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self.draining = False
+
+    def start(self) -> int:
+        """Begin; the port.
+
+        Raises:
+            ResourceError: it is taken.
+            InputError: certificate or key are not as they must be.
+        """
+        config = self._config
+        assert config.grpc_port is not None
+        self._pool = ThreadPoolExecutor(config.max_requests, thread_name_prefix="grpc")
+        self._server = grpc.server(
+            self._pool,
+            maximum_concurrent_rpcs=config.max_requests,
+            options=[
+                ("grpc.max_receive_message_length", config.max_body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_metadata_size", 16 << 10),
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+        address = f"[{config.host}]" if ":" in config.host else config.host
+        port = _bind(self._server, f"{address}:{config.grpc_port}", config.tls)
+        self._server.start()
+        return port
+
+    def stop(self, grace_s: float) -> None:
+        """End; requests under way may go on for a moment."""
+        if self._server is not None:
+            self._server.stop(grace_s).wait(2 * grace_s)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        bodies: dict[str, Handler] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
+        table = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._guarded(name, bodies[name], response),
+                request_deserializer=request.FromString,
+                response_serializer=response.SerializeToString,
+            )
+            for name, (request, response) in self._proto.methods.items()
+        }
+        handlers: grpc.GenericRpcHandler = grpc.method_handlers_generic_handler(SERVICE, table)
+        return handlers
+
+    def _guarded(self, name: str, body: Handler, response: Any) -> Callable[[Any, grpc.ServicerContext], Any]:
+        """One method: who may, and errors as the protocol has them."""
+        role: Role | None = None if name in _PUBLIC else "infer"
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                self._logins.check(role, _address(context), _authorization(context))
+                return body(request, response())
+            except HttpError as error:
+                context.abort(_CODES.get(error.status, grpc.StatusCode.INTERNAL), error.text)
+            except EdgemedError as error:
+                said = translated(error)
+                context.abort(_CODES.get(said.status, grpc.StatusCode.INTERNAL), said.text)
+            except Exception as error:
+                if context.is_active():
+                    log_bug(error)
+                    context.abort(grpc.StatusCode.INTERNAL, "The server failed. Its log says where.")
+                raise
+
+        return call
+
+    # -- methods ---------------------------------------------------------------------------------------------------
+
+    def _live(self, _: Any, response: Any) -> Any:
+        response.live = self._rest.live()[0] == 200
+        return response
+
+    def _ready(self, _: Any, response: Any) -> Any:
+        response.ready = self._rest.ready()[0] == 200
+        return response
+
+    def _model_ready(self, request: Any, response: Any) -> Any:
+        response.ready = self._rest.model_ready(request.name, request.version)[0] == 200
+        return response
+
+    def _metadata(self, _: Any, response: Any) -> Any:
+        about = self._rest.server()
+        response.name, response.version = about["name"], about["version"]
+        response.extensions.extend(about["extensions"])
+        return response
+
+    def _model_metadata(self, request: Any, response: Any) -> Any:
+        return fill_metadata(response, self._rest.metadata(request.name, request.version))
+
+    def _infer(self, request: Any, response: Any) -> Any:
+        began_ns = time.monotonic_ns()
+        outcome = "failed"
+        try:
+            filled = self._answer(request, response)
+            outcome = "answered"
+            return filled
+        except HttpError as error:
+            outcome = outcome_of(error)
+            raise
+        finally:
+            self._desk.count(request.model_name, "grpc", outcome, began_ns)
+
+    def _answer(self, request: Any, response: Any) -> Any:
+        if self.draining:
+            raise busy("The server is ending. Try again later.")
+        served = self._desk.served(request.model_name, request.model_version)
+        deadline_ns: int | None = None
+        try:
+            asked = asked_of(self._desk, served, request)
+            deadline_ns = asked.deadline_ns
+            future = asked.submit()
+            left_s = (deadline_ns - time.monotonic_ns()) / 1e9
+            reply = future.result(max(0.0, left_s) + _GRACE_S)
+            return response_of(response, asked, reply, raw=bool(request.raw_input_contents))
+        except FutureTimeoutError as error:
+            future.cancel()
+            raise HttpError(504, "The deadline passed before there was an answer. Allow it more time.") from error
+        except EdgemedError as error:
+            raise translated(error, deadline_ns) from error
+
+
+def _bind(server: grpc.Server, address: str, tls: Tls | None) -> int:
+    try:
+        if tls is None:
+            port: int = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, _credentials(tls))
+    except RuntimeError as error:
+        raise ResourceError(f"{address} cannot be bound for gRPC.", "Choose another port, or free it.") from error
+    if port == 0:
+        raise ResourceError(f"{address} cannot be bound for gRPC.", "Choose another port, or free it.")
+    return port
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    server_context(tls)  # says what is wrong with them, which gRPC does not
+    try:
+        key, chain = tls.key.read_bytes(), tls.certificate.read_bytes()
+        ca = None if tls.ca is None else tls.ca.read_bytes()
+    except OSError as error:
+        raise from_os_error(error) from error
+    return grpc.ssl_server_credentials([(key, chain)], ca, require_client_auth=ca is not None)
+
+
+def _address(context: grpc.ServicerContext) -> str:
+    """Of the client: `ipv4:127.0.0.1:4711` is 127.0.0.1."""
+    family, _, rest = str(context.peer()).partition(":")
+    return rest.rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "") if family[:3] == "ipv" else ""
+
+
+def _authorization(context: grpc.ServicerContext) -> bytes | None:
+    for key, value in context.invocation_metadata():
+        if key == "authorization":
+            return value if isinstance(value, bytes) else value.encode("latin-1", "replace")
+    return None

@@ -1,0 +1,59 @@
+"""Files in a folder, each whole or not there. A newer revision has the name of the one before, and replaces it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from edgemed.base.errors import EdgemedError
+from edgemed.base.store import write_atomic
+from edgemed.serve.config import FolderDestination
+from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
+from edgemed.serve.outlets.file import unsound
+
+
+class FolderCourier:
+    """Writes into a folder that somebody else reads and empties."""
+
+    most = 64
+
+    def __init__(self, destination: FolderDestination) -> None:
+        self._folder = destination.path
+
+    @property
+    def address(self) -> str:
+        return ""
+
+    def carry(self, parcels: Sequence[Parcel], done: Done, pulse: Pulse) -> None:
+        """See `Courier`."""
+        if not self._folder.is_dir():  # not made: it may be a share that is not mounted
+            raise Unavailable("The folder is not there.")
+        for parcel in parcels:
+            if not pulse():
+                return
+            done(parcel, unsound(parcel, pulse) or self._write(parcel))
+
+    def _write(self, parcel: Parcel) -> Outcome:
+        target = self._folder / file_name(parcel)
+        try:
+            write_atomic(target, parcel.path.read_bytes())
+            target.chmod(0o640)  # its group may read it
+        except (EdgemedError, OSError) as error:
+            # not the fault of this one: the order stays, so that an older revision never replaces a newer one
+            raise Unavailable("The folder cannot be written.") from error
+        return Outcome("delivered")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def file_name(parcel: Parcel) -> str:
+    """Of a result in a folder: its SOP Instance UID, or model and subject; of each revision the same.
+
+    Revisions of DICOM objects have UIDs of their own and stand beside each other.
+    """
+    if parcel.kind == "json":
+        name, suffix = f"{parcel.model}-{parcel.subject}", ".json"
+    else:
+        name, suffix = parcel.sop_instance, ".dcm" if parcel.sop_class else ""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:200] + suffix

@@ -1,0 +1,169 @@
+"""What HTTP destinations share: a client that trusts nothing it was not told to, and what status codes mean."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from edgemed.base.errors import InputError
+from edgemed.base.quantity import SECOND
+from edgemed.serve.clock import utc
+from edgemed.serve.outlets.courier import Outcome, Parcel, Unavailable
+
+_MOST_BYTES: Final = 4 << 20  # of an answer; real ones have some kilobytes
+# the request may be right and the moment wrong: an operator mends an address or a token, a server its load
+_PASSING: Final = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said."""
+
+    status: int
+    content_type: str
+    body: bytes
+    retry_after_ns: int | None
+
+
+class HttpClient:
+    """One server. Connections are kept; redirects are not followed, and no proxy of the environment is used.
+
+    Args:
+        url: of the service, for its messages.
+        timeout_ns: for each step, and for the whole of an answer.
+        ca: file of those who may have signed the server's certificate; `None`: those whom the system trusts.
+    """
+
+    def __init__(self, url: str, timeout_ns: int, ca: Path | None) -> None:
+        self.address = httpx.URL(url).netloc.decode("ascii", "replace")
+        self._url = url
+        self._timeout_ns = timeout_ns
+        self._ca = ca
+        self._client: httpx.Client | None = None
+
+    def post(self, path: str, body: Iterable[bytes] | bytes, headers: Mapping[str, str], parcel: Parcel) -> Answer:
+        """Send a request for a parcel.
+
+        Args:
+            path: appended to the URL.
+            body: as a whole, or in pieces; then `headers` say how long it is.
+            headers: of the request.
+            parcel: that it is for.
+
+        Raises:
+            Unavailable: no connection, no answer in time, none that is HTTP, or one that another moment may change.
+        """
+        end_ns = 0
+        try:
+            if self._client is None:
+                self._client = self._open()
+            url = self._url.rstrip("/") + path if path else self._url
+            with self._client.stream("POST", url, content=body, headers=dict(headers)) as response:
+                end_ns = time.monotonic_ns() + self._timeout_ns
+                data = bytearray()
+                for chunk in response.iter_bytes():
+                    data += chunk
+                    if len(data) > _MOST_BYTES or time.monotonic_ns() > end_ns:
+                        raise Unavailable("Its answer does not end.", parcel)
+                answer = Answer(
+                    response.status_code,
+                    response.headers.get("content-type", ""),
+                    bytes(data),
+                    _retry_after(response.headers.get("retry-after")),
+                )
+        except httpx.ConnectError as error:
+            raise Unavailable(_no_connection(error)) from error
+        except httpx.ConnectTimeout as error:
+            raise Unavailable("It takes no connection.") from error
+        except httpx.TimeoutException as error:
+            raise Unavailable("It does not answer in time.", parcel) from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            self.close()
+            raise Unavailable(f"The connection was lost: {type(error).__name__}.", parcel) from error
+        if answer.status in _PASSING or answer.status >= 500 or answer.status < 200 or 300 <= answer.status < 400:
+            raise Unavailable(f"It answers HTTP {answer.status}.", parcel, answer.retry_after_ns)
+        return answer
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _open(self) -> httpx.Client:
+        try:
+            context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
+        except (OSError, ssl.SSLError) as error:
+            raise Unavailable("The file of certificates that it is checked by cannot be read.") from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return httpx.Client(
+            verify=context,
+            timeout=self._timeout_ns / SECOND,
+            follow_redirects=False,
+            trust_env=False,
+            headers={"User-Agent": "edgemed", "Accept-Encoding": "identity"},
+        )
+
+
+def refusal(answer: Answer) -> Outcome | None:
+    """An answer that the same request will always get; `None` where it is none."""
+    return Outcome("refused", f"It answers HTTP {answer.status}.") if answer.status >= 400 else None
+
+
+def read_secret(path: Path) -> str:
+    """The one line of a file: a token, or a key. It is read each time, so that it can be changed.
+
+    Raises:
+        Unavailable: it cannot be read, or holds none.
+    """
+    try:
+        text = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable("The file of its token or secret cannot be read.") from error
+    if not text or "\n" in text or not text.isprintable():
+        raise Unavailable("The file of its token or secret holds none.")
+    return text
+
+
+def check_secret(path: Path | None, name: str) -> None:
+    """Refuse at the start what could never work.
+
+    Raises:
+        InputError: the file cannot be read, or holds no token or secret.
+    """
+    if path is None:
+        return
+    try:
+        read_secret(path)
+    except Unavailable as error:
+        raise InputError(f"Destination {name}: {error.reason}", f"Write it into {path}, as one line.") from error
+
+
+def _no_connection(error: httpx.ConnectError) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"Its certificate is not trusted: {cause.verify_message}."
+        if isinstance(cause, ssl.SSLError):
+            return "It does not speak TLS as it should."
+        cause = cause.__cause__ or cause.__context__
+    return "It takes no connection."
+
+
+def _retry_after(text: str | None) -> int | None:
+    """Seconds, or a date (RFC 9110 section 10.2.3)."""
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return min(int(text.strip()[:9]), 86400) * SECOND
+    try:
+        seconds = (parsedate_to_datetime(text) - utc()).total_seconds()
+    except (TypeError, ValueError):
+        return None
+    return int(min(max(seconds, 0), 86400)) * SECOND

@@ -1,0 +1,91 @@
+"""TLS as BCP 195 asks (RFC 9325, RFC 8996): 1.2 and 1.3, forward secrecy, authenticated encryption; certificates that
+are changed on the disk are taken up without a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from pathlib import Path
+from typing import Final
+
+from edgemed.base.errors import EdgemedError, InputError, from_os_error
+from edgemed.serve.config import Tls
+
+log = logging.getLogger(__name__)
+
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2; those of 1.3 are all good."""
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """What a server of ours shows, and asks of its clients: where there is a `ca`, a certificate that it has signed.
+
+    Raises:
+        InputError: certificate and key are none, or do not belong together.
+        ResourceError: they cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_nobody_to_ask)
+        if tls.ca is not None:
+            context.load_verify_locations(tls.ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except ssl.SSLError as error:
+        raise InputError(
+            f"{tls.certificate} and {tls.key} cannot be used for TLS: {error.reason or 'no PEM'}.",
+            "Give a certificate chain and its key as PEM files.",
+        ) from error
+    except OSError as error:
+        raise from_os_error(error, error.filename or tls.certificate) from error
+    return context
+
+
+class Certificates:
+    """The context of a server; made anew when one of its files was changed. What cannot be used leaves the old one.
+
+    Args:
+        tls: the files.
+
+    Raises:
+        EdgemedError: they cannot be used.
+    """
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._seen = self._look()
+        self._context = server_context(tls)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        with self._lock:
+            seen = self._look()
+            if seen != self._seen:
+                self._seen = seen
+                try:
+                    self._context = server_context(self._tls)
+                    log.info("a new certificate is shown from now on: %s", self._tls.certificate)
+                except EdgemedError as error:
+                    log.error("the changed certificate is not taken, the old one stays: %s", error.what)
+            return self._context
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_state(path) for path in (self._tls.certificate, self._tls.key, self._tls.ca) if path is not None)
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _nobody_to_ask() -> str:
+    raise InputError("The private key wants a passphrase.", "Store it without one, for the daemon alone to read.")

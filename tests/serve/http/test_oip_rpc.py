@@ -1,0 +1,112 @@
+"""The Open Inference Protocol over gRPC, against a running daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from edgemed.serve.http.proto import SERVICE, Proto
+
+BRIGHT = np.full((1, 4, 4, 1), 0.9, np.float32)
+SCORE = pytest.approx([1 / (1 + np.exp(-20 * (0.9 - 0.5)))], rel=1e-5)  # one float32 sigmoid against a float64 one
+
+
+class Client:
+    """All methods by name."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.proto = Proto()
+        self._channel = channel
+
+    def call(self, name: str, /, **fields: Any) -> Any:
+        request, response = self.proto.methods[name]
+        method = self._channel.unary_unary(
+            f"/{SERVICE}/{name}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        return method(request(**fields), timeout=30)
+
+    def refused(self, name: str, /, **fields: Any) -> grpc.StatusCode:
+        with pytest.raises(grpc.RpcError) as caught:
+            self.call(name, **fields)
+        assert caught.value.details()
+        code: grpc.StatusCode = caught.value.code()
+        return code
+
+
+@pytest.fixture(scope="module")
+def rpc(running: Any) -> Iterator[Client]:
+    with grpc.insecure_channel(f"127.0.0.1:{running[1].grpc_port}") as channel:
+        yield Client(channel)
+
+
+def image(**others: Any) -> dict[str, Any]:
+    return {"name": "image", "datatype": "FP32", "shape": [1, 4, 4, 1], **others}
+
+
+def test_health_and_metadata(rpc: Client) -> None:
+    assert rpc.call("ServerLive").live
+    assert rpc.call("ServerReady").ready
+    assert rpc.call("ModelReady", name="chest").ready
+    assert rpc.call("ServerMetadata").name == "edgemed"
+    model = rpc.call("ModelMetadata", name="chest", version="1")
+    assert (model.name, list(model.versions), model.platform) == ("chest", ["1"], "onnx_onnxv1")
+    assert [(i.name, i.datatype, list(i.shape)) for i in model.inputs] == [("image", "FP32", [1, 4, 4, 1])]
+
+
+def test_raw_contents(rpc: Client) -> None:
+    answer = rpc.call("ModelInfer", model_name="chest", id="7", inputs=[image()], raw_input_contents=[BRIGHT.tobytes()])
+    assert (answer.model_name, answer.model_version, answer.id) == ("chest", "1", "7")
+    assert np.frombuffer(answer.raw_output_contents[0], "<f4").tolist() == SCORE
+    assert answer.parameters["backend"].string_param == "onnxruntime"
+
+
+def test_typed_contents(rpc: Client) -> None:
+    answer = rpc.call("ModelInfer", model_name="chest", inputs=[image(contents={"fp32_contents": [0.9] * 16})])
+    assert not answer.raw_output_contents
+    assert list(answer.outputs[0].contents.fp32_contents) == SCORE
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "no input": {},
+    "no contents": {"inputs": [image()]},
+    "too few": {"inputs": [image(contents={"fp32_contents": [0.9] * 15})]},
+    "another field": {"inputs": [image(contents={"int_contents": [1] * 16})]},
+    "raw too short": {"inputs": [image()], "raw_input_contents": [b"x"]},
+    "raw for none": {"inputs": [image()], "raw_input_contents": [BRIGHT.tobytes()] * 2},
+    "raw and typed": {
+        "inputs": [image(contents={"fp32_contents": [0.9] * 16})],
+        "raw_input_contents": [BRIGHT.tobytes()],
+    },
+    "another shape": {"inputs": [image(shape=[16])], "raw_input_contents": [BRIGHT.tobytes()]},
+    "a negative shape": {"inputs": [image(shape=[-1, 4, 4, 1])], "raw_input_contents": [BRIGHT.tobytes()]},
+    "another type": {"inputs": [image(datatype="FP16")], "raw_input_contents": [BRIGHT.tobytes()]},
+    "another name": {"inputs": [image(name="other")], "raw_input_contents": [BRIGHT.tobytes()]},
+    "another output": {
+        "inputs": [image()],
+        "raw_input_contents": [BRIGHT.tobytes()],
+        "outputs": [{"name": "other"}],
+    },
+    "NaN": {"inputs": [image()], "raw_input_contents": [np.full(16, np.nan, np.float32).tobytes()]},
+}
+
+
+@pytest.mark.parametrize("fields", REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_not_as_it_must_be(rpc: Client, fields: dict[str, Any]) -> None:
+    assert rpc.refused("ModelInfer", model_name="chest", **fields) == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_what_there_is_not(rpc: Client) -> None:
+    assert rpc.refused("ModelInfer", model_name="other") == grpc.StatusCode.NOT_FOUND
+    assert rpc.refused("ModelReady", name="chest", version="9") == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_message_that_is_too_long(rpc: Client) -> None:
+    body = bytes(5 << 20)  # the configuration allows 4 MiB
+    code = rpc.refused("ModelInfer", model_name="chest", inputs=[image()], raw_input_contents=[body])
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
