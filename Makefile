@@ -109,7 +109,7 @@ bench-profile: $(STAMP)  ## the profiler beside MLPerf LoadGen (from PyPI), its 
 	$(BIN)/python -m benchmarks.profile
 
 bench-kill: $(STAMP) debian  ## kill -9 and power cuts of the bedside daemon: what was acknowledged is there afterwards
-	$(BIN)/python -m benchmarks.kill
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.kill
 
 bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
 	$(BIN)/python -m benchmarks.estimate

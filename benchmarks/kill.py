@@ -1,4 +1,4 @@
-"""Acknowledged is never lost: `python -m benchmarks.kill [KILLS] [POWER CUTS]`.
+"""Acknowledged is never lost: `PYTHONPATH=tests python -m benchmarks.kill [KILLS] [POWER CUTS]`.
 
 First a whole daemon, `python -m edgemed serve`, is killed by `kill -9` at random moments: while it starts, while
 several DCMTK `storescu` send to it, while it forwards to a receiving PACS (pynetdicom, in this process, which hashes
@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
 import re
 import signal
@@ -37,6 +38,7 @@ from edgemed.serve.reconcile import reconcile
 from tests.serve import kit
 from tests.serve.powercut import campaign
 
+REPO = Path(__file__).resolve().parent.parent
 KILLS, CUTS = 300, 400
 SENDERS, FILES = 3, 40  # at once, and what each has to send
 CUTS_EACH = 20
@@ -144,7 +146,7 @@ class Campaign:
         """A daemon, in a process group of its own, as systemd would start it."""
         command = [sys.executable, "-m", "edgemed", "serve", str(self.root / "bedside.toml")]
         with (self.root / "log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
+            return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
 
     def round(self) -> None:
         """One life of the daemon, and its violent end."""

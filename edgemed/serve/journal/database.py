@@ -228,7 +228,10 @@ class Journal:
                     connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
 
     def _told(self, error: sqlite3.Error) -> Exception:
-        return self._noticed(translate(error))
+        told = self._noticed(translate(error))
+        if told is not error:
+            told.__cause__ = error
+        return told
 
     def _noticed(self, error: Exception) -> Exception:
         if isinstance(error, IntegrityError):

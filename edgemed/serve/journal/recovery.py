@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -103,9 +104,8 @@ def _lost(spool: Spool) -> str | None:
 def _move_aside(spool: Spool, reason: str) -> Damage:
     """Keep the journal, and the results that only it knew; all of them are made again, with the same UIDs."""
     log.error("%s It is moved aside, and made anew from the spool.", reason)
-    folder = spool.damaged / stamp().replace(":", "")
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{stamp().replace(':', '')}-", dir=spool.damaged))
         fsync_path(spool.damaged)
         # the log goes last: without its file it is nothing, the file without it would be an older journal
         for suffix in _SUFFIXES:
@@ -115,7 +115,7 @@ def _move_aside(spool: Spool, reason: str) -> Damage:
         fsync_path(folder)
         fsync_path(spool.root)
     except OSError as error:
-        raise from_os_error(error, folder) from error
+        raise from_os_error(error, spool.damaged) from error
     spool.prepare()
     return Damage(reason, folder)
 
