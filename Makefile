@@ -108,6 +108,9 @@ bench-runtime: $(STAMP) fakecuda  ## the slot ring beside synchronous loops and 
 bench-profile: $(STAMP)  ## the profiler beside MLPerf LoadGen (from PyPI), its own cost, memory and time
 	$(BIN)/python -m benchmarks.profile
 
+bench-kill: $(STAMP) debian  ## kill -9 and power cuts of the bedside daemon: what was acknowledged is there afterwards
+	$(BIN)/python -m benchmarks.kill
+
 bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
 	$(BIN)/python -m benchmarks.estimate
 

@@ -25,6 +25,7 @@ from edgemed.cli.inspect import inspect
 from edgemed.cli.layers import layers
 from edgemed.cli.profile import profile
 from edgemed.cli.recipe import check
+from edgemed.cli.reconcile import reconcile
 from edgemed.cli.run import run
 from edgemed.cli.serve import serve
 from edgemed.cli.sign import sign
@@ -51,6 +52,7 @@ for command in (
     evaluate,
     run,
     serve,
+    reconcile,
     profile,
     compare,
     layers,

@@ -63,13 +63,14 @@ def take_in(spool: Spool, journal: Journal) -> Found:
     with journal.read() as connection:
         rows = connection.execute("SELECT id, path, state FROM object WHERE path <> ''").fetchall()
         results = {row[0] for row in connection.execute("SELECT path FROM result")}
+        going = {row[0] for row in connection.execute("SELECT path FROM deletion")}
         analysing = connection.execute("SELECT id FROM task WHERE state = ?", (State.ANALYSING.value,)).fetchall()
     known = {row["path"] for row in rows}
     there = {*spool.kept(), *spool.kept_aside()}
-    for relative in sorted(there - known):
+    for relative in sorted(there - known - going):
         _adopt(spool, journal, relative, found)
     found.missing = [row["id"] for row in rows if row["state"] in ("received", "routed") and row["path"] not in there]
-    for relative in set(spool.answered()) - results:
+    for relative in set(spool.answered()) - results - going:
         spool.path(relative).unlink(missing_ok=True)
         found.swept += 1
     for row in analysing:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +12,21 @@ import pytest
 
 from edgemed.base.errors import DeviceStateError, EdgemedError, IntegrityError
 from edgemed.base.hashing import sha256_bytes
-from edgemed.serve.adoption import Found, take_in, tell
-from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import SpoolSection
 from edgemed.serve.daemon import Daemon
-from edgemed.serve.intake import Arrival, Intake, name_of
-from edgemed.serve.journal.database import Journal, OtherVersion
-from edgemed.serve.journal.records import move_object, move_task, open_task
-from edgemed.serve.journal.recovery import JOURNAL, Damage, opened_journal
-from edgemed.serve.metrics import Metrics
+from edgemed.serve.intake import name_of
+from edgemed.serve.journal.database import OtherVersion
+from edgemed.serve.journal.records import move_task
+from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event
 from tests.serve import kit
+from tests.serve.store import arrival, disk, in_memory
 
 
-class Disk:
-    """A state without models: what stands between the network and the disk."""
-
-    def __init__(self, spool: Spool, journal: Journal, found: Found, damage: Damage | None) -> None:
-        self.spool, self.journal, self.found, self.damage = spool, journal, found, damage
-        self.alarms = Alarms(journal)
-        self.alarms.load()
-        tell(found, damage, spool, self.alarms)
-        section = SpoolSection.model_validate({"reserve": "1MiB", "warn": "2MiB"})
-        self.intake = Intake(section, spool, journal, self.alarms, Metrics())
-
-    def send(self, data: bytes, *, peer: str = "CT1") -> Any:
-        """As an inlet does: the data set after the meta header is hashed."""
-        file = self.intake.new_file()
-        file.write_bytes(data)
-        return self.intake.accept(arrival(file, data, peer))
-
-    def rows(self, sql: str = "SELECT * FROM object ORDER BY id") -> list[dict[str, Any]]:
-        with self.journal.read() as connection:
-            return [dict(row) for row in connection.execute(sql)]
-
-
-def arrival(file: Path, data: bytes, peer: str = "CT1") -> Arrival:
-    from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
-
-    with file.open("rb") as opened:
-        meta = read_meta(opened)
-        sha = hash_dataset(opened, meta.offset)
-    return Arrival(
-        file, "dicom", peer, meta.sop_class, meta.sop_instance, sha, len(data), syntax=meta.syntax, called="EDGEMED"
-    )
-
-
-@contextmanager
-def disk(root: Path) -> Iterator[Disk]:
-    spool = Spool(root)
-    spool.make_root()
-    spool.prepare()
-    with opened_journal(spool) as (journal, damage):
-        yield Disk(spool, journal, take_in(spool, journal), damage)
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -146,11 +106,8 @@ def test_a_lost_file_is_brought_back_by_a_repeat(tmp_path: Path, data: bytes) ->
 
 def test_tasks_that_were_under_way_are_queued_again(tmp_path: Path, data: bytes) -> None:
     with disk(tmp_path) as one:
-        number = one.send(data).number
-        one.journal.write(lambda c: move_object(c, number, Event.ROUTE))
-        task = one.journal.write(lambda c: open_task(c, "chest", "instance", "1.2.3", [number]))
-        for event in (Event.COMPLETE, Event.START):
-            one.journal.write(lambda c, e=event: move_task(c, task, e))
+        task = one.routed(one.send(data).number)
+        one.journal.write(lambda c: move_task(c, task, Event.START))
         one.spool.write_result(task, "sr.dcm", b"told nobody")
     with disk(tmp_path) as two:
         assert [(row["state"], row["tries"]) for row in two.rows("SELECT * FROM task")] == [("queued", 1)]

@@ -8,10 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,8 +17,10 @@ from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
 from edgemed.serve.adoption import take_in
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.recovery import opened_journal
+from edgemed.serve.reconcile import reconcile
 from edgemed.serve.spool import Spool
 from tests.serve.powercut.disk import Disk, read_log
+from tests.serve.store import in_memory
 
 HERE: Final = Path(__file__).resolve().parent
 
@@ -37,6 +36,7 @@ class Outcome:
         lost: of them, those without a row or a file afterwards.
         changed: of them, those whose bytes are other ones.
         rowless: of them, those that were found only because the spool was held against the journal.
+        unaccounted: what `edgemed reconcile` would name.
         remade: journals that had to be made anew.
     """
 
@@ -46,6 +46,7 @@ class Outcome:
     lost: int = 0
     changed: int = 0
     rowless: int = 0
+    unaccounted: int = 0
     remade: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -70,7 +71,7 @@ def run(disks: int, cuts_each: int, seed: int, mutation: str = "", *, lives: int
     """
     outcome = Outcome()
     dice = random.Random(seed)
-    with _fast_folder() as folder:
+    with in_memory() as folder:
         shim = build_shim(folder)
         for number in range(disks):
             state = folder / f"state{number}"
@@ -83,16 +84,6 @@ def run(disks: int, cuts_each: int, seed: int, mutation: str = "", *, lives: int
             shutil.rmtree(state)
             (folder / "log").unlink()
     return outcome
-
-
-@contextmanager
-def _fast_folder() -> Iterator[Path]:
-    base = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="powercut.", dir=base if os.access(base, os.W_OK) else None)).resolve()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _live(shim: Path, folder: Path, state: Path, seed: str, mutation: str, seconds: float) -> None:
@@ -143,6 +134,7 @@ def _judge(state: Path, lines: list[str], outcome: Outcome) -> None:
         outcome.rowless += len(promised.keys() - _rows(journal).keys())
         take_in(spool, journal)
         rows = _rows(journal)
+    outcome.unaccounted += len(reconcile(state).troubles)
     for uid, digest in promised.items():
         row = rows.get(uid)
         if row is None or not spool.path(row[1]).exists():

@@ -15,6 +15,7 @@ def test_what_was_promised_outlives_power_cuts() -> None:
     outcome = run(1, 10, seed=7)
     assert outcome.promised > 100
     assert (outcome.lost, outcome.changed, outcome.remade) == (0, 0, 0)
+    assert outcome.unaccounted == 0
     assert outcome.rowless == 0  # the journal kept its rows by itself
 
 
