@@ -144,6 +144,7 @@ class FolderSection(Section):
     name: Name
     path: Path
     settle_ns: Nanoseconds = 2 * SECOND
+    max_file_bytes: Bytes = 2 << 30
 
 
 class Match(Section):

@@ -40,6 +40,12 @@ def routing(root: Path, *models: dict[str, Any], start: bool = True, **sections:
         yield services
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with kit.memory() as path:
+        yield path
+
+
 def until(condition: Callable[[], Any], what: str = "it") -> Any:
     """Wait for the loop; a minute is for the slowest machine."""
     for _ in range(6000):
