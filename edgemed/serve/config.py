@@ -144,6 +144,7 @@ class FolderSection(Section):
     name: Name
     path: Path
     settle_ns: Nanoseconds = 2 * SECOND
+    max_file_bytes: Bytes = 2 << 30
 
 
 class Match(Section):
@@ -296,7 +297,10 @@ class SpoolSection(Section):
     reserve_bytes: Bytes = Field(1 << 30, description="free space below which inputs are refused")
     warn_bytes: Bytes = Field(5 << 30, description="free space below which an alarm is raised")
     keep_ns: Nanoseconds = Field(24 * HOUR, description="images and results after their end")
-    keep_failed_ns: Nanoseconds | None = Field(None, description="None: until somebody looks at them")
+    keep_failed_ns: Nanoseconds | None = Field(
+        None, description="inputs that failed, and quarantine; None: until somebody looks at them"
+    )
+    keep_events_ns: Nanoseconds = Field(400 * 24 * HOUR, description="lines of the journal on what happened when")
 
 
 class GoldenSection(Section):
