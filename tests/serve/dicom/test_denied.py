@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -178,7 +177,7 @@ def test_larger_than_allowed_is_refused_while_it_comes(shared: rig.Rig) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    spool = {"reserve": "1000TiB", "warn": "1000TiB"}
+    spool = {"reserve": "1000000GiB", "warn": "1000000GiB"}
     with rig.inlet(tmp_path, sections={"spool": spool}) as running, rig.raw(running.port) as peer:
         peer.send(rig.associate()).pdu()
         assert store(peer, encoded(kit.image(), tmp_path)) == 0xA700
@@ -195,15 +194,17 @@ def test_the_audit_trail_names_associations_and_studies(tmp_path: Path) -> None:
             peer.send(rig.RELEASE).pdu()
         answer(running.port, rig.associate(calling="NOBODY"))
     trail = (tmp_path / "state" / "audit" / "trail.jsonl").read_text()
-    assert all("xml" in json.dumps(json.loads(line)).lower() or line for line in trail.splitlines())
     assert trail.count("1.2.3.77") == 1
     assert "NOBODY" in trail
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    with rig.inlet(tmp_path / "a") as running, pytest.raises(ResourceError, match="cannot be listened on"):
-        with rig.inlet(tmp_path / "b", port=running.port):
-            pass
+    with (
+        rig.inlet(tmp_path / "a") as running,
+        pytest.raises(ResourceError, match="cannot be listened on"),
+        rig.inlet(tmp_path / "b", port=running.port),
+    ):
+        pass
 
 
 def test_sop_classes_by_keyword_or_uid() -> None:
