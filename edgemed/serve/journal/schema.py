@@ -125,6 +125,7 @@ CREATE UNIQUE INDEX alarm_standing ON alarm (code, subject) WHERE cleared IS NUL
 CREATE TABLE commitment (             -- asked of us by a peer
   transaction_uid TEXT NOT NULL,
   peer          TEXT NOT NULL,
+  address       TEXT NOT NULL,        -- that it asked from: where a report goes to, at the peer's port
   request       TEXT NOT NULL,        -- JSON: [[SOP class, SOP instance], …]
   received      TEXT NOT NULL,
   reported      TEXT,
