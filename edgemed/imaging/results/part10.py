@@ -63,6 +63,8 @@ def finish(dataset: Dataset, content: Content, kind: str, source: Source, what: 
         if keyword in dataset:
             setattr(dataset, keyword, day)
             setattr(dataset, keyword.replace("Date", "Time"), clock)
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):  # highdicom's own entry holds the time of now
+        equipment.ContributionDateTime = f"{day}{clock}"
     dataset.SeriesDescription = words.title(content, what)
     if source.dataset.get("TimezoneOffsetFromUTC"):
         dataset.TimezoneOffsetFromUTC = source.dataset.TimezoneOffsetFromUTC
