@@ -178,7 +178,28 @@ class Shadow(Section):
         None, description="of the output range; None: 4 times what the build measured"
     )
     window: Annotated[int, Field(ge=10)] = Field(200, description="of comparisons over which an alarm is decided")
-    disagree: Annotated[float, Field(gt=0, le=1)] = Field(0.05, description="share of the window that raises the alarm")
+    disagree: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="share of disagreeing answers that is put up with; more, beyond chance, raises the alarm"
+    )
+
+
+class Trial(Section):
+    """What a new version of a model goes through before it answers, and for a while after."""
+
+    inputs: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        50, description="live inputs on which it is compared with the active version; 0: golden vectors alone decide"
+    )
+    disagree: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of them that may be decided otherwise"
+    )
+    tolerance: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="of the output range: how far outputs that decide nothing (a regression) may differ"
+    )
+    slower: Annotated[float, Field(ge=1)] = Field(1.5, description="times the active version's median time")
+    watch_ns: Nanoseconds = Field(10 * MINUTE, description="after the switch; meanwhile the old version is kept loaded")
+    failures: Annotated[int, Field(ge=1)] = Field(
+        3, description="failed requests and lost workers in that time that bring the old version back"
+    )
 
 
 class ModelSection(Section):
@@ -204,6 +225,7 @@ class ModelSection(Section):
     notify_refusals: bool = Field(True, description="an image that is not analysed is answered by an SR that says why")
     completeness: Completeness = Completeness()
     shadow: Shadow | None = None
+    trial: Trial = Trial()
     max_ood: Annotated[float, Field(gt=0)] | None = Field(
         None, description="out-of-distribution score above which an input is not analysed"
     )
