@@ -272,6 +272,12 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             "device": "board",
             "intended_use": "",
         },
+        "patient": {
+            **dict.fromkeys(("issuer", "birth_date", "sex", "accession", "placer_order", "filler_order"), ""),
+            **dict.fromkeys(("study_id", "study_description", "referring"), ""),
+            "id": "4711",
+            "name": "Doe^Jane",
+        },
         "inputs": [
             {
                 "file": None,

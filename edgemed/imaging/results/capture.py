@@ -57,7 +57,7 @@ class Capture:
             self._pace(made, first)
         self._write(made, rows * columns * 3 * len(self.slides))
         what = "findings in the images" if several else "findings in the image"
-        return part10.finish(made, self.content, "sc", first, what)
+        return part10.finish(made, self.content, "sc", self.sources, what)
 
     @cached_property
     def slides(self) -> list[Slide]:
@@ -166,9 +166,7 @@ class Capture:
         made.ContentDate = made.ContentTime = made.DateOfSecondaryCapture = made.TimeOfSecondaryCapture = ""
         made.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
         made.PatientOrientation = first.dataset.PatientOrientation
-        made.Laterality = first.dataset.get("Laterality", "")
-        if "BodyPartExamined" in first.dataset:
-            made.BodyPartExamined = first.dataset.BodyPartExamined
+        part10.copy_side(made, first)
         self._derive(made)
         self._burned_in(made)
 
