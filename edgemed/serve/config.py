@@ -269,7 +269,7 @@ class DicomDestination(_Destination):
     calling: AeTitle | None = None
     tls: Tls | None = None
     commitment: bool = Field(True, description="a result is delivered when the PACS has committed itself to keep it")
-    commitment_ns: Nanoseconds = Field(10 * MINUTE, description="to wait for that, then it is sent again")
+    commitment_within_ns: Nanoseconds = Field(10 * MINUTE, description="then it is sent again")
 
 
 class DicomWebDestination(_Destination):
