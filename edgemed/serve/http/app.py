@@ -44,6 +44,11 @@ def make_app(services: Services, logins: Logins) -> Gate:
     return Gate(services.config.http, front, logins)
 
 
+def is_infer(scope: Scope) -> bool:
+    """Whether a request is for inference."""
+    return scope["method"] == "POST" and infer_path(scope["path"]) is not None
+
+
 def infer_path(path: str) -> tuple[str, str | None] | None:
     """Model and version of `/v2/models/{model}[/versions/{version}]/infer`; `None` of other paths."""
     parts = path.split("/")

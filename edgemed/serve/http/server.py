@@ -14,7 +14,7 @@ import uvicorn
 from edgemed.base.errors import from_os_error
 from edgemed.serve.config import HttpSection
 from edgemed.serve.http.access import Logins
-from edgemed.serve.http.app import make_app
+from edgemed.serve.http.app import is_infer, make_app
 from edgemed.serve.http.connection import Connection, Patience
 from edgemed.serve.http.oip.rpc import RpcServer
 from edgemed.serve.http.tls import server_context
@@ -127,7 +127,9 @@ class _Server(uvicorn.Server):
 
 
 def _settings(config: HttpSection, app: Any) -> uvicorn.Config:
-    patience = Patience(config.request_ns, config.max_requests + _WATCHERS)
+    patience = Patience(
+        config.request_ns, config.max_requests + _WATCHERS, gathers=is_infer, gathered_bytes=config.max_body_bytes
+    )
     settings = uvicorn.Config(
         app,
         http=cast("Any", partial(Connection, patience)),
