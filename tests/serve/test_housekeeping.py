@@ -86,7 +86,7 @@ class Bedside:
 
     def files(self) -> set[str]:
         spool = self.services.spool
-        return {*spool.kept(), *spool.answered()}
+        return {*spool.kept(), *spool.kept_aside(), *spool.answered()}
 
 
 def everything(bedside: Bedside) -> None:
