@@ -9,7 +9,8 @@ from typing import Any
 
 from edgemed.base.errors import InputError
 from edgemed.bundle.read import Bundle
-from edgemed.bundle.trust import Trust
+from edgemed.bundle.trust import Trust, open_trusted
+from edgemed.device.sysfs import Tree
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import Audit
 from edgemed.serve.config import Config, ModelSection
@@ -17,13 +18,16 @@ from edgemed.serve.journal.database import Journal
 from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models.hosted import HostedModel
+from edgemed.serve.models.hot import HotStandby
 from edgemed.serve.models.lifecycle import Keepers, Line
 from edgemed.serve.models.served import Served
 from edgemed.serve.models.shadow import PrecisionShadow
 from edgemed.serve.models.store import BundleStore
 from edgemed.serve.readiness import Finding, Readiness
+from edgemed.serve.thermal import Heat, Thermal
 
 _TICK_S = 0.25
+_HEAT_S = 2.0
 _LIMIT_NS = 120_000_000_000  # large bundles are copied and hashed between two beats
 
 
@@ -31,6 +35,7 @@ class ModelHost:
     """See `Models`."""
 
     name = "models"
+    tree = Tree()  # where sensors are read
 
     def __init__(
         self,
@@ -50,6 +55,8 @@ class ModelHost:
         for section in config.models:
             store = BundleStore(config.daemon.state, section.name)
             self._lines[section.name] = Line(section, store, self._trust, keepers, self._make)
+        self._hot: dict[str, HotStandby] = {}
+        self.thermal = Thermal(config.thermal, alarms, metrics, self._warmed, self.tree)
         self._shadows = {
             section.name: PrecisionShadow(section, config.golden, alarms, metrics)
             for section in config.models
@@ -66,8 +73,12 @@ class ModelHost:
         for line in self._lines.values():
             line.open()
             self._readiness.register(f"model {line.name}", _finding_of(line))
+            if line.section.hot is not None:
+                bundle, _ = open_trusted(line.section.hot, self._trust())
+                self._hot[line.name] = HotStandby(line, self._make(line.section, bundle, "hot"))
         self._loops.start("models", self._tend, limit_ns=_LIMIT_NS)
         self._loops.start("releases", self._release, limit_ns=_LIMIT_NS)
+        self._loops.start("thermal", self._watch_heat)
 
     def drain(self) -> None:
         """Nothing to do: who asks is drained."""
@@ -75,6 +86,8 @@ class ModelHost:
     def stop(self) -> None:
         for shadow in self._shadows.values():
             shadow.close()
+        for standby in self._hot.values():
+            standby.close()
         for line in self._lines.values():
             line.close()
 
@@ -83,8 +96,8 @@ class ModelHost:
 
     def get(self, name: str, version: str | None = None) -> Served:
         line = self._line(name)
-        for model in line.loaded:
-            if version in (None, model.version):  # the active one comes first
+        for model in line.loaded:  # what answers comes first
+            if version in (None, model.version):
                 return model
         raise InputError(f"There is no version {version} of {name}.", f"Version {line.active.version} answers.")
 
@@ -153,6 +166,8 @@ class ModelHost:
             "reason": "" if found is None else found.reason,
             "rebuilds": 0 if status is None else status.model.rebuilds,
             "waiting": len(active.scheduler),
+            "heat": self.thermal.climate.heat.value,
+            "smaller_model": line.hot is not None,
             "golden": self.golden(name),
             "shadow": None if shadow is None else shadow.describe(),
             **line.describe(),
@@ -176,11 +191,31 @@ class ModelHost:
             beat()
         while beat.wait(_TICK_S):
             for line in self._lines.values():
-                for model in line.loaded:
-                    if model is not line.candidate:  # one that fails is rejected, not tried again
-                        model.tend(time.monotonic_ns())
-                if line.name in self._shadows:
-                    self._shadows[line.name].follow(line.active)
+                self._tend_line(line, time.monotonic_ns())
+
+    def _tend_line(self, line: Line, now_ns: int) -> None:
+        for model in line.loaded:
+            if model not in (line.candidate, line.hot):  # a candidate that fails is rejected, not tried again
+                model.tend(now_ns)
+        if line.name in self._shadows:
+            self._shadows[line.name].follow(line.active)
+        if line.name in self._hot:
+            self._hot[line.name].tend(now_ns)
+        if self._config.thermal.idle_ns is not None:
+            line.active.keep_awake(now_ns, self._config.thermal.idle_ns)
+
+    def _watch_heat(self, beat: Beat) -> None:
+        self.thermal.step(time.monotonic_ns())
+        while beat.wait(_HEAT_S):
+            self.thermal.step(time.monotonic_ns())
+
+    def _warmed(self, heat: Heat) -> None:
+        for line in self._lines.values():
+            line.active.rest(heat is not Heat.NORMAL)
+            if line.name in self._hot:
+                self._hot[line.name].heat(heat)
+            elif heat is not Heat.THROTTLED:
+                line.active.check()  # it may have been throttled: is it still right?
 
     def _release(self, beat: Beat) -> None:
         while beat.wait(_TICK_S):
@@ -208,4 +243,4 @@ def _trust_of(config: Config) -> Trust:
 
 def _finding_of(line: Line) -> Callable[[], Finding | None]:
     """Of whichever version answers when it is asked."""
-    return lambda: line.active.finding
+    return lambda: line.finding

@@ -19,6 +19,7 @@ from edgemed.bundle.model import specs_of
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import reader_of
 from edgemed.imaging.samples import SampleReader
+from edgemed.runners.golden import GoldenResult
 from edgemed.runtime.contained.requests import Reply, same
 from edgemed.runtime.contained.runner import ContainedRunner, Status
 from edgemed.runtime.contained.states import State
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 RETRY_NS: Final = 5 * SECOND
 RETRY_CAP_NS: Final = 300 * SECOND
+_REST: Final = 4
+_USUAL_NS: Final = 25_000_000
 _GRACE_NS: Final = 10 * SECOND
 """A rebuild takes a second or two; what is not ready for longer is an alarm."""
 
@@ -86,8 +89,10 @@ class HostedModel:
         self._pause_ns = RETRY_NS
         self._down_ns: int | None = time.monotonic_ns()
         self._closed = threading.Event()
+        self._used_ns = time.monotonic_ns()
         self._batches = BatchCheck(bundle, section.precision)
-        self.scheduler = Scheduler.of_bundle(self._ask, bundle, self._specs, batch=section.batch)
+        self._together = 1
+        self.scheduler = Scheduler.of_bundle(self._ask, bundle, self._specs, batch=1)
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -176,6 +181,7 @@ class HostedModel:
         if self.section.when_lost == "refuse" and (status is None or not status.answers):
             return _failed(ChildError(f"{self._why_not()}", "Ask again when the model is ready."))
         self._check_batch(feeds)
+        self._used_ns = time.monotonic_ns()
         future = self.scheduler.submit(feeds, due_ns=due_ns, deadline_ns=deadline_ns, live=live, frame=frame)
         for mirror in self.mirrors:  # the caller has not got the future yet, and so not changed the feeds
             if (copied := mirror.copy(feeds)) is not None:
@@ -250,8 +256,35 @@ class HostedModel:
         elif status is not None and status.model.state is State.READY:
             self._retry_ns, self._pause_ns = None, RETRY_NS
             self._batches.tend(self._worker, status.model.generation, self.gate)
+            self._allow_batches()
         if self.announced:
             self._announce(now_ns)
+
+    def check(self) -> Future[GoldenResult]:
+        """A golden inference now, by the model's own worker."""
+        try:
+            return self._worker.check()
+        except EdgemedError as error:
+            future: Future[GoldenResult] = Future()
+            future.set_exception(error)
+            return future
+
+    def rest(self, rests: bool) -> None:
+        """Let the device rest between inferences that are not live, or no longer: a quarter of its time is theirs."""
+        usual_ns = self.tally.median_ns(1) or _USUAL_NS
+        self.scheduler.change(pace_ns=_REST * usual_ns if rests else 0)
+
+    def keep_awake(self, now_ns: int, idle_ns: int) -> None:
+        """An inference where there was none for so long: clocks of a device that idles go down."""
+        if now_ns - self._used_ns > idle_ns and not self.stopped:
+            self._used_ns = now_ns
+            self.check()
+
+    def _allow_batches(self) -> None:
+        together = min(self._batches.greatest, self.section.batch or self._batches.greatest)
+        if together != self._together:
+            self._together = together
+            self.scheduler.change(most=together)
 
     def _try_again(self, now_ns: int) -> None:
         if self._retry_ns is None:

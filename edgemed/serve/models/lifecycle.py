@@ -34,6 +34,7 @@ from edgemed.serve.models.room import room_for
 from edgemed.serve.models.store import BundleStore
 from edgemed.serve.models.tally import Tally
 from edgemed.serve.models.trial import Trial, slower
+from edgemed.serve.readiness import Finding
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Line:
         self.previous: HostedModel | None = None  # while the active one is on probation
         self.candidate: HostedModel | None = None
         self.trial: Trial | None = None
+        self.hot: HostedModel | None = None  # the smaller one, while it answers in the active one's place
         self._closing: list[HostedModel] = []
         self._watch_until_ns: int | None = None
         self._down_ns: int | None = None
@@ -240,9 +242,20 @@ class Line:
             return releases.versions(connection, self.name)
 
     @property
+    def finding(self) -> Finding | None:
+        """Why what answers is not ready, or worse than usual."""
+        hot = self.hot
+        if hot is None:
+            return self.active.finding
+        found = hot.finding
+        worse = Finding(self.name, "The smaller model answers: the device throttles.", stops=False)
+        return found if found is not None and found.stops else worse
+
+    @property
     def loaded(self) -> list[HostedModel]:
         """All that have workers."""
-        return [model for model in (self.active, self.previous, self.candidate, *self._closing) if model is not None]
+        models = (self.hot, self.active, self.previous, self.candidate, *self._closing)
+        return [model for model in models if model is not None]
 
     def step(self, now_ns: int) -> None:
         """Go on with what is under way; a few times a second."""
