@@ -138,7 +138,7 @@ class Capture:
     def _draw(self, picture: NDArray[np.uint8], reading: Reading, slide: Slide) -> None:
         size = picture.shape[:2]
         if reading.heat is not None and reading.heat.ndim == 2:
-            warm(picture, _resized(np.asarray(reading.heat, np.float32), size))
+            warm(picture, _smooth(np.asarray(reading.heat, np.float32), size))
         if reading.labels is None:
             return
         plane = 0
@@ -276,6 +276,13 @@ def _resized(plane: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
     columns = (np.arange(size[1]) + 0.5) * plane.shape[1] / size[1]
     resized: NDArray[Any] = plane[rows.astype(int)[:, None], columns.astype(int)]
     return resized
+
+
+def _smooth(heat: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Interpolated: the edges of a coarse map would look like findings."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(heat).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

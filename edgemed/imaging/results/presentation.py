@@ -24,8 +24,8 @@ MAX_ANNOTATIONS: Final = 2000
 """Of one presentation state: viewers build them all before they show one."""
 _WORDS: Final = "WORDS"
 _REMARKS: Final = "REMARKS"
-_BOX: Final = (0.01, 0.80, 0.99, 0.94)  # of the displayed area: left, top, right, bottom
-_LOWEST: Final = (0.01, 0.95, 0.99, 0.99)
+_BOX: Final = (0.01, 0.70, 0.99, 0.88)  # of the displayed area: left, top, right, bottom
+_LOWEST: Final = (0.01, 0.89, 0.99, 0.99)
 
 
 @dataclass(eq=False)
@@ -77,10 +77,10 @@ class Presentation:
 
     def _annotations(self, images: dict[int, Dataset], layers: dict[str, Any], uid: str) -> Iterator[Any]:
         """Remarks on all images, words on those that they are about, outlines on their frames."""
-        remarks = [line for line in words.remarks(self.content) if line not in self.content.notes]
+        remarks = words.remarks(self.content)
         if remarks:
             every = list(images.values())
-            yield _annotation(every, layers[_REMARKS], None, [], _text(remarks, _LOWEST))
+            yield _annotation(every, layers[_REMARKS], None, [], _text(remarks[:4], _LOWEST))
         told: dict[tuple[int | None, int | None], list[Reading]] = {}
         for reading in self.content.readings:
             if reading.source is None or (reading.source in images and self._names(reading)):
