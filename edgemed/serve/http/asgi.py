@@ -39,7 +39,7 @@ class Whole:
     """
 
     def __init__(self, length: int) -> None:
-        self.body = memoryview(np.empty(length, np.uint8)).cast("B")
+        self.body = np.empty(length, np.uint8).data
         self._at = 0
 
     def add(self, piece: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -94,10 +94,11 @@ class Connection(HttpToolsProtocol):
         self._head_open = False
         super().on_headers_complete()
         self._whole = None
-        if self._patience.gathers(self.scope):
-            length = content_length(self.scope)
+        scope = cast("Scope", self.scope)
+        if self._patience.gathers(scope):
+            length = content_length(scope)
             if length is not None and length <= self._patience.gathered_bytes:
-                self._whole = self.scope[WHOLE] = Whole(length)
+                self._whole = scope[WHOLE] = Whole(length)
 
     def _count(self, size: int) -> None:
         self._head += size
@@ -139,7 +140,7 @@ class Connection(HttpToolsProtocol):
         if self._whole is None:
             super().on_body(body)
         elif self.cycle.response_complete:  # it was refused: what still comes is let go
-            self.scope.pop(WHOLE, None)
+            cast("Scope", self.scope).pop(WHOLE, None)
             self._whole = None
         else:
             self._whole.add(body)

@@ -18,9 +18,9 @@ from edgemed.serve.http.oip.infer import Desk, outcome_of, translated
 from edgemed.serve.http.oip.messages import asked_of, fill_metadata, response_of
 from edgemed.serve.http.oip.rest import Rest
 from edgemed.serve.http.proto import SERVICE, Proto
-from edgemed.serve.http.tls import server_context
 from edgemed.serve.http.tokens import Role
 from edgemed.serve.services import Services
+from edgemed.serve.tls import server_context
 
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
