@@ -29,6 +29,7 @@ from edgemed.profile.result import Result
 from edgemed.profile.slo import Slo
 from edgemed.recipe.schema import Recipe
 from edgemed.report.data import Report
+from edgemed.serve.models.trial import TrialReport
 
 FOLDER = Path(__file__).resolve().parent.parent / "edgemed" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -55,6 +56,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "signature": Envelope,
     "signature-statement": Statement,
     "slo": Slo,
+    "trial": TrialReport,
 }
 
 

@@ -165,6 +165,11 @@ class SourceRun:
         self._opened = False
         self.account = Account()
 
+    @property
+    def counts(self) -> Counts:
+        """Where all frames are now; from any thread."""
+        return self._ring.counts() if self._opened else self.account.counts
+
     def __iter__(self) -> Iterator[Outcome]:
         with ExitStack() as stack:
             stack.callback(self._source.close)  # preprocessing may have opened it while the lane was entered

@@ -13,6 +13,7 @@ from edgemed.base.errors import EdgemedError
 from edgemed.base.hashing import sha256_file
 from edgemed.base.store import fsync_path
 from edgemed.serve.alarms import Alarms
+from edgemed.serve.deletion import finish_deletions
 from edgemed.serve.intake import CONFLICT, name_of, read_note
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import NewObject, add_object, move_object, move_task
@@ -60,6 +61,7 @@ def take_in(spool: Spool, journal: Journal) -> Found:
         EdgemedError: the disk or the journal does not take it.
     """
     found = Found()
+    found.swept += finish_deletions(spool, journal)
     with journal.read() as connection:
         rows = connection.execute("SELECT id, path, state FROM object WHERE path <> ''").fetchall()
         results = {row[0] for row in connection.execute("SELECT path FROM result")}

@@ -144,6 +144,7 @@ class FolderSection(Section):
     name: Name
     path: Path
     settle_ns: Nanoseconds = 2 * SECOND
+    max_file_bytes: Bytes = 2 << 30
 
 
 class Match(Section):
@@ -177,7 +178,28 @@ class Shadow(Section):
         None, description="of the output range; None: 4 times what the build measured"
     )
     window: Annotated[int, Field(ge=10)] = Field(200, description="of comparisons over which an alarm is decided")
-    disagree: Annotated[float, Field(gt=0, le=1)] = Field(0.05, description="share of the window that raises the alarm")
+    disagree: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="share of disagreeing answers that is put up with; more, beyond chance, raises the alarm"
+    )
+
+
+class Trial(Section):
+    """What a new version of a model goes through before it answers, and for a while after."""
+
+    inputs: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        50, description="live inputs on which it is compared with the active version; 0: golden vectors alone decide"
+    )
+    disagree: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of them that may be decided otherwise"
+    )
+    tolerance: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="of the output range: how far outputs that decide nothing (a regression) may differ"
+    )
+    slower: Annotated[float, Field(ge=1)] = Field(1.5, description="times the active version's median time")
+    watch_ns: Nanoseconds = Field(10 * MINUTE, description="after the switch; meanwhile the old version is kept loaded")
+    failures: Annotated[int, Field(ge=1)] = Field(
+        3, description="failed requests and lost workers in that time that bring the old version back"
+    )
 
 
 class ModelSection(Section):
@@ -203,6 +225,7 @@ class ModelSection(Section):
     notify_refusals: bool = Field(True, description="an image that is not analysed is answered by an SR that says why")
     completeness: Completeness = Completeness()
     shadow: Shadow | None = None
+    trial: Trial = Trial()
     max_ood: Annotated[float, Field(gt=0)] | None = Field(
         None, description="out-of-distribution score above which an input is not analysed"
     )
@@ -246,7 +269,7 @@ class DicomDestination(_Destination):
     calling: AeTitle | None = None
     tls: Tls | None = None
     commitment: bool = Field(True, description="a result is delivered when the PACS has committed itself to keep it")
-    commitment_ns: Nanoseconds = Field(10 * MINUTE, description="to wait for that, then it is sent again")
+    commitment_within_ns: Nanoseconds = Field(10 * MINUTE, description="then it is sent again")
 
 
 class DicomWebDestination(_Destination):
@@ -296,7 +319,10 @@ class SpoolSection(Section):
     reserve_bytes: Bytes = Field(1 << 30, description="free space below which inputs are refused")
     warn_bytes: Bytes = Field(5 << 30, description="free space below which an alarm is raised")
     keep_ns: Nanoseconds = Field(24 * HOUR, description="images and results after their end")
-    keep_failed_ns: Nanoseconds | None = Field(None, description="None: until somebody looks at them")
+    keep_failed_ns: Nanoseconds | None = Field(
+        None, description="inputs that failed, and quarantine; None: until somebody looks at them"
+    )
+    keep_events_ns: Nanoseconds = Field(400 * 24 * HOUR, description="lines of the journal on what happened when")
 
 
 class GoldenSection(Section):

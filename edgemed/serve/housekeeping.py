@@ -1,23 +1,128 @@
-"""Keeps the disk from filling up: watermarks, and what may be deleted."""
+"""Keeps the disk from filling up: watermarks, and what may be deleted.
+
+Nothing is deleted that is not at its end, for as long as the site wants to keep it. Rows stay: they say what became of
+each input. Events go after `keep_events`, golden inferences after 90 days.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from edgemed.base.quantity import SECOND
+from edgemed.serve.clock import stamp, utc
+from edgemed.serve.deletion import finish_deletions
+from edgemed.serve.journal.retention import (
+    BADLY,
+    WELL,
+    Horizon,
+    forget,
+    keep_horizon,
+    load_horizon,
+    newest_event,
+    release,
+)
+from edgemed.serve.loops import Beat
+from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services
+
+LOOP: Final = "housekeeping"
+
+_EVERY_S: Final = 10.0
+_LIMIT_NS: Final = 60 * SECOND
+_KEPT_EVERY_NS: Final = 60 * SECOND
+_GOLDEN: Final = timedelta(days=90)
+_ABOVE: Final = 1.1  # times a watermark, and its alarm is over: else it would come and go with every image
 
 
 class Housekeeping:
-    """Keeps the disk from filling up: watermarks, and what may be deleted."""
+    """One loop for both."""
 
     name = "housekeeping"
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._horizons: dict[str, Horizon] = {}
+        self._last_ns = 0
+        self._kept_ns = 0
 
     def start(self) -> None:
-        """Begin."""
+        """Look at the disk, then begin."""
+        spool = self._services.config.spool
+        times = {"ended": spool.keep_ns, "failed": spool.keep_failed_ns, "events": spool.keep_events_ns}
+        with self._services.journal.read() as connection:
+            self._horizons = {
+                name: load_horizon(connection, name, keep_ns) for name, keep_ns in times.items() if keep_ns is not None
+            }
+        self._last_ns = self._kept_ns = time.monotonic_ns()
+        self.look()
+        self._services.readiness.register("disk", self._finding)
+        self._services.loops.start(LOOP, self._run, limit_ns=_LIMIT_NS)
 
     def drain(self) -> None:
-        """Take nothing new."""
+        """Nothing is under way that could not end anywhere."""
 
     def stop(self) -> None:
-        """End."""
+        """The loop has ended with the others."""
+
+    def _run(self, beat: Beat) -> None:
+        while True:
+            self.look()
+            self.sweep(beat)
+            if not beat.wait(_EVERY_S):
+                return
+
+    def look(self) -> None:
+        """Hold the free space against the watermarks."""
+        services, spool = self._services, self._services.config.spool
+        free = services.spool.free_bytes
+        services.metrics.free_bytes.set(free)
+        for code, mark, text in (
+            ("disk-low", spool.warn_bytes, "The disk fills up: {:,} bytes are free."),
+            ("disk-full", spool.reserve_bytes, "The disk is nearly full, and inputs are refused: {:,} bytes are free."),
+        ):
+            stands = services.alarms.stands(code)
+            if free < mark and not stands:
+                services.alarms.raise_(code, text.format(free))
+            elif free >= mark * _ABOVE and stands:
+                services.alarms.clear(code)
+
+    def sweep(self, beat: Beat) -> None:
+        """Delete what has had its time."""
+        self._count()
+        for name, ends in (("ended", WELL), ("failed", BADLY)):
+            if name in self._horizons:
+                self._release(ends, self._horizons[name].before, beat)
+        finish_deletions(self._services.spool, self._services.journal, beat)
+        before, golden = self._horizons["events"].before, stamp(utc() - _GOLDEN)
+        while self._services.journal.write(partial(forget, before=before, golden_before=golden)) and _goes_on(beat):
+            pass
+
+    def _release(self, ends: Sequence[str], before: int, beat: Beat) -> None:
+        while before and _goes_on(beat) and self._services.journal.write(partial(release, ends=ends, before=before)):
+            finish_deletions(self._services.spool, self._services.journal, beat)
+
+    def _count(self) -> None:
+        """Count the time, and keep the count."""
+        now_ns = time.monotonic_ns()
+        elapsed_ns, self._last_ns = now_ns - self._last_ns, now_ns
+        with self._services.journal.read() as connection:
+            newest = newest_event(connection)
+        marked = [horizon.goes_on(elapsed_ns, newest) for horizon in self._horizons.values()]
+        if any(marked) or now_ns - self._kept_ns >= _KEPT_EVERY_NS:
+            self._kept_ns = now_ns
+            for name, horizon in self._horizons.items():
+                self._services.journal.write(partial(keep_horizon, name=name, horizon=horizon))
+
+    def _finding(self) -> Finding | None:
+        if self._services.alarms.stands("disk-full"):
+            return Finding("disk", "It is full: inputs are refused.", stops=False)
+        return None
+
+
+def _goes_on(beat: Beat) -> bool:
+    beat()
+    return not beat.stopping.is_set()

@@ -12,12 +12,15 @@ import logging
 import re
 import sys
 import traceback
+import warnings
 from typing import Final, TextIO
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.text import printable
 from edgemed.serve.clock import stamp
 from edgemed.serve.config import LogSection
+
+log = logging.getLogger(__name__)
 
 _UID: Final = re.compile(r"\b(?:[0-2](?:\.\d{1,40}){5,}|2\.25\.\d{10,})\b")
 _OURS: Final = "edgemed"
@@ -37,8 +40,21 @@ def configure(section: LogSection, stream: TextIO | None = None) -> logging.Hand
     for name in ("pynetdicom", "pydicom", "uvicorn", "uvicorn.access", "httpx", "hl7"):
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).propagate = True
-    logging.captureWarnings(True)
+    warnings.showwarning = _told
     return handler
+
+
+def _told(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    """A warning of a library by its kind and place: its text may quote a patient's name (highdicom's does)."""
+    del message, file, line
+    log.debug("%s at %s:%d", category.__name__, filename.rpartition("/")[2], lineno)
 
 
 def _only_ours_in_detail(record: logging.LogRecord) -> bool:

@@ -40,7 +40,14 @@ class Planner:
             return self._plan_picture(row, path)
         from edgemed.imaging.dicom.describe import describe
 
-        found = describe(path)
+        forward = tuple(to.name for to in self._forwards if not _came_from(row, to))
+        try:
+            found = describe(path)
+        except InputError as error:
+            if not forward:
+                raise
+            reason = f"It cannot be read: {error.what} It is only sent on."
+            return Route(row["id"], forward=forward, reason=reason, unreadable=True)
         if (found.sop_instance, found.sop_class) != (row["sop_instance"], row["sop_class"]):
             raise InputError("it is not the object that it was sent as.", "Correct the file.")
         models, reason = self._wanting(found, row)
@@ -53,7 +60,6 @@ class Planner:
         )
         if models and not wants:
             reason = f"It has no UID of its {models[0].level}."
-        forward = tuple(to.name for to in self._forwards if not _came_from(row, to))
         return Route(row["id"], found.study, found.series, found.syntax, wants, forward, reason)
 
     def _wanting(self, found: Described, row: sqlite3.Row) -> tuple[list[ModelSection], str]:

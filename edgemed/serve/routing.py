@@ -214,7 +214,7 @@ class Router:
             )
         if routed.state in (State.FAILED, State.NOT_ANALYSED):
             self._services.metrics.ends.labels("none", routed.state.value).inc()
-        if routed.state is State.FAILED:
+        if route.unreadable:
             self._services.alarms.raise_("input-failed", routed.reason, row["inlet"])
 
     def _forward_again(self) -> None:

@@ -26,23 +26,22 @@ def server_context(tls: Tls) -> ssl.SSLContext:
         InputError: certificate and key are none, or do not belong together.
         ResourceError: they cannot be read.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    try:
-        context.load_cert_chain(tls.certificate, tls.key, password=_nobody_to_ask)
-        if tls.ca is not None:
-            context.load_verify_locations(tls.ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except ssl.SSLError as error:
-        raise InputError(
-            f"{tls.certificate} and {tls.key} cannot be used for TLS: {error.reason or 'no PEM'}.",
-            "Give a certificate chain and its key as PEM files.",
-        ) from error
-    except OSError as error:
-        raise from_os_error(error, error.filename or tls.certificate) from error
+    context = _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls)
+    if tls.ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def client_context(tls: Tls) -> ssl.SSLContext:
+    """What we show to a server and ask of it. It is known by its address: its certificate need not name it.
+
+    Raises:
+        InputError: certificate and key are none, or do not belong together.
+        ResourceError: they cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    return _load(context, tls)
 
 
 class Certificates:
@@ -77,6 +76,24 @@ class Certificates:
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
         return tuple(_state(path) for path in (self._tls.certificate, self._tls.key, self._tls.ca) if path is not None)
+
+
+def _load(context: ssl.SSLContext, tls: Tls) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_nobody_to_ask)
+        if tls.ca is not None:
+            context.load_verify_locations(tls.ca)
+    except ssl.SSLError as error:
+        raise InputError(
+            f"{tls.certificate} and {tls.key} cannot be used for TLS: {error.reason or 'no PEM'}.",
+            "Give a certificate chain and its key as PEM files.",
+        ) from error
+    except OSError as error:
+        raise from_os_error(error, error.filename or tls.certificate) from error
+    return context
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

@@ -36,7 +36,8 @@ def test_softmax_over_two_scores_the_last_class() -> None:
 def test_more_classes_take_the_largest() -> None:
     head = head_of((output((1, 3), task="multiclass", activation="none"),))
     assert not head.binary
-    assert head.read(np.array([[1.0, 5.0, 2.0]])) == (1, pytest.approx(0.936, abs=5e-4))  # a probability, whatever the model ends with
+    # a probability, whatever the model ends with
+    assert head.read(np.array([[1.0, 5.0, 2.0]])) == (1, pytest.approx(0.936, abs=5e-4))
 
 
 @pytest.mark.parametrize(

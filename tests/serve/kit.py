@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,14 @@ def bedside(root: Path, *, bundle: Path | None = None, **sections: Any) -> Confi
         "trust": {"allow_unsigned": True},
     }
     return Config.model_validate({**base, **sections})
+
+
+@contextmanager
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is one: for tests that start often and never lose power."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 @contextmanager

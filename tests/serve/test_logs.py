@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import warnings
 
 import pytest
 
@@ -17,12 +18,12 @@ UID = "1.2.840.113619.2.5.1762583153.215519.978957063.78"
 
 @pytest.fixture
 def stream():
-    root = logging.getLogger()
+    root, show = logging.getLogger(), warnings.showwarning
     handlers, level = list(root.handlers), root.level
     yield io.StringIO()
     root.handlers[:] = handlers
     root.setLevel(level)
-    logging.captureWarnings(False)
+    warnings.showwarning = show
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
@@ -37,6 +38,7 @@ def test_nothing_of_a_patient_gets_out(stream: io.StringIO, form: str) -> None:
         raise InputError(f"The file {UID} is odd.\nDoe", "Look.")
     except InputError:
         log.exception("and again")
+    warnings.showwarning(UserWarning("Doe^Jane"), UserWarning, "/x/valuerep.py", 7)
     logging.getLogger("pynetdicom").error("(0010,0010) PN: %s", "Doe^Jane")
     logging.getLogger("pynetdicom").info("(0010,0010) PN: Doe^Jane")
     logging.getLogger("somebody").info("Doe^Jane")

@@ -40,6 +40,12 @@ def routing(root: Path, *models: dict[str, Any], start: bool = True, **sections:
         yield services
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    with kit.memory() as path:
+        yield path
+
+
 def until(condition: Callable[[], Any], what: str = "it") -> Any:
     """Wait for the loop; a minute is for the slowest machine."""
     for _ in range(6000):
@@ -288,6 +294,15 @@ def test_images_are_sent_on_as_results_of_a_task_of_their_own(tmp_path: Path) ->
         assert (delivery["destination"], delivery["state"]) == ("pacs", "pending")
         services.journal.write(lambda c: move_delivery(c, delivery["id"], "delivered"))
         assert [row["state"] for row in settled(services)] == ["delivered"]
+
+
+def test_what_we_cannot_read_is_sent_on_all_the_same(tmp_path: Path) -> None:
+    with routing(tmp_path, destinations=[pacs()]) as services:
+        kit.arrive(services, nested())
+        assert [task[0] for task in tasks(services)] == [FORWARD]
+        (event,) = rows(services, "SELECT reason FROM event WHERE what = 'object' AND event = 'route'")
+        assert event["reason"].endswith("It is only sent on.")
+        until(lambda: [alarm.code for alarm in services.alarms.standing] == ["input-failed"], "the alarm")
 
 
 def test_what_could_not_be_sent_on_is_tried_again_when_somebody_asks(tmp_path: Path) -> None:

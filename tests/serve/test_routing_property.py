@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,7 @@ def test_every_image_is_in_exactly_its_tasks(monkeypatch: pytest.MonkeyPatch, ac
         {"name": "alone", "bundle": "unused.edgemed"},
         {"name": "together", "bundle": "unused.edgemed", "level": "series", "completeness": rules},
     ]
-    with tempfile.TemporaryDirectory() as folder, kit.resting(kit.bedside(Path(folder), models=models)) as services:
+    with kit.memory() as root, kit.resting(kit.bedside(root, models=models)) as services:
         bedside = Bedside(services, clock)
         for action in actions:
             bedside.do(*action)

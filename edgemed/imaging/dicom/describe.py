@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgemed.base.errors import InputError
-from edgemed.imaging.dicom.header import read_header
+from edgemed.imaging.dicom.fragments import walk
+from edgemed.imaging.dicom.header import Header, read_header
+from edgemed.imaging.dicom.source import truncated
 from edgemed.imaging.dicom.values import integer, quiet, text
 
 if TYPE_CHECKING:
@@ -50,8 +52,12 @@ class Described:
     in_study: int | None = None
 
 
-def describe(path: Path) -> Described:
+def describe(path: Path, *, whole: bool = False) -> Described:
     """Read the header of a DICOM file.
+
+    Args:
+        path: of the file.
+        whole: see, too, that the pixels that it tells of are there, without decoding them.
 
     Raises:
         InputError: it is damaged, beyond the limits, or without the UIDs of an object. The text has no value of it.
@@ -64,7 +70,19 @@ def describe(path: Path) -> Described:
             if error.__cause__ is not None:  # pydicom's words may quote the file
                 raise InputError("its header is damaged.", error.hint) from error
             raise
+        if whole:
+            _check_whole(header)
         return _described(header.dataset, header.syntax.uid, header.pixels is not None)
+
+
+def _check_whole(header: Header) -> None:
+    pixels = header.pixels
+    if pixels is None:
+        return
+    if pixels.length is None:
+        walk(header.source, pixels.offset)
+    elif pixels.offset + pixels.length > header.source.size:
+        raise truncated()
 
 
 def _described(dataset: Dataset, syntax: str, has_pixels: bool) -> Described:

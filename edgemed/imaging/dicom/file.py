@@ -168,7 +168,8 @@ class DicomFile:
         return gray_pixels(samples, self.module, attributes.modality, self._padding)
 
     @property
-    def _is_color(self) -> bool:
+    def is_color(self) -> bool:
+        """Whether frames are red, green and blue."""
         return self.module.is_color or self._palette is not None
 
     @property
@@ -176,12 +177,12 @@ class DicomFile:
         return text(self.dataset, "FrameOfReferenceUID")
 
     def _stored_range(self, attributes: FrameAttributes) -> tuple[float, float] | None:
-        if self._is_color:
+        if self.is_color:
             return 0.0, 255.0
         return None if self.module.is_float else attributes.modality.span(self.module.stored_range)
 
     def _voi(self, attributes: FrameAttributes) -> tuple[tuple[Window, ...], tuple[LookupTable, ...]]:
-        if self._is_color:  # they are for gray values (PS3.3 C.11.2)
+        if self.is_color:  # they are for gray values (PS3.3 C.11.2)
             return (), ()
         if self.module.photometric != "MONOCHROME1":
             return attributes.windows, attributes.tables
@@ -192,10 +193,10 @@ class DicomFile:
         module, frames = self.module, self.frames
         every = [self._attributes(i) for i in range(frames)] if self._groups.differ else [self._first]
         dtype = np.dtype(np.float32 if module.is_float else np.uint8)
-        if not (self._is_color or module.is_float):
+        if not (self.is_color or module.is_float):
             dtype = np.result_type(*{a.modality.dtype(module.stored_range) for a in every})
-        shape = (frames, module.rows, module.columns) + ((3,) if self._is_color else ())
-        size = frames * module.pixels * dtype.itemsize * (3 if self._is_color else 1)
+        shape = (frames, module.rows, module.columns) + ((3,) if self.is_color else ())
+        size = frames * module.pixels * dtype.itemsize * (3 if self.is_color else 1)
         if size > limit:
             raise InputError(f"its {frames} frames take {size:,} bytes.", f"At most {limit:,} are read at once.")
         pixels, valid = np.empty(shape, dtype), None

@@ -46,7 +46,7 @@ def index_fragments(
     Raises:
         InputError: items missing, overlapping, beyond the end or too many, or more or fewer frames than claimed.
     """
-    table, spans = _walk(source, offset)
+    table, spans = walk(source, offset)
     if extended is not None:
         return Fragments(_by_extended(extended, spans, frames))
     if frames == 1 and spans:
@@ -62,8 +62,12 @@ def index_fragments(
     return Fragments(tuple(tuple(spans[first:end]) for first, end in zip(firsts, ends, strict=True)))
 
 
-def _walk(source: Source, offset: int) -> tuple[tuple[int, ...], list[Span]]:
-    """The Basic Offset Table, and all fragments."""
+def walk(source: Source, offset: int) -> tuple[tuple[int, ...], list[Span]]:
+    """The Basic Offset Table, and all fragments.
+
+    Raises:
+        InputError: the chain of fragments breaks off.
+    """
     spans: list[Span] = []
     with source.open() as file:
         while True:

@@ -57,7 +57,7 @@ class Capture:
             self._pace(made, first)
         self._write(made, rows * columns * 3 * len(self.slides))
         what = "findings in the images" if several else "findings in the image"
-        return part10.finish(made, self.content, "sc", first, what)
+        return part10.finish(made, self.content, "sc", self.sources, what)
 
     @cached_property
     def slides(self) -> list[Slide]:
@@ -138,7 +138,7 @@ class Capture:
     def _draw(self, picture: NDArray[np.uint8], reading: Reading, slide: Slide) -> None:
         size = picture.shape[:2]
         if reading.heat is not None and reading.heat.ndim == 2:
-            warm(picture, _resized(np.asarray(reading.heat, np.float32), size))
+            warm(picture, _smooth(np.asarray(reading.heat, np.float32), size))
         if reading.labels is None:
             return
         plane = 0
@@ -166,9 +166,7 @@ class Capture:
         made.ContentDate = made.ContentTime = made.DateOfSecondaryCapture = made.TimeOfSecondaryCapture = ""
         made.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
         made.PatientOrientation = first.dataset.PatientOrientation
-        made.Laterality = first.dataset.get("Laterality", "")
-        if "BodyPartExamined" in first.dataset:
-            made.BodyPartExamined = first.dataset.BodyPartExamined
+        part10.copy_side(made, first)
         self._derive(made)
         self._burned_in(made)
 
@@ -278,6 +276,13 @@ def _resized(plane: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
     columns = (np.arange(size[1]) + 0.5) * plane.shape[1] / size[1]
     resized: NDArray[Any] = plane[rows.astype(int)[:, None], columns.astype(int)]
     return resized
+
+
+def _smooth(heat: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Interpolated: the edges of a coarse map would look like findings."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(heat).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

@@ -12,7 +12,7 @@ from edgemed.imaging.dicom import values
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _DATE: Final = re.compile(r"(\d{4})[.\-/]?(0[1-9]|1[0-2])[.\-/]?(0[1-9]|[12]\d|3[01])")
 _TIME: Final = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(\.\d{1,6})?)?)?")
 _UID: Final = re.compile(r"[0-9.]{1,64}")
@@ -22,7 +22,7 @@ _AGE: Final = re.compile(r"\d{3}[DWMY]")
 
 def plain(text: str, limit: int = 64) -> str:
     """A text without what no text element may hold: controls and backslashes; cut at `limit` characters."""
-    return _CONTROLS.sub(" ", text.replace("\\", " ")).strip()[:limit].rstrip()
+    return CONTROLS.sub(" ", text.replace("\\", " ")).strip()[:limit].rstrip()
 
 
 def text(dataset: Dataset, keyword: str, limit: int = 64) -> str:

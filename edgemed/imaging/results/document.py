@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgemed.imaging.results import clean
 from edgemed.imaging.results.content import Author, Concept, Content, Reading, ResultFile
 from edgemed.imaging.results.content import Score as ContentScore
 from edgemed.imaging.results.evidence import Source
@@ -46,6 +47,22 @@ class Input(_Strict):
     series: str | None
     study: str | None
     frames: Count | None
+
+
+class Patient(_Strict):
+    """Whose images they are, and what was ordered: as the first input says it, '' where it does not."""
+
+    id: str
+    issuer: str
+    name: str = Field(description="as DICOM writes it: family^given^middle^prefix^suffix, groups between =")
+    birth_date: str = Field(description="YYYYMMDD")
+    sex: str
+    accession: str
+    placer_order: str
+    filler_order: str
+    study_id: str
+    study_description: str
+    referring: str
 
 
 class Model(_Strict):
@@ -107,6 +124,7 @@ class Result(_Strict):
     software: str
     research_only: bool = Field(description="not for diagnosis")
     model: Model
+    patient: Patient | None = Field(description="None where no input is DICOM")
     inputs: tuple[Input, ...]
     refusal: str | None = Field(description="why it was not analysed; None where it was")
     notes: tuple[str, ...]
@@ -135,6 +153,7 @@ def describe(content: Content, sources: list[Source | None]) -> Result:
         software=author.software,
         research_only=author.research_only,
         model=_model(author),
+        patient=_patient(next((source for source in sources if source is not None), None)),
         inputs=tuple(_input(s, path.name) for s, path in zip(sources, content.sources, strict=True)),
         refusal=content.refusal,
         notes=content.notes,
@@ -145,6 +164,25 @@ def describe(content: Content, sources: list[Source | None]) -> Result:
 
 def _model(author: Author) -> Model:
     return Model(name=author.model, **{name: getattr(author, name) for name in Model.model_fields if name != "name"})
+
+
+def _patient(source: Source | None) -> Patient | None:
+    if source is None:
+        return None
+    said = source.dataset
+    return Patient(
+        id=said.PatientID,
+        issuer=said.get("IssuerOfPatientID", ""),
+        name=str(said.PatientName),
+        birth_date=said.PatientBirthDate,
+        sex=said.PatientSex,
+        accession=said.AccessionNumber,
+        placer_order=clean.text(source.header, "PlacerOrderNumberImagingServiceRequest"),
+        filler_order=clean.text(source.header, "FillerOrderNumberImagingServiceRequest"),
+        study_id=said.StudyID,
+        study_description=said.get("StudyDescription", ""),
+        referring=str(said.ReferringPhysicianName),
+    )
 
 
 def _input(source: Source | None, name: str) -> Input:

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 # Identifiers are copied whole, however long: a result must be found beside its image.
 _WHOLE: Final = 1024
+_ULTRASOUND: Final = "1.2.840.10008.5.1.4.1.1.3.1"
+_CT: Final = "1.2.840.10008.5.1.4.1.1.2"
+_ONE_FRAME: Final = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{end}"
+    for end in (
+        *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "4", "6", "6.1", "7", "128"),
+        *("77.1.1", "77.1.2", "77.1.3", "77.1.4"),
+    )
+)
+"""CR, DX, mammography, intra-oral, CT, MR, ultrasound, secondary capture, PET, visible light: classes of one frame."""
 _SIDES: Final = ("L", "R", "B", "U")
 
 
@@ -66,8 +76,18 @@ class Source:
 
     @property
     def multiframe(self) -> bool:
-        """Whether references to it name frames: it says how many it has."""
-        return "NumberOfFrames" in self.dataset
+        """Whether references to it name frames: it is of a class that has some, and says how many."""
+        return "NumberOfFrames" in self.dataset and self.sop_class not in _ONE_FRAME
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether it has frames that no reference can name, being of a class that has one: what is sloppy."""
+        return self.frames > 1 and not self.multiframe
+
+    @property
+    def stand_in(self) -> str:
+        """A class with as many frames that highdicom knows: it refuses those that are retired, private or new."""
+        return _ULTRASOUND if self.multiframe else _CT
 
     @cached_property
     def spacing(self) -> tuple[float, float] | None:
@@ -136,7 +156,7 @@ def _study(header: Dataset, made: Dataset) -> None:
     made.StudyInstanceUID = clean.uid(header, "StudyInstanceUID") or uid_of("study", made.SOPInstanceUID)
     made.StudyDate, made.StudyTime = clean.date(header, "StudyDate"), clean.time(header, "StudyTime")
     made.ReferringPhysicianName = clean.name(header, "ReferringPhysicianName")
-    made.StudyID = clean.text(header, "StudyID", _WHOLE)
+    made.StudyID = clean.text(header, "StudyID", 16)
     made.AccessionNumber = clean.text(header, "AccessionNumber", _WHOLE)
     clean.copy(header, made, ("StudyDescription",), clean.text)
     if clean.zone(header):

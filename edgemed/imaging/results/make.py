@@ -52,10 +52,13 @@ def make_results(content: Content, kinds: Sequence[str]) -> list[ResultFile]:
 
 
 def _objects(content: Content, sources: list[Source], kinds: Sequence[str]) -> dict[str, list[ResultFile]]:
-    regions = find_regions(content)
+    unnamed = {number for number, source in enumerate(sources) if source.unnamed}
+    regions = find_regions(content, unnamed)
     drawn = make_segmentations(content, sources) if "seg" in kinds else Segmentations()
     made = {"seg": drawn.files}
     notes = drawn.notes + regions.notes
+    if unnamed and any(reading.frame is not None for reading in content.readings):
+        notes.append("An image has several frames, though its SOP Class has one: no reference can name them.")
     if "sc" in kinds:
         made["sc"], more = make_captures(content, sources)
         notes += more

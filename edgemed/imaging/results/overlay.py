@@ -48,11 +48,14 @@ def tint(picture: NDArray[np.uint8], mask: NDArray[np.bool_], color: RGB) -> Non
     """Tint what lies inside, and draw its outline, two pixels wide."""
     from scipy.ndimage import binary_erosion
 
-    if not mask.any():
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
         return
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inside, part = mask[box], picture[box]
     paint = np.array(color, np.float32)
-    picture[mask] = (picture[mask] * (1 - _TINT) + paint * _TINT).astype(np.uint8)
-    picture[mask & ~binary_erosion(mask, iterations=2)] = color
+    part[inside] = (part[inside] * (1 - _TINT) + paint * _TINT).astype(np.uint8)
+    part[inside & ~binary_erosion(inside, iterations=2)] = color
 
 
 def warm(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> None:

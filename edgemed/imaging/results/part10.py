@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,8 +54,17 @@ def local(content: Content, source: Source) -> datetime:
     return when.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
 
 
-def finish(dataset: Dataset, content: Content, kind: str, source: Source, what: str) -> ResultFile:
-    """Times, description, character set and meta header of an object; then its bytes."""
+def finish(dataset: Dataset, content: Content, kind: str, sources: Sequence[Source], what: str) -> ResultFile:
+    """Times, description, references, character set and meta header of an object; then its bytes.
+
+    Args:
+        dataset: the object.
+        content: what it says.
+        kind: of result.
+        sources: which it refers to; it stands beside the first.
+        what: for the list of series.
+    """
+    source = sources[0]
     when = local(content, source)
     day, clock = when.strftime("%Y%m%d"), when.strftime("%H%M%S.%f")
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = day, clock
@@ -63,10 +72,13 @@ def finish(dataset: Dataset, content: Content, kind: str, source: Source, what: 
         if keyword in dataset:
             setattr(dataset, keyword, day)
             setattr(dataset, keyword.replace("Date", "Time"), clock)
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):  # highdicom's own entry holds the time of now
+        equipment.ContributionDateTime = f"{day}{clock}"
     dataset.SeriesDescription = words.title(content, what)
     if source.dataset.get("TimezoneOffsetFromUTC"):
         dataset.TimezoneOffsetFromUTC = source.dataset.TimezoneOffsetFromUTC
     _describe_codes(dataset)
+    _refer(dataset, {each.uid: each.sop_class for each in sources})
     from pydicom.uid import UID
 
     dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION)
@@ -76,12 +88,44 @@ def finish(dataset: Dataset, content: Content, kind: str, source: Source, what: 
     return ResultFile(kind, f"{kind}-{uid}.dcm", data, str(dataset.SOPClassUID), uid)
 
 
+def _refer(dataset: Dataset, classes: dict[str, str]) -> None:
+    """Give references the class of their image, which stood for another one that highdicom knows."""
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                _refer(item, classes)
+    if dataset.get("ReferencedSOPInstanceUID") in classes:
+        dataset.ReferencedSOPClassUID = classes[dataset.ReferencedSOPInstanceUID]
+
+
 def copy_patient(dataset: Dataset, source: Source) -> None:
     """Patient, study and side of the body, as the source has them, put right."""
     for element in source.dataset:
         if element.keyword in _REPEATED:
             dataset[element.tag] = element
 
+
+def copy_side(dataset: Dataset, source: Source) -> None:
+    """Body part and side: that it is unknown is said of whatever is not known to be single (PS3.3 C.7.3.1)."""
+    part, side = source.dataset.get("BodyPartExamined", ""), source.dataset.get("Laterality", "")
+    if part:
+        dataset.BodyPartExamined = part
+    if part not in _SINGLE:
+        dataset.Laterality = side
+
+
+_SINGLE: Final = frozenset(
+    (
+        *("ABDOMEN", "ABDOMENPELVIS", "AORTA", "BACK", "BLADDER", "BRAIN", "CEREBELLUM", "CERVIX", "CHEST"),
+        *("CHESTABDOMEN", "CHESTABDPELVIS", "COCCYX", "COLON", "CORONARYARTERY", "CSPINE", "CTSPINE", "DUODENUM"),
+        *("ESOPHAGUS", "FACE", "GALLBLADDER", "HEAD", "HEADNECK", "HEART", "ILEUM", "ILIUM", "JAW", "JEJUNUM"),
+        *("LARYNX", "LIVER", "LSPINE", "LSSPINE", "MAXILLA", "MEDIASTINUM", "MOUTH", "NECK", "NECKCHEST", "NOSE"),
+        *("PANCREAS", "PELVIS", "PENIS", "PHARYNX", "PROSTATE", "RECTUM", "SCALP", "SKULL", "SPINE", "SPLEEN"),
+        *("SSPINE", "STERNUM", "STOMACH", "THYMUS", "THYROID", "TLSPINE", "TONGUE", "TRACHEA", "TSPINE", "URETER"),
+        *("URETHRA", "UTERUS", "VAGINA", "VULVA", "WHOLEBODY"),
+    )
+)
+"""Body parts without sides (PS3.16 Annex L), as dciodvfy has them."""
 
 _REPEATED: Final = frozenset(
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -23,8 +24,8 @@ MAX_ANNOTATIONS: Final = 2000
 """Of one presentation state: viewers build them all before they show one."""
 _WORDS: Final = "WORDS"
 _REMARKS: Final = "REMARKS"
-_BOX: Final = (0.01, 0.80, 0.99, 0.94)  # of the displayed area: left, top, right, bottom
-_LOWEST: Final = (0.01, 0.95, 0.99, 0.99)
+_BOX: Final = (0.01, 0.70, 0.99, 0.88)  # of the displayed area: left, top, right, bottom
+_LOWEST: Final = (0.01, 0.89, 0.99, 0.99)
 
 
 @dataclass(eq=False)
@@ -55,13 +56,13 @@ class Presentation:
             "graphic_layers": list(layers.values()),
             "graphic_annotations": list(self._annotations(images, layers, uid))[:MAX_ANNOTATIONS],
         }
-        if first.opened is not None and first.opened.module.samples > 1:
-            made: Dataset = pr.ColorSoftcopyPresentationState(**common)
+        if images[self.used[0]].SamplesPerPixel > 1:
+            made: Dataset = pr.ColorSoftcopyPresentationState(**common, icc_profile=_srgb())
         else:
             made = pr.GrayscaleSoftcopyPresentationState(**common, **self._gray(first, images))
         part10.copy_patient(made, first)
-        made.Laterality = first.dataset.get("Laterality", "")
-        return part10.finish(made, self.content, "gsps", first, "overlay")
+        part10.copy_side(made, first)
+        return part10.finish(made, self.content, "gsps", [self.sources[number] for number in self.used], "overlay")
 
     def _layers(self) -> dict[str, Any]:
         from highdicom.pr import GraphicLayer
@@ -76,13 +77,13 @@ class Presentation:
 
     def _annotations(self, images: dict[int, Dataset], layers: dict[str, Any], uid: str) -> Iterator[Any]:
         """Remarks on all images, words on those that they are about, outlines on their frames."""
-        remarks = [line for line in words.remarks(self.content) if line not in self.content.notes]
+        remarks = words.remarks(self.content)
         if remarks:
             every = list(images.values())
-            yield _annotation(every, layers[_REMARKS], None, [], _text(remarks, _LOWEST))
+            yield _annotation(every, layers[_REMARKS], None, [], _text(remarks[:4], _LOWEST))
         told: dict[tuple[int | None, int | None], list[Reading]] = {}
         for reading in self.content.readings:
-            if reading.source is None or reading.source in images:
+            if reading.source is None or (reading.source in images and self._names(reading)):
                 told.setdefault((reading.source, reading.frame), []).append(reading)
         for (source, frame), readings in told.items():
             about = list(images.values()) if source is None else [images[source]]
@@ -90,6 +91,10 @@ class Presentation:
             numbers = None if source is None else self.sources[source].numbers(frame)
             yield _annotation(about, layers[_WORDS], numbers, [], _text(lines[:12], _BOX))
         yield from self._outlines(images, layers, uid)
+
+    def _names(self, reading: Reading) -> bool:
+        """Whether a reference can name the frame that a reading is about."""
+        return reading.frame is None or reading.source is None or not self.sources[reading.source].unnamed
 
     def _outlines(self, images: dict[int, Dataset], layers: dict[str, Any], uid: str) -> Iterator[Any]:
         grouped: dict[tuple[int, int | None, int], list[Region]] = {}
@@ -158,7 +163,7 @@ def _manner(source: Source) -> tuple[object, ...]:
     if source.opened is None:
         return ()
     module, modality = source.opened.module, source.opened.attributes(0).modality
-    if modality.table is not None or module.is_float:
+    if not source.opened.is_color and (modality.table is not None or module.is_float):
         return ()
     return (
         *(source.study, source.series, module.rows, module.columns, module.samples, module.photometric),
@@ -173,8 +178,14 @@ def _image(source: Source) -> Dataset:
     assert source.opened is not None
     made = Dataset()
     made.update(source.dataset)
-    made.SamplesPerPixel = source.opened.module.samples
+    made.SOPClassUID = source.stand_in
+    made.SamplesPerPixel = 3 if source.opened.is_color else 1
     return made
+
+
+def _srgb() -> bytes | None:
+    """The colours of a screen, as a profile: the one that highdicom itself gives to pseudo-colour."""
+    return pkgutil.get_data("highdicom", "_icc_profiles/sRGB_v4_ICC_preference.icc")
 
 
 def _window(source: Source) -> tuple[float, float]:

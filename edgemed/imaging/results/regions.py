@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -73,6 +74,11 @@ class Regions:
         return said
 
 
+def is_volume(reading: Reading) -> bool:
+    """Whether its masks have slices."""
+    return reading.labels is not None and reading.labels.ndim == 4
+
+
 def planes_of(content: Content, reading: Reading) -> list[tuple[int, int | None]]:
     """For each plane of a mask, its source and frame.
 
@@ -90,11 +96,11 @@ def planes_of(content: Content, reading: Reading) -> list[tuple[int, int | None]
     return list(content.planes)
 
 
-def find_regions(content: Content) -> Regions:
-    """Outline all masks, as exactly as the limits allow."""
+def find_regions(content: Content, unnamed: Collection[int] = ()) -> Regions:
+    """Outline all masks, as exactly as the limits allow; none on sources whose frames no reference can name."""
     exact, left_out = [], 0
     for number, reading in enumerate(content.readings):
-        if reading.labels is None:
+        if reading.labels is None or reading.source in unnamed:
             continue
         stack = reading.labels if reading.labels.ndim == 4 else reading.labels[:, None]
         for plane, (source, frame) in enumerate(planes_of(content, reading)):

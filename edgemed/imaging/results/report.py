@@ -9,7 +9,7 @@ from edgemed.imaging.results import part10, words
 from edgemed.imaging.results.clean import plain
 from edgemed.imaging.results.content import Concept, Content, Reading, ResultFile, Score
 from edgemed.imaging.results.evidence import Source
-from edgemed.imaging.results.regions import Region, Regions
+from edgemed.imaging.results.regions import Region, Regions, is_volume
 from edgemed.imaging.results.uids import identity, uid_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_GROUPS: Final = 1000
 """Of measurements: about 2 MB. A longer cine is summed up, and its frames with findings come first."""
+_FEW: Final = 16
 COMPREHENSIVE: Final = "1.2.840.10008.5.1.4.1.1.88.33"
 
 
@@ -48,9 +49,10 @@ class Report:
         first = self.sources[0]
         evidence = [source.dataset for source in self.sources]
         evidence += {str(seg.SOPInstanceUID): seg for seg in self.segmentations.values()}.values()
+        document, rest = self._document()
         report = ComprehensiveSR(
             evidence=evidence,
-            content=self._document(),
+            content=document,
             sop_instance_uid=self._uid(),
             **part10.series(self.content, "sr", first),
             **part10.equipment(self.content),
@@ -58,10 +60,11 @@ class Report:
             is_final=False,
             previous_versions=self._earlier(),
         )
+        report.ContentSequence[-1].ContentSequence.extend(rest)
         if self.content.refusal is not None:
             report.CompletionFlagDescription = plain(f"{words.NOT_ANALYSED}: {self.content.refusal}")
         part10.copy_patient(report, first)
-        return part10.finish(report, self.content, "sr", first, "findings")
+        return part10.finish(report, self.content, "sr", self.sources, "findings")
 
     def _uid(self, revision: int | None = None) -> str:
         content = self.content if revision is None else replace(self.content, revision=revision)
@@ -80,10 +83,16 @@ class Report:
             found.append(item)
         return found or None
 
-    def _document(self) -> Dataset:
+    def _document(self) -> tuple[Dataset, list[Dataset]]:
+        """The report with what refers to each image and segmentation, and the other groups.
+
+        highdicom copies a document and walks it several times, which takes most of the time for a cine.
+        """
         from highdicom.sr import MeasurementReport
 
-        groups = [group for reading in self._told() for group in self._groups(*reading)]
+        told = self._told()
+        first = [item for item in told if item[0] in self.segmentations and is_volume(item[1])]
+        groups = [group for reading in first for group in self._groups(*reading)]
         report = MeasurementReport(
             observation_context=self._observer(),
             procedure_reported=words.coded(words.PROCEDURE),
@@ -91,7 +100,8 @@ class Report:
         )
         root: Dataset = report[0]
         _insert_library(root, self.sources)
-        return root
+        rest = [group[0] for reading in told if reading not in first for group in self._groups(*reading)]
+        return root, rest
 
     def _observer(self) -> Any:
         from highdicom import sr
@@ -168,7 +178,7 @@ class Report:
         parts = self.regions.of(number, label)
         if not reading.labels[label].any():
             return [self._judged(reading, score, where)]
-        if reading.labels.ndim == 4:
+        if is_volume(reading):
             return [self._volume(number, reading, label, score, parts)]
         return [
             self._part(score, part, f"{reading.output} {score.name} {where} part {place + 1}")
@@ -216,14 +226,14 @@ class Report:
         if seg is None:
             return None
         seen = {index for index, _ in self.content.planes}
-        images = [sr.SourceImageForSegmentation(self.sources[i].sop_class, self.sources[i].uid) for i in sorted(seen)]
+        images = [sr.SourceImageForSegmentation(self.sources[i].stand_in, self.sources[i].uid) for i in sorted(seen)]
         return sr.ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, label + 1, source_images=images)
 
     def _outlined(self, part: Region) -> Any:
         from highdicom import sr
 
         source = self.sources[part.source]
-        image = sr.SourceImageForRegion(source.sop_class, source.uid, source.numbers(part.frame))
+        image = sr.SourceImageForRegion(source.stand_in, source.uid, source.numbers(part.frame))
         return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, part.points, image)
 
     def _group(
@@ -242,7 +252,7 @@ class Report:
         about = self.sources if reading is None or reading.source is None else [self.sources[reading.source]]
         frame = None if reading is None else reading.frame
         images = [
-            sr.SourceImageForMeasurementGroup(source.sop_class, source.uid, source.numbers(frame)) for source in about
+            sr.SourceImageForMeasurementGroup(source.stand_in, source.uid, source.numbers(frame)) for source in about
         ]
         return sr.MeasurementsAndQualitativeEvaluations(
             source_images=images, **self._common(label, finding, measurements, judgements, whole=whole)
@@ -262,12 +272,15 @@ class Report:
 
         self._count += 1
         author = self.content.author
+        # by whom stands in the first group, and in each of a short report
+        named = whole or len(self.content.readings) <= _FEW
+        algorithm = sr.AlgorithmIdentification(
+            plain(author.model), plain(author.version) or "1", words.parameters(author) if whole else None
+        )
         return {
             "tracking_identifier": sr.TrackingIdentifier(uid_of(self._uid(), self._count), plain(label, 1024)),
             "finding_type": words.coded(finding) if finding is not None else None,
-            "algorithm_id": sr.AlgorithmIdentification(
-                plain(author.model), plain(author.version) or "1", words.parameters(author) if whole else None
-            ),
+            "algorithm_id": algorithm if named else None,
             "measurements": measurements or None,
             "qualitative_evaluations": [
                 sr.QualitativeEvaluation(words.coded(name), words.coded(value)) for name, value in judgements

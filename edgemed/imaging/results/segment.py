@@ -49,12 +49,12 @@ def make_segmentations(content: Content, sources: list[Source]) -> Segmentations
     for group in _groups(content, sources):
         readings = [content.readings[number] for number in group]
         try:
-            dataset, source = _make(content, readings, sources, len(made.files))
+            dataset, used = _make(content, readings, sources, len(made.files))
         except NotLegalError as error:
             note = f"Masks of {readings[0].output} are in no DICOM Segmentation: {error}."
             made.notes += [note] if note not in made.notes else []
             continue
-        made.files.append(part10.finish(dataset, content, "seg", source, "segmentation"))
+        made.files.append(part10.finish(dataset, content, "seg", used, "segmentation"))
         made.of |= dict.fromkeys(group, dataset)
     return made
 
@@ -77,15 +77,16 @@ def _groups(content: Content, sources: list[Source]) -> list[list[int]]:
     return list(found.values())
 
 
-def _make(content: Content, readings: list[Reading], sources: list[Source], index: int) -> tuple[Dataset, Source]:
+def _make(content: Content, readings: list[Reading], sources: list[Source], index: int) -> tuple[Dataset, list[Source]]:
     from highdicom.seg import Segmentation
 
     used, masks = _stacked(content, readings, sources)
     first = used[0]
+    thickness = _thickness(used)
     uid = identity(content, "seg", [source.uid for source in used], index)
     try:
         made = Segmentation(
-            source_images=[_image(source) for source in used],
+            source_images=[_image(source, thickness) for source in used],
             pixel_array=masks,
             segmentation_type="BINARY",
             segment_descriptions=_segments(content.author, readings[0], uid),
@@ -105,7 +106,7 @@ def _make(content: Content, readings: list[Reading], sources: list[Source], inde
         made.PositionReferenceIndicator = made.get("PositionReferenceIndicator")
     else:
         made.PatientOrientation = first.dataset.PatientOrientation
-    return made, first
+    return made, used
 
 
 def _stacked(
@@ -140,6 +141,8 @@ def _require_legal(used: list[Source], shape: Sequence[int]) -> None:
         raise NotLegalError("the images are of several series")
     if any(source.frames > 1 for source in used) and len(used) > 1:
         raise NotLegalError("it refers to one multi-frame image, or to images of one frame each")
+    if any(source.unnamed for source in used):
+        raise NotLegalError("an image has several frames, though its SOP Class has one")
     if used[0].multiframe and "PerFrameFunctionalGroupsSequence" not in used[0].header:
         raise NotLegalError("frames of a multi-frame image without a frame of reference have no place in the patient")
     if len(used) > 1 and any(_geometry(source) is None for source in used):
@@ -155,7 +158,18 @@ def _geometry(source: Source) -> Any:
     return found if whole else None
 
 
-def _image(source: Source) -> Dataset:
+def _thickness(used: list[Source]) -> float | None:
+    """Distance of slices, for those that do not say how thick they are."""
+    planes = [_geometry(source) for source in used]
+    if any(plane is None for plane in planes) or planes[0].thickness or planes[0].slice_spacing:
+        return None
+    places = np.unique([np.round(np.dot(plane.position, plane.normal), 3) for plane in planes])
+    if len(places) < 2:
+        raise NotLegalError("the thickness of the slice is not known")
+    return float(np.diff(places).min())
+
+
+def _image(source: Source, thickness: float | None) -> Dataset:
     """What highdicom reads of an image."""
     from pydicom.dataset import Dataset
 
@@ -172,7 +186,7 @@ def _image(source: Source) -> Dataset:
         made.ImagePositionPatient = [_decimal(value) for value in found.position]
         made.ImageOrientationPatient = [_decimal(value) for part in found.orientation for value in part]
         made.PixelSpacing = [_decimal(value) for value in found.spacing]
-        made.SliceThickness = _decimal(found.thickness) if found.thickness else None
+        made.SliceThickness = _decimal(found.thickness or found.slice_spacing or thickness or 1.0)
     return made
 
 

@@ -60,12 +60,14 @@ class Rules:
         bound: requests that may wait; more are refused.
         burst: live inferences in a row while something else waits; then one of that goes. A camera that is faster than
             the model would keep everything else waiting for ever.
+        pace_ns: between the starts of two inferences that are not live: a device that is too warm rests.
     """
 
     most: int = 1
     wait_ns: int = 0
     bound: int = 1024
     burst: int = 8
+    pace_ns: int = 0
 
 
 class Cost:
@@ -116,6 +118,8 @@ class EdfQueue(Generic[J]):
         self._numbers = itertools.count()
         self._in_a_row = 0
         self._count = 0
+        self._rest_ns = 0  # nothing that is not live starts before
+        self._rests = False  # something waits for that
 
     def __len__(self) -> int:
         return self._count
@@ -145,6 +149,9 @@ class EdfQueue(Generic[J]):
     def take(self, now_ns: int) -> list[J]:
         """What goes into the next inference; nothing where nothing waits, or where it is worth while to wait."""
         live, other = self._lines[True].head(), self._lines[False].head()
+        self._rests = other is not None and bool(self.rules.pace_ns) and now_ns < self._rest_ns
+        if self._rests:
+            other = None
         first = live if live is not None and (other is None or self._in_a_row < self.rules.burst) else other
         if first is None:
             return []
@@ -152,6 +159,8 @@ class EdfQueue(Generic[J]):
         if self._waits(first, together, now_ns):
             return []
         self._in_a_row = self._in_a_row + 1 if first.live else 0
+        if not first.live:
+            self._rest_ns = now_ns + self.rules.pace_ns
         for job in together:
             self._leave(job)
         return together
@@ -172,6 +181,8 @@ class EdfQueue(Generic[J]):
             heapq.heappop(self._deadlines)
         if self._deadlines:
             moments.append(self._deadlines[0][0])
+        if self._rests:
+            moments.append(self._rest_ns)
         head = self._lines[False].head()
         if head is not None and self.rules.wait_ns:
             moments.append(head.submitted_ns + self.rules.wait_ns)

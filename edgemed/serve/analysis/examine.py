@@ -27,8 +27,9 @@ from edgemed.serve.models.served import Served
 
 Feeds = dict[str, NDArray[Any]]
 
-MOST_FRAMES: Final = 512
-"""Frames of one file that are looked at: half a minute of a cine. Of more, so many, evenly spread; a note says so."""
+MOST_FRAMES: Final = 128
+"""Frames of one file that are looked at; of more, so many, evenly spread, and a note says so. A report on each of them
+takes 40 ms to write on a desktop's core: with more it would be what takes longest, and nobody reads it."""
 
 MOST_MASKED: Final = 256 << 20
 """Bytes of masks that one task may hold at a time."""

@@ -127,6 +127,14 @@ class Scheduler:
         self._plan()
         return request.future
 
+    def change(self, **rules: int) -> None:
+        """Other `Rules` from now on, by name."""
+        with self._changed:
+            changed = replace(self._queue.rules, **rules)
+            self._queue.rules = changed if self._varies else replace(changed, most=1)
+        self._pump()
+        self._plan()
+
     def close(self) -> None:
         """Take nothing more; what waits ends with the reason. What the worker was asked for is answered still."""
         with self._changed:
@@ -243,6 +251,8 @@ class Scheduler:
         """Have somebody look when something that waits expires."""
         with self._changed:
             look_ns = self._queue.look_ns()
+            if self._flying >= self._depth and look_ns is not None and look_ns <= time.monotonic_ns():
+                return  # nothing can start now: it is looked at when the worker has answered
             if look_ns is None or self._closed or (self._look_ns is not None and self._look_ns <= look_ns):
                 return
             self._look_ns = look_ns

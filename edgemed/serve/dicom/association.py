@@ -76,6 +76,7 @@ class House:
         services: of the daemon.
         section: the inlet's limits.
         admission: who may.
+        opened: told of each association on which reports of storage commitment may go.
         others: answers what is neither C-ECHO nor C-STORE.
         ending: set when the daemon ends: what is under way is finished, nothing new is begun.
     """
@@ -83,6 +84,7 @@ class House:
     services: Services
     section: DicomSection
     admission: Admission
+    opened: Callable[[str, Association], None]
     others: Callable[[Asked], Status]
     ending: threading.Event
 
@@ -110,6 +112,7 @@ class Association:
         self._inbox = Inbox(self.contexts, self._begin, self._done)
         self._reports: deque[Report] = deque()
         self._awaited: dict[int, Report] = {}
+        self._reported = 0
         self._end: End = "open"
         self._ledger = Ledger(house.services, address)
 
@@ -133,9 +136,14 @@ class Association:
         finally:
             self._close()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        return self._end == "open"
+
     def report(self, report: Report) -> bool:
         """Send a report when no message is under way; `False` where this association will not."""
-        if self._end != "open" or self._commitment() is None:
+        if not self.is_open or self._commitment() is None:
             return False
         self._reports.append(report)
         return True
@@ -159,6 +167,8 @@ class Association:
         answer, contexts = negotiation.accept(request, guest.contexts, section.max_pdu_bytes)
         self.contexts.update(contexts)
         wire.send(answer)
+        if self._commitment() is not None:
+            self._house.opened(guest.ae_title, self)
         while self._end == "open":
             self._next(wire)
 
@@ -223,7 +233,7 @@ class Association:
             report = self._reports.popleft()
             context = self._commitment()
             assert context is not None
-            number = len(self._awaited) + 1
+            number = self._reported = self._reported % 0xFFFF + 1
             self._awaited[number] = report
             command = commands.encode_event_report(number, context.sop_class, report.sop_instance, report.event_type)
             self._send(context, command, report.encode(context))
@@ -246,7 +256,7 @@ class Association:
         command = message.command
         assert command is not None
         if command.is_response:
-            report = self._awaited.get(command.message)
+            report = self._awaited.pop(command.message, None)
             if report is not None:
                 report.answered(command.status)
             return

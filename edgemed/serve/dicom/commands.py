@@ -18,7 +18,7 @@ NO_DATA_SET: Final = 0x0101
 HAS_DATA_SET: Final = 0x0001
 
 _GROUP_LENGTH, _AFFECTED_CLASS, _REQUESTED_CLASS = 0x0000, 0x0002, 0x0003
-_FIELD, _MESSAGE, _ANSWERED, _DATA_SET = 0x0100, 0x0110, 0x0120, 0x0800
+_FIELD, _MESSAGE, _ANSWERED, _PRIORITY, _DATA_SET = 0x0100, 0x0110, 0x0120, 0x0700, 0x0800
 _STATUS, _COMMENT, _AFFECTED_INSTANCE, _REQUESTED_INSTANCE = 0x0900, 0x0902, 0x1000, 0x1001
 _EVENT_TYPE, _ACTION_TYPE = 0x1002, 0x1008
 _ELEMENT: Final = struct.Struct("<HHL")
@@ -103,6 +103,34 @@ def encode_event_report(message: int, sop_class: str, sop_instance: str, event_t
             _DATA_SET: _us(HAS_DATA_SET),
             _AFFECTED_INSTANCE: _text(sop_instance, "\0"),
             _EVENT_TYPE: _us(event_type),
+        }
+    )
+
+
+def encode_store(message: int, sop_class: str, sop_instance: str) -> bytes:
+    """The command set of a C-STORE-RQ of medium priority."""
+    return _encode(
+        {
+            _AFFECTED_CLASS: _text(sop_class, "\0"),
+            _FIELD: _us(C_STORE),
+            _MESSAGE: _us(message),
+            _PRIORITY: _us(0),
+            _DATA_SET: _us(HAS_DATA_SET),
+            _AFFECTED_INSTANCE: _text(sop_instance, "\0"),
+        }
+    )
+
+
+def encode_action(message: int, sop_class: str, sop_instance: str, action_type: int) -> bytes:
+    """The command set of an N-ACTION-RQ, which has a data set."""
+    return _encode(
+        {
+            _REQUESTED_CLASS: _text(sop_class, "\0"),
+            _FIELD: _us(N_ACTION),
+            _MESSAGE: _us(message),
+            _DATA_SET: _us(HAS_DATA_SET),
+            _REQUESTED_INSTANCE: _text(sop_instance, "\0"),
+            _ACTION_TYPE: _us(action_type),
         }
     )
 

@@ -16,9 +16,9 @@ VERIFICATION: Final = "1.2.840.10008.1.1"
 COMMITMENT: Final = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 
-_PLAIN: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+PLAIN: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 # where one context offers several, the first of these is taken: as it is, then compressed without loss, then with
-_ORDER: Final = (*_PLAIN, *(uid for uid in SYNTAXES if uid not in _PLAIN))
+_ORDER: Final = (*PLAIN, *(uid for uid in SYNTAXES if uid not in PLAIN))
 _UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _RETIRED: Final = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.5", "1.2.840.10008.5.1.4.1.1.6")
 _STORAGE: Final = {keyword: str(uid) for keyword, uid in known._STORAGE_CLASSES.items()}
@@ -49,7 +49,7 @@ def contexts_for(peer: Peer) -> list[PresentationContext]:
     """
     found = []
     if "echo" in peer.may:
-        found.append(build_context(VERIFICATION, list(_PLAIN)))
+        found.append(build_context(VERIFICATION, list(PLAIN)))
     if "store" in peer.may:
         classes = [storage_class(text) for text in peer.sop_classes] or list(IMAGES)
         found += [build_context(uid, list(_ORDER)) for uid in dict.fromkeys(classes)]
@@ -60,10 +60,10 @@ def contexts_for(peer: Peer) -> list[PresentationContext]:
 
 def contexts_for_reports() -> list[PresentationContext]:
     """All that a destination may negotiate: it tells whether it has committed itself to what it was sent."""
-    return [build_context(VERIFICATION, list(_PLAIN)), _commitment(scu=True, scp=True)]
+    return [build_context(VERIFICATION, list(PLAIN)), _commitment(scu=True, scp=True)]
 
 
 def _commitment(*, scu: bool, scp: bool) -> PresentationContext:
-    context = build_context(COMMITMENT, list(_PLAIN))
+    context = build_context(COMMITMENT, list(PLAIN))
     context.scu_role, context.scp_role = scu, scp
     return context

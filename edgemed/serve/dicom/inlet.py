@@ -12,9 +12,14 @@ from typing import Final
 from edgemed.base.errors import ResourceError
 from edgemed.base.quantity import SECOND
 from edgemed.serve.config import DicomSection
+from edgemed.serve.dicom import commands
 from edgemed.serve.dicom.admission import Admission
 from edgemed.serve.dicom.association import Asked, Association, House
+from edgemed.serve.dicom.commitment import INVALID_ARGUMENT, Commitments
+from edgemed.serve.dicom.commitments import take_report
+from edgemed.serve.dicom.contexts import COMMITMENT
 from edgemed.serve.dicom.ledger import Ledger
+from edgemed.serve.dicom.reports import parse_data_set
 from edgemed.serve.dicom.store import UNRECOGNIZED_OPERATION, Status
 from edgemed.serve.loops import Beat
 from edgemed.serve.services import Services
@@ -64,13 +69,15 @@ class DicomInlet:
         section = self._section
         if section is None:
             return
-        self._house = House(
-            self._services, section, Admission(section, self._services.config), self._other, self._ending
-        )
+        services = self._services
+        admission = Admission(section, services.config)
+        self._commitments = Commitments(services, section)
+        self._house = House(services, section, admission, self._commitments.opened, self._other, self._ending)
         self._certificates = Certificates(section.tls) if section.tls is not None else None
         self._listener = _listen(section)
         log.info("%s listens on port %d", section.ae_title, self.port)
-        self._services.loops.start("dicom", self._accept)
+        self._commitments.start()
+        services.loops.start("dicom", self._accept)
 
     def drain(self) -> None:
         """Take nothing new: associations end with the message that is under way."""
@@ -140,8 +147,22 @@ class DicomInlet:
             self._open.pop(association, None)
 
     def _other(self, asked: Asked) -> Status:
+        """What is neither C-ECHO nor C-STORE."""
+        command = asked.command
+        if asked.context.sop_class == COMMITMENT and command.field == commands.N_ACTION and asked.context.as_scp:
+            return self._commitments.take(asked)
+        if asked.context.sop_class == COMMITMENT and command.field == commands.N_EVENT_REPORT:
+            return self._report_of_destination(asked)
         log.info("%s asks for what is not offered: 0x%04X", asked.guest.ae_title, asked.command.field)
         return Status(UNRECOGNIZED_OPERATION)
+
+    def _report_of_destination(self, asked: Asked) -> Status:
+        """A destination tells whether it keeps what it was sent."""
+        try:
+            information = parse_data_set(asked.data, asked.context.syntax)
+        except ValueError as error:
+            return Status(INVALID_ARGUMENT, str(error))
+        return Status(take_report(self._services, asked.guest.ae_title, information))
 
 
 def _listen(section: DicomSection) -> socket.socket:

@@ -33,6 +33,11 @@ def busy(text: str) -> HttpError:
     return HttpError(503, text, [(b"retry-after", str(RETRY_S).encode())])
 
 
+def late() -> HttpError:
+    """504: the deadline passed."""
+    return HttpError(504, "The deadline passed before there was an answer. Allow it more time.")
+
+
 def of_error(error: EdgemedError, deadline_ns: int | None = None) -> HttpError:
     """An error of ours as an answer.
 
@@ -43,7 +48,7 @@ def of_error(error: EdgemedError, deadline_ns: int | None = None) -> HttpError:
     if isinstance(error, InputError):
         return HttpError(400, str(error))
     if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
-        return HttpError(504, "The deadline passed before there was an answer. Allow it more time.")
+        return late()
     if isinstance(error, (DeviceStateError, ResourceError, IntegrityError)):
         return busy(str(error))
     return HttpError(500, str(error))

@@ -19,15 +19,17 @@ from edgemed.serve.http.oip.rest import Rest
 from edgemed.serve.http.oip.routes import describe_infer, oip_routes
 from edgemed.serve.http.openapi import describe
 from edgemed.serve.http.page import include_page
+from edgemed.serve.http.stow.store import Store, describe_store, study_of
 from edgemed.serve.services import Services
 
 
 def make_app(services: Services, logins: Logins) -> Gate:
     """Everything that is served over HTTP."""
-    rest = Rest(services)
+    rest, store = Rest(services), Store(services)
     api = FastAPI(title="edgemed", openapi_url="/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False)
     api.include_router(oip_routes(rest))
     api.include_router(describe_infer())
+    api.include_router(describe_store())
     include_page(api, services)
     describe(api, secured=services.config.http.tokens is not None)
     for kind, handler in ((HttpError, _said), (EdgemedError, _known), (HTTPException, _plain)):
@@ -38,10 +40,17 @@ def make_app(services: Services, logins: Logins) -> Gate:
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST" and (asked := infer_path(scope["path"])) is not None:
             await rest.infer(scope, receive, send, *asked)
+        elif scope["method"] == "POST" and (named := study_of(scope["path"]))[0]:
+            await store(scope, receive, send, named[1])
         else:
             await others(scope, receive, send)
 
     return Gate(services.config.http, front, logins)
+
+
+def is_infer(scope: Scope) -> bool:
+    """Whether a request is for inference."""
+    return scope["method"] == "POST" and infer_path(scope["path"]) is not None
 
 
 def infer_path(path: str) -> tuple[str, str | None] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -26,26 +28,50 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, most: int) -> bytearray | None:
-    """The whole body, in memory that is its size; `None` where it is longer than `most` bytes.
+WHOLE: Final = "edgemed.whole"
+"""Key of the scope: where the connection gathers the body by itself."""
+
+
+class Whole:
+    """A body of known length that is gathered at one place, without a message for each piece.
+
+    Its memory is the system's until it is written: who only says that much will come takes none.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.body = np.empty(length, np.uint8).data
+        self._at = 0
+
+    def add(self, piece: bytes) -> None:
+        """The next bytes; HTTP's parser holds them to the length."""
+        end = self._at + len(piece)
+        self.body[self._at : end] = piece
+        self._at = end
+
+
+def content_length(scope: Scope) -> int | None:
+    """As the client says; HTTP's parser has checked it."""
+    text = header(scope, b"content-length")
+    return int(text) if text is not None and text.isdigit() else None
+
+
+async def read_body(scope: Scope, receive: Receive, most: int) -> memoryview | None:
+    """The whole body; `None` where it is longer than `most` bytes.
 
     Raises:
         Disconnected: the client went away.
     """
-    text = header(scope, b"content-length")
-    length = int(text) if text is not None and text.isdigit() else None
+    length = content_length(scope)
     if length is not None and length > most:
         return None
-    body, at = bytearray(length or 0), 0
+    whole: Whole | None = scope.get(WHOLE)
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
-        chunk = message.get("body", b"")
-        if at + len(chunk) > most:
+        body += message.get("body", b"")
+        if len(body) > most:
             return None
-        body[at : at + len(chunk)] = chunk
-        at += len(chunk)
         if not message.get("more_body", False):
-            del body[at:]
-            return body
+            return memoryview(body) if whole is None else whole.body

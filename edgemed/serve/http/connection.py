@@ -6,10 +6,13 @@ uvicorn bounds none of it: a client that sends a byte a minute, or headers witho
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from edgemed.serve.http.asgi import WHOLE, Scope, Whole, content_length
 
 _LEAST_RATE: Final = 16 << 10
 """Bytes a second, beyond the time that every request is given: a slow line is none that stands still."""
@@ -23,13 +26,17 @@ class Patience:
     Attributes:
         request_ns: for the head of a request, for its body beyond what comes at 16 KiB/s, and for a client to take
             what is written.
-        head_bytes: of URL and headers.
         connections: at a time.
+        head_bytes: of URL and headers.
+        gathers: which requests have their body gathered at one place, when it says its length.
+        gathered_bytes: of such a body; longer ones come in pieces.
     """
 
     request_ns: int
     connections: int
     head_bytes: int = 32 << 10
+    gathers: Callable[[Scope], bool] = lambda scope: False  # noqa: ARG005
+    gathered_bytes: int = 0
 
 
 class Connection(HttpToolsProtocol):
@@ -42,6 +49,7 @@ class Connection(HttpToolsProtocol):
         self._head_open = True
         self._taken = 0
         self._sent_s = 0.0
+        self._whole: Whole | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
@@ -85,6 +93,12 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_open = False
         super().on_headers_complete()
+        self._whole = None
+        scope = cast("Scope", self.scope)
+        if self._patience.gathers(scope):
+            length = content_length(scope)
+            if length is not None and length <= self._patience.gathered_bytes:
+                self._whole = scope[WHOLE] = Whole(length)
 
     def _count(self, size: int) -> None:
         self._head += size
@@ -123,7 +137,13 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._taken += len(body)
-        super().on_body(body)
+        if self._whole is None:
+            super().on_body(body)
+        elif self.cycle.response_complete:  # it was refused: what still comes is let go
+            cast("Scope", self.scope).pop(WHOLE, None)
+            self._whole = None
+        else:
+            self._whole.add(body)
 
     def on_message_complete(self) -> None:
         self._cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from functools import partial
@@ -14,13 +15,13 @@ import uvicorn
 from edgemed.base.errors import from_os_error
 from edgemed.serve.config import HttpSection
 from edgemed.serve.http.access import Logins
-from edgemed.serve.http.app import make_app
+from edgemed.serve.http.app import is_infer, make_app
 from edgemed.serve.http.connection import Connection, Patience
 from edgemed.serve.http.oip.rpc import RpcServer
-from edgemed.serve.http.tls import server_context
 from edgemed.serve.http.tokens import Tokens
 from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services
+from edgemed.serve.tls import Certificates
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,9 @@ class _Server(uvicorn.Server):
 
 
 def _settings(config: HttpSection, app: Any) -> uvicorn.Config:
-    patience = Patience(config.request_ns, config.max_requests + _WATCHERS)
+    patience = Patience(
+        config.request_ns, config.max_requests + _WATCHERS, gathers=is_infer, gathered_bytes=config.max_body_bytes
+    )
     settings = uvicorn.Config(
         app,
         http=cast("Any", partial(Connection, patience)),
@@ -142,8 +145,19 @@ def _settings(config: HttpSection, app: Any) -> uvicorn.Config:
         timeout_graceful_shutdown=int(_END_S),
     )
     settings.load()
-    settings.ssl = None if config.tls is None else server_context(config.tls)
+    settings.ssl = None if config.tls is None else _renewing(Certificates(config.tls))
     return settings
+
+
+def _renewing(certificates: Certificates) -> ssl.SSLContext:
+    """A context that shows the certificate as it is now, for the server has one for as long as it runs."""
+    context = certificates.context
+
+    def show(connection: ssl.SSLSocket | ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        connection.context = certificates.context
+
+    context.sni_callback = show
+    return context
 
 
 def _listen(host: str, port: int) -> socket.socket:

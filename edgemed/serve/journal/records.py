@@ -202,7 +202,7 @@ def move_delivery(
 
 def finish_if_delivered(connection: sqlite3.Connection, task: int) -> State | None:
     """End a task none of whose deliveries is open; `None` where one is, or the task is not at that point."""
-    (state,) = connection.execute("SELECT state FROM task WHERE id = ?", (task,)).fetchone()
+    state, reason = connection.execute("SELECT state, reason FROM task WHERE id = ?", (task,)).fetchone()
     if State(state) not in (State.DELIVERING, State.NOTIFYING):
         return None
     rows = connection.execute(
@@ -214,7 +214,7 @@ def finish_if_delivered(connection: sqlite3.Connection, task: int) -> State | No
         return None
     if failed := sorted({row[1] for row in rows if row[0] == "failed"}):
         return move_task(connection, task, Event.GIVE_UP, f"{', '.join(failed)} did not take it.")
-    return move_task(connection, task, Event.FINISH)
+    return move_task(connection, task, Event.FINISH, reason)  # why it is not analysed stays
 
 
 def _moved(connection: sqlite3.Connection, what: str, number: int, before: State, event: Event, reason: str) -> State:

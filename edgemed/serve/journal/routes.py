@@ -57,7 +57,7 @@ class Route:
         wants: models that it is for.
         forward: destinations that it is sent on to, as it is.
         reason: why it is for no model, as a sentence.
-        unreadable: its bytes make no sense; `reason` says why.
+        unreadable: its bytes make no sense to us; `reason` says why. It may still be sent on.
     """
 
     number: int
@@ -100,9 +100,10 @@ class Routed:
 def enter(connection: sqlite3.Connection, route: Route) -> Routed:
     """Let an object that was received join its tasks; or say why it has none."""
     number = route.number
-    if route.unreadable:
+    if route.unreadable and not route.forward:
         return Routed(move_object(connection, number, Event.UNREADABLE, route.reason), reason=route.reason)
-    describe_object(connection, number, route.study, route.series, route.syntax)
+    if not route.unreadable:
+        describe_object(connection, number, route.study, route.series, route.syntax)
     row = connection.execute("SELECT * FROM object WHERE id = ?", (number,)).fetchone()
     if _is_ours(connection, row["sop_instance"]):
         return Routed(move_object(connection, number, Event.UNWANTED, OURS), reason=OURS)

@@ -125,6 +125,7 @@ CREATE UNIQUE INDEX alarm_standing ON alarm (code, subject) WHERE cleared IS NUL
 CREATE TABLE commitment (             -- asked of us by a peer
   transaction_uid TEXT NOT NULL,
   peer          TEXT NOT NULL,
+  address       TEXT NOT NULL,        -- that it asked from: where a report goes to, at the peer's port
   request       TEXT NOT NULL,        -- JSON: [[SOP class, SOP instance], …]
   received      TEXT NOT NULL,
   reported      TEXT,
@@ -147,10 +148,12 @@ CREATE TABLE release (                -- a version of a model at this bedside
   model         TEXT NOT NULL,
   digest        TEXT NOT NULL,
   path          TEXT NOT NULL,
-  state         TEXT NOT NULL,        -- 'candidate', 'shadow', 'active', 'previous', 'rejected', 'retired'
+  sequence      INTEGER,              -- of its signature; NULL where it is unsigned
+  state         TEXT NOT NULL,        -- see serve/models/releases.py
   reason        TEXT NOT NULL DEFAULT '',
   created       TEXT NOT NULL,
-  changed       TEXT NOT NULL
+  changed       TEXT NOT NULL,
+  UNIQUE (model, digest)
 ) STRICT;
 
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;

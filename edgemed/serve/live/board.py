@@ -69,6 +69,14 @@ class Channel:
             self.number += 1
             self.changed.notify_all()
 
+    def move(self, state: str, reason: str = "", counts: Counts | None = None) -> None:
+        """Where the source stands now."""
+        with self.changed:
+            self.state, self.reason = state, reason
+            self.counts = self.counts if counts is None else counts
+            self.number += 1
+            self.changed.notify_all()
+
     def wait(self, after: int, seconds: float) -> int:
         """Until there is a change after number `after`, or the time is over; the number of the newest."""
         with self.changed:

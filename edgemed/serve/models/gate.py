@@ -45,6 +45,7 @@ class Gate:
         self._lock = threading.Lock()
         self._seen: dict[str, int | None] = {}
         self._count = 0
+        self.wrongs = 0  # verdicts that were wrong
 
     def changed(self, status: Status, backends: dict[str, str]) -> None:
         """Write down verdicts that are new. It does not wait: the caller is the thread that watches the worker.
@@ -68,6 +69,7 @@ class Gate:
         reason = reason or ("" if passed else wrong(result))
         self._metrics.golden.labels(self._name, "right" if passed else "wrong").inc()
         if not passed:
+            self.wrongs += 1
             log.error("golden inference of %s on %s: %s", self._name, backend, reason)
         self._count += 1
         old = stamp(utc() - _KEPT) if self._count % _PRUNED_EVERY == 1 else ""

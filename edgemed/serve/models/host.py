@@ -1,30 +1,41 @@
-"""The models of a daemon: loaded, checked, switched."""
+"""The models of a daemon: each a line of versions, one of which answers."""
 
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from edgemed.base.errors import InputError
-from edgemed.bundle.read import open_bundle
+from edgemed.bundle.read import Bundle
+from edgemed.bundle.trust import Trust, open_trusted
+from edgemed.device.sysfs import Tree
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import Audit
-from edgemed.serve.config import Config
+from edgemed.serve.config import Config, ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models.hosted import HostedModel
+from edgemed.serve.models.hot import HotStandby
+from edgemed.serve.models.lifecycle import Keepers, Line
 from edgemed.serve.models.served import Served
-from edgemed.serve.readiness import Readiness
+from edgemed.serve.models.shadow import PrecisionShadow
+from edgemed.serve.models.store import BundleStore
+from edgemed.serve.readiness import Finding, Readiness
+from edgemed.serve.thermal import Heat, Thermal
 
 _TICK_S = 0.25
-_LIMIT_NS = 60_000_000_000  # large bundles are hashed anew before a worker is begun
+_HEAT_S = 2.0
+_LIMIT_NS = 120_000_000_000  # large bundles are copied and hashed between two beats
 
 
 class ModelHost:
     """See `Models`."""
 
     name = "models"
+    tree = Tree()  # where sensors are read
 
     def __init__(
         self,
@@ -37,13 +48,20 @@ class ModelHost:
         audit: Audit,
     ) -> None:
         self._config = config
-        self._journal = journal
-        self._metrics = metrics
-        self._audit = audit
-        self._alarms = alarms
-        self._readiness = readiness
-        self._loops = loops
-        self._models: dict[str, HostedModel] = {}
+        self._journal, self._alarms, self._metrics = journal, alarms, metrics
+        self._readiness, self._loops = readiness, loops
+        keepers = Keepers(journal, alarms, audit)
+        self._lines: dict[str, Line] = {}
+        for section in config.models:
+            store = BundleStore(config.daemon.state, section.name)
+            self._lines[section.name] = Line(section, store, self._trust, keepers, self._make)
+        self._hot: dict[str, HotStandby] = {}
+        self.thermal = Thermal(config.thermal, alarms, metrics, self._warmed, self.tree)
+        self._shadows = {
+            section.name: PrecisionShadow(section, config.golden, alarms, metrics)
+            for section in config.models
+            if section.shadow is not None
+        }
 
     def start(self) -> None:
         """Verify every bundle now; load them in the background, for what comes in is kept meanwhile.
@@ -52,38 +70,177 @@ class ModelHost:
             InputError: there is no bundle, or its recipe was assumed.
             IntegrityError: one is damaged, or not trusted.
         """
-        for section in self._config.models:
-            bundle = open_bundle(section.bundle)
-            if bundle.manifest.recipe.assumed:
-                raise InputError(
-                    f"The recipe of {bundle.path.name} was assumed, not stated.", "Build it with a recipe of its own."
-                )
-            model = HostedModel(self._config, section, bundle, "1", self._journal, self._alarms, self._metrics)
-            model.announced = True
-            self._models[section.name] = model
-            self._readiness.register(f"model {section.name}", partial(getattr, model, "finding"))
+        for line in self._lines.values():
+            line.open()
+            self._readiness.register(f"model {line.name}", _finding_of(line))
+            if line.section.hot is not None:
+                bundle, _ = open_trusted(line.section.hot, self._trust())
+                self._hot[line.name] = HotStandby(line, self._make(line.section, bundle, "hot"))
         self._loops.start("models", self._tend, limit_ns=_LIMIT_NS)
-
-    def _tend(self, beat: Beat) -> None:
-        for model in self._models.values():
-            model.load()
-            beat()
-        while beat.wait(_TICK_S):
-            for model in self._models.values():
-                model.tend(time.monotonic_ns())
+        self._loops.start("releases", self._release, limit_ns=_LIMIT_NS)
+        self._loops.start("thermal", self._watch_heat)
 
     def drain(self) -> None:
         """Nothing to do: who asks is drained."""
 
     def stop(self) -> None:
-        for model in self._models.values():
-            model.close()
+        for shadow in self._shadows.values():
+            shadow.close()
+        for standby in self._hot.values():
+            standby.close()
+        for line in self._lines.values():
+            line.close()
 
     def names(self) -> list[str]:
-        return list(self._models)
+        return list(self._lines)
 
     def get(self, name: str, version: str | None = None) -> Served:
-        model = self._models.get(name)
-        if model is None or version not in (None, model.version):
-            raise InputError(f"There is no model {name}.", f"There are: {', '.join(self._models)}.")
-        return model
+        line = self._line(name)
+        for model in line.loaded:  # what answers comes first
+            if version in (None, model.version):
+                return model
+        raise InputError(f"There is no version {version} of {name}.", f"Version {line.active.version} answers.")
+
+    # -- for operators ---------------------------------------------------------------------------------------------
+
+    def propose(self, name: str, path: Path, *, older: bool = False, user: str = "") -> str:
+        """Take a new version of a model: it is checked and copied now, and goes through the rest by itself.
+
+        Args:
+            name: of the model.
+            path: of the bundle.
+            older: its sequence may be lower than one that has answered here.
+            user: who wants it; stands in the audit trail.
+
+        Returns:
+            Its version. What becomes of it is told by `describe`, alarms, and the audit trail.
+
+        Raises:
+            InputError: no such model, no bundle, an assumed recipe, or one that cannot be compared.
+            IntegrityError: damaged, not trusted, or older.
+            ResourceError: the disk did not take it.
+        """
+        version = self._line(name).propose(path, older=older, user=user)
+        self._loops.wake("releases")
+        return version
+
+    def roll_back(self, name: str, user: str = "") -> None:
+        """Let the previous version of a model answer again.
+
+        Raises:
+            InputError: no such model, or there is none to go back to.
+        """
+        self._line(name).roll_back(user)
+        self._loops.wake("releases")
+
+    def reload(self, config: Config) -> None:
+        """The configuration was read anew: bundles that are new in it are proposed; what was revoked stops.
+
+        Raises:
+            InputError: keys or the list of what was revoked make no sense; nothing has changed then.
+        """
+        _trust_of(config)
+        self._config = self._config.model_copy(update={"trust": config.trust})
+        for section in config.models:
+            line = self._lines.get(section.name)
+            if line is not None:
+                line.check_trust()
+                line.reconfigured(section.bundle)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """How a model stands, for pages and programs: JSON."""
+        line = self._line(name)
+        active, shadow = line.active, self._shadows.get(name)
+        info, found, status = active.info, active.finding, active.status
+        return {
+            "name": name,
+            "version": active.version,
+            "digest": active.bundle.digest,
+            "bundle": active.bundle.manifest.name,
+            "backend": info.backend,
+            "precision": info.precision,
+            "device": info.device,
+            "why_not_tensorrt": active.why,
+            "state": active.progress,
+            "ready": found is None or not found.stops,
+            "reason": "" if found is None else found.reason,
+            "rebuilds": 0 if status is None else status.model.rebuilds,
+            "waiting": len(active.scheduler),
+            "heat": self.thermal.climate.heat.value,
+            "smaller_model": line.hot is not None,
+            "golden": self.golden(name),
+            "shadow": None if shadow is None else shadow.describe(),
+            **line.describe(),
+        }
+
+    def golden(self, name: str, most: int = 100) -> list[dict[str, Any]]:
+        """The last golden inferences of a model, newest first."""
+        with self._journal.read() as connection:
+            rows = connection.execute(
+                "SELECT at, digest, backend, passed, worst, reason FROM golden WHERE model = ?"
+                " ORDER BY id DESC LIMIT ?",
+                (name, most),
+            ).fetchall()
+        return [{**dict(row), "passed": bool(row["passed"])} for row in rows]
+
+    # -- loops -----------------------------------------------------------------------------------------------------
+
+    def _tend(self, beat: Beat) -> None:
+        for line in self._lines.values():
+            line.active.load()
+            beat()
+        while beat.wait(_TICK_S):
+            for line in self._lines.values():
+                self._tend_line(line, time.monotonic_ns())
+
+    def _tend_line(self, line: Line, now_ns: int) -> None:
+        for model in line.loaded:
+            if model not in (line.candidate, line.hot):  # a candidate that fails is rejected, not tried again
+                model.tend(now_ns)
+        if line.name in self._shadows:
+            self._shadows[line.name].follow(line.active)
+        if line.name in self._hot:
+            self._hot[line.name].tend(now_ns)
+        if self._config.thermal.idle_ns is not None:
+            line.active.keep_awake(now_ns, self._config.thermal.idle_ns)
+
+    def _watch_heat(self, beat: Beat) -> None:
+        self.thermal.step(time.monotonic_ns())
+        while beat.wait(_HEAT_S):
+            self.thermal.step(time.monotonic_ns())
+
+    def _warmed(self, heat: Heat) -> None:
+        for line in self._lines.values():
+            line.active.rest(heat is not Heat.NORMAL)
+            if line.name in self._hot:
+                self._hot[line.name].heat(heat)
+            elif heat is not Heat.THROTTLED:
+                line.active.check()  # it may have been throttled: is it still right?
+
+    def _release(self, beat: Beat) -> None:
+        while beat.wait(_TICK_S):
+            for line in self._lines.values():
+                line.step(time.monotonic_ns())
+                beat()
+
+    def _line(self, name: str) -> Line:
+        line = self._lines.get(name)
+        if line is None:
+            raise InputError(f"There is no model {name}.", f"There are: {', '.join(self._lines)}.")
+        return line
+
+    def _trust(self) -> Trust:
+        return _trust_of(self._config)
+
+    def _make(self, section: ModelSection, bundle: Bundle, version: str) -> HostedModel:
+        return HostedModel(self._config, section, bundle, version, self._journal, self._alarms, self._metrics)
+
+
+def _trust_of(config: Config) -> Trust:
+    trust = config.trust
+    return Trust.read(trust.keys, trust.revoked, allow_unsigned=trust.allow_unsigned)
+
+
+def _finding_of(line: Line) -> Callable[[], Finding | None]:
+    """Of whichever version answers when it is asked."""
+    return lambda: line.finding

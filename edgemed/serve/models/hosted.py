@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -18,22 +19,28 @@ from edgemed.bundle.model import specs_of
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import reader_of
 from edgemed.imaging.samples import SampleReader
-from edgemed.runtime.contained.requests import Reply
+from edgemed.runners.golden import GoldenResult
+from edgemed.runtime.contained.requests import Reply, same
 from edgemed.runtime.contained.runner import ContainedRunner, Status
 from edgemed.runtime.contained.states import State
 from edgemed.serve.alarms import Alarms
+from edgemed.serve.analysis.scheduler import Scheduler
 from edgemed.serve.config import Config, ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models import workers
 from edgemed.serve.models.batches import BatchCheck
 from edgemed.serve.models.gate import Gate, wrong_last
+from edgemed.serve.models.mirror import Mirror
+from edgemed.serve.models.tally import Tally
 from edgemed.serve.readiness import Finding
 
 log = logging.getLogger(__name__)
 
 RETRY_NS: Final = 5 * SECOND
 RETRY_CAP_NS: Final = 300 * SECOND
+_REST: Final = 4
+_USUAL_NS: Final = 25_000_000
 _GRACE_NS: Final = 10 * SECOND
 """A rebuild takes a second or two; what is not ready for longer is an alarm."""
 
@@ -69,17 +76,23 @@ class HostedModel:
         self.gate = Gate(section.name, bundle.digest, config.golden, journal, metrics)
         self.announced = False  # it is the active version: alarms and figures are about it
         self.why: str | None = None
+        self.mirrors: tuple[Mirror, ...] = ()
+        self.tally = Tally()
         self._config, self._alarms, self._metrics = config, alarms, metrics
         self._specs = specs_of(bundle)
         self._lock = threading.Lock()
         self._runner: ContainedRunner | None = None
         self._broken: EdgemedError | None = None  # it could not even be begun
+        self._forbidden: EdgemedError | None = None  # it is not trusted any more
         self._rebuilds = 0
         self._retry_ns: int | None = None
         self._pause_ns = RETRY_NS
         self._down_ns: int | None = time.monotonic_ns()
-        self._closed = False
+        self._closed = threading.Event()
+        self._used_ns = time.monotonic_ns()
         self._batches = BatchCheck(bundle, section.precision)
+        self._together = 1
+        self.scheduler = Scheduler.of_bundle(self._ask, bundle, self._specs, batch=1)
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -102,7 +115,9 @@ class HostedModel:
 
     @property
     def finding(self) -> Finding | None:
-        if self._closed:
+        if self._forbidden is not None:
+            return Finding(self.name, f"It may not run any more. {self._forbidden.what}")
+        if self._closed.is_set():
             return Finding(self.name, "This version was replaced.")
         if self._broken is not None:
             return Finding(self.name, f"It cannot be loaded, and is tried again later. {self._broken.what}")
@@ -124,7 +139,18 @@ class HostedModel:
     def given_up(self) -> bool:
         """Whether its worker was refused, and no fallback answers."""
         status = self.status
-        return self._broken is not None or (status is not None and status.state == State.REFUSED.value)
+        refused = status is not None and status.state == State.REFUSED.value
+        return refused or self._broken is not None or self._forbidden is not None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it has ever answered a golden inference wrongly."""
+        return self.gate.wrongs > 0
+
+    @property
+    def rebuilds(self) -> int:
+        """Workers that were lost."""
+        return self._rebuilds
 
     @property
     def progress(self) -> str:
@@ -149,17 +175,23 @@ class HostedModel:
         frame: int | None = None,
     ) -> Future[Reply]:
         """See `Served`. While its worker is lost: an error, the fallback's answer, or patience, as `when_lost` says."""
-        del due_ns, live
         status = self.status
+        if self._forbidden is not None:
+            return _failed(same(self._forbidden))
         if self.section.when_lost == "refuse" and (status is None or not status.answers):
             return _failed(ChildError(f"{self._why_not()}", "Ask again when the model is ready."))
         self._check_batch(feeds)
-        try:
-            return self._worker.submit(feeds, deadline_ns=deadline_ns, frame=frame)
-        except InputError:
-            raise
-        except EdgemedError as error:
-            return _failed(error)
+        self._used_ns = time.monotonic_ns()
+        future = self.scheduler.submit(feeds, due_ns=due_ns, deadline_ns=deadline_ns, live=live, frame=frame)
+        for mirror in self.mirrors:  # the caller has not got the future yet, and so not changed the feeds
+            if (copied := mirror.copy(feeds)) is not None:
+                future.add_done_callback(partial(mirror.answered, copied))
+        future.add_done_callback(self.tally.count)
+        return future
+
+    def _ask(self, feeds: Feeds, *, frame: int | None = None, deadline_ns: int | None = None) -> Future[Reply]:
+        """For the scheduler: ask the worker."""
+        return self._worker.submit(feeds, deadline_ns=deadline_ns, frame=frame)
 
     def _check_batch(self, feeds: Feeds) -> None:
         if self._batches.wrong and any(len(feeds[spec.name]) > 1 for spec in self._specs.inputs if spec.name in feeds):
@@ -179,6 +211,8 @@ class HostedModel:
 
     def load(self) -> None:
         """Begin; it does not wait. What cannot be begun is tried again by `tend`."""
+        if self._closed.is_set():
+            return
         try:
             worker = workers.worker_of(self.section, self.bundle, self._config.golden)
             runner = ContainedRunner(
@@ -194,19 +228,27 @@ class HostedModel:
             self._broken = error
             return
         self._broken, self.why, self._runner = None, worker.why, runner
-        if self._closed:  # meanwhile
+        if self._closed.is_set():  # meanwhile
             runner.close()
         log.info("model %s is being loaded%s", self.name, f" on ONNX Runtime: {worker.why}" if worker.why else "")
 
     def close(self) -> None:
         """End its workers; what they were asked for is answered if it does not take long."""
-        self._closed = True
+        self._closed.set()
+        self.scheduler.close()
         if self._runner is not None:
             self._runner.close()
 
+    def forbid(self, error: EdgemedError) -> None:
+        """It may not run any more: nothing is answered, and everybody is told why."""
+        self._forbidden = error
+        self.close()
+
     def tend(self, now_ns: int) -> None:
         """Look after it, a few times a second: try again what was given up, check batches, tell how it stands."""
-        if self._closed:
+        if self._closed.is_set():
+            if self.announced:
+                self._announce(now_ns)
             return
         status = self.status
         if self._broken is not None or (status is not None and status.model.state is State.REFUSED):
@@ -214,8 +256,35 @@ class HostedModel:
         elif status is not None and status.model.state is State.READY:
             self._retry_ns, self._pause_ns = None, RETRY_NS
             self._batches.tend(self._worker, status.model.generation, self.gate)
+            self._allow_batches()
         if self.announced:
             self._announce(now_ns)
+
+    def check(self) -> Future[GoldenResult]:
+        """A golden inference now, by the model's own worker."""
+        try:
+            return self._worker.check()
+        except EdgemedError as error:
+            future: Future[GoldenResult] = Future()
+            future.set_exception(error)
+            return future
+
+    def rest(self, rests: bool) -> None:
+        """Let the device rest between inferences that are not live, or no longer: a quarter of its time is theirs."""
+        usual_ns = self.tally.median_ns(1) or _USUAL_NS
+        self.scheduler.change(pace_ns=_REST * usual_ns if rests else 0)
+
+    def keep_awake(self, now_ns: int, idle_ns: int) -> None:
+        """An inference where there was none for so long: clocks of a device that idles go down."""
+        if now_ns - self._used_ns > idle_ns and not self.stopped:
+            self._used_ns = now_ns
+            self.check()
+
+    def _allow_batches(self) -> None:
+        together = min(self._batches.greatest, self.section.batch or self._batches.greatest)
+        if together != self._together:
+            self._together = together
+            self.scheduler.change(most=together)
 
     def _try_again(self, now_ns: int) -> None:
         if self._retry_ns is None:

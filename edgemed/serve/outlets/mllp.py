@@ -147,6 +147,7 @@ def _oru(destination: Hl7Destination) -> Render:
     from edgemed.imaging.results.hl7 import oru
 
     def render(result: Any) -> bytes:
-        return oru(result, application=destination.application, receiving=destination.receiving)
+        message: bytes = oru(result, application=destination.application, receiving=destination.receiving)
+        return message
 
     return render

@@ -73,7 +73,8 @@ class Rig:
 def inlet(root: Path, *, sections: dict[str, Any] | None = None, **dicom: Any) -> Iterator[Rig]:
     """An inlet on loopback at a port of the system's choice."""
     section = {"host": "127.0.0.1", "port": 0, "peers": [MODALITY], **dicom}
-    config = kit.bedside(root, dicom=section, **(sections or {}))
+    models = [{"name": "chest", "bundle": root / "none.edgemed"}]  # never opened: the parts that do are not there
+    config = kit.bedside(root, **{"dicom": section, "models": models, **(sections or {})})
     with InletAlone(config) as daemon:
         part = daemon.part("dicom")
         assert isinstance(part, DicomInlet)

@@ -175,7 +175,7 @@ def test_infinity_in_is_the_clients_fault(client: httpx.Client) -> None:
 
 def test_a_deadline_that_passes(client: httpx.Client) -> None:
     answer = ask(client, in_json(parameters={"timeout": 1}))  # a microsecond
-    assert answer.status_code in (504, 503)
+    assert answer.status_code == 504
     assert answer.json()["error"]
 
 

@@ -59,7 +59,7 @@ def services(root: Path, *destinations: dict[str, Any], **sections: Any) -> Iter
         **sections,
     )
     spool = Spool(config.daemon.state)
-    spool.root.mkdir(exist_ok=True)
+    spool.root.mkdir(parents=True, exist_ok=True)
     spool.prepare()
     with Journal(config.daemon.state / "journal.sqlite3") as journal:
         alarms = Alarms(journal)

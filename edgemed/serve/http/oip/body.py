@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from numpy.typing import NDArray
+from pydantic_core import from_json as read_json
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec
@@ -48,7 +48,7 @@ def _fixed(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(size or 1 for size in spec.shape)
 
 
-def parse(desk: Desk, served: Served, body: bytearray, header_length: int | None) -> RestAsked:
+def parse(desk: Desk, served: Served, body: memoryview, header_length: int | None) -> RestAsked:
     """Read the body of a request.
 
     Args:
@@ -67,14 +67,14 @@ def parse(desk: Desk, served: Served, body: bytearray, header_length: int | None
     length = len(body) if header_length is None else header_length
     if length > len(body):
         raise InputError("The JSON is said to be longer than the body.", "Check Inference-Header-Content-Length.")
-    if length > most_json(served):
+    if length > _PER_HEADER and length > most_json(served):
         raise InputError(
             f"The JSON has {length} bytes, more than this model's inputs can need.", "Send what the model takes."
         )
-    request = _load(body if header_length is None else memoryview(body)[:length].tobytes())
+    request = _load(bytes(body[:length]))
     parameters = _mapping(request.get("parameters"), "parameters")
     deadline_ns, live = desk.schedule(parameters, began_ns)
-    feeds = _feeds(served, _objects(request, "inputs"), memoryview(body)[length:])
+    feeds = _feeds(served, _objects(request, "inputs"), body[length:])
     wanted = _objects(request, "outputs")
     names = desk.wanted(served, [_name(output) for output in wanted])
     identity = request.get("id", "")
@@ -84,7 +84,7 @@ def parse(desk: Desk, served: Served, body: bytearray, header_length: int | None
     return RestAsked(Asked(served, feeds, names, identity, deadline_ns, live, began_ns), raw)
 
 
-def _parse_raw(desk: Desk, served: Served, body: bytearray, began_ns: int) -> RestAsked:
+def _parse_raw(desk: Desk, served: Served, body: memoryview, began_ns: int) -> RestAsked:
     """A body that is nothing but the model's one input."""
     if len(served.specs.inputs) != 1:
         raise InputError("A raw body can be one input, and the model takes several.", "Name them in JSON.")
@@ -99,18 +99,14 @@ def _parse_raw(desk: Desk, served: Served, body: bytearray, began_ns: int) -> Re
     return RestAsked(Asked(served, feeds, names, "", deadline_ns, live, began_ns), frozenset(names))
 
 
-def _load(text: bytes | bytearray) -> dict[str, Any]:
+def _load(text: bytes) -> dict[str, Any]:
     try:
-        request = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        request = read_json(text, allow_inf_nan=False, cache_strings="none")  # a third of the time of `json`
+    except ValueError as error:
         raise InputError("The body is not JSON.", "Check it, and its Inference-Header-Content-Length.") from error
     if not isinstance(request, dict):
         raise InputError("The body is no JSON object.", "Send the object of an inference request.")
     return request
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(name)
 
 
 def _feeds(served: Served, inputs: list[dict[str, Any]], rest: memoryview) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.runtime.contained.requests import Reply
-from edgemed.serve.http.answers import HttpError, of_error
+from edgemed.serve.http.answers import HttpError, late, of_error
 from edgemed.serve.http.oip.tensors import finite
 from edgemed.serve.models.served import Models, Served
 from edgemed.serve.services import Services
@@ -60,8 +60,10 @@ class Asked:
         """The outputs that are wanted.
 
         Raises:
-            HttpError: one holds NaN or infinity: it is no answer.
+            HttpError: one holds NaN or infinity: it is no answer. Or it comes after the deadline.
         """
+        if time.monotonic_ns() > self.deadline_ns:
+            raise late()
         outputs = [(name, reply.outputs[name]) for name in self.outputs]
         if all(finite(array) for _, array in outputs):
             return outputs

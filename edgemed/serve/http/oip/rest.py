@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.runner import TensorSpec
-from edgemed.serve.http.answers import HttpError
-from edgemed.serve.http.asgi import Header, Receive, Scope, Send, header, read_body
+from edgemed.serve.http.answers import HttpError, busy, late
+from edgemed.serve.http.asgi import Header, Receive, Scope, Send, content_length, header, read_body
 from edgemed.serve.http.oip.body import LENGTH_HEADER, RestAsked, parse, respond
 from edgemed.serve.http.oip.infer import EXTENSIONS, Asked, Desk, outcome_of, translated
 from edgemed.serve.http.oip.tensors import datatype, shown
@@ -19,7 +21,30 @@ from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services
 
 _PARSED_HERE = 64 << 10  # bytes of JSON; longer ones are parsed beside the loop, which serves others meanwhile
+_BODIES = 2  # of the greatest size may be in memory at a time
 _GRACE_S = 0.5  # the model's own clock looks at deadlines from time to time
+
+
+class Room:
+    """Memory for bodies that are under way; in the loop's thread only."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """So many bytes of it, for as long as they are needed.
+
+        Raises:
+            HttpError: there is not enough.
+        """
+        if size > self._free:
+            raise busy("Too much is being sent at a time. Try again in a moment.")
+        self._free -= size
+        try:
+            yield
+        finally:
+            self._free += size
 
 
 class Rest:
@@ -29,6 +54,7 @@ class Rest:
         self._services = services
         self.desk = Desk(services)
         self._most = services.config.http.max_body_bytes
+        self._room = Room(_BODIES * self._most)
 
     # -- inference -------------------------------------------------------------------------------------------------
 
@@ -54,10 +80,15 @@ class Rest:
     ) -> tuple[list[Header], list[bytes]]:
         served = self.desk.served(model, version)
         header_length = _header_length(scope)
-        body = await read_body(scope, receive, self._most)
-        if body is None:
-            raise HttpError(413, f"The body has more than {self._most} bytes. Send less at a time.")
-        rest = await self._parsed(served, body, header_length)
+        length = content_length(scope)
+        with self._room.taken(self._most if length is None else min(length, self._most)):
+            body = await read_body(scope, receive, self._most)
+            if body is None:
+                raise HttpError(413, f"The body has more than {self._most} bytes. Send less at a time.")
+            rest = await self._parsed(served, body, header_length)
+            return await self._answered(rest)
+
+    async def _answered(self, rest: RestAsked) -> tuple[list[Header], list[bytes]]:
         try:
             reply = await self._reply(rest.asked)
             parts, length = respond(rest, reply)
@@ -69,7 +100,7 @@ class Rest:
         own = (LENGTH_HEADER, str(length).encode())
         return [(b"content-type", b"application/octet-stream"), (b"content-length", size), own], parts
 
-    async def _parsed(self, served: Served, body: bytearray, header_length: int | None) -> RestAsked:
+    async def _parsed(self, served: Served, body: memoryview, header_length: int | None) -> RestAsked:
         try:
             if (len(body) if header_length is None else header_length) <= _PARSED_HERE:
                 return parse(self.desk, served, body, header_length)
@@ -83,7 +114,7 @@ class Rest:
         try:
             return await asyncio.wait_for(future, max(0.0, left_s) + _GRACE_S)
         except asyncio.TimeoutError as error:
-            raise HttpError(504, "The deadline passed before there was an answer. Allow it more time.") from error
+            raise late() from error
 
     # -- what it is ------------------------------------------------------------------------------------------------
 

@@ -13,14 +13,14 @@ import grpc
 from edgemed.base.errors import EdgemedError, ResourceError, from_os_error
 from edgemed.serve.config import Tls
 from edgemed.serve.http.access import Logins
-from edgemed.serve.http.answers import HttpError, busy, log_bug
+from edgemed.serve.http.answers import HttpError, busy, late, log_bug
 from edgemed.serve.http.oip.infer import Desk, outcome_of, translated
 from edgemed.serve.http.oip.messages import asked_of, fill_metadata, response_of
 from edgemed.serve.http.oip.rest import Rest
 from edgemed.serve.http.proto import SERVICE, Proto
-from edgemed.serve.http.tls import server_context
 from edgemed.serve.http.tokens import Role
 from edgemed.serve.services import Services
+from edgemed.serve.tls import server_context
 
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -177,7 +177,7 @@ class RpcServer:
             return response_of(response, asked, reply, raw=bool(request.raw_input_contents))
         except FutureTimeoutError as error:
             future.cancel()
-            raise HttpError(504, "The deadline passed before there was an answer. Allow it more time.") from error
+            raise late() from error
         except EdgemedError as error:
             raise translated(error, deadline_ns) from error
 

@@ -1,0 +1,226 @@
+"""Storage commitment, as the one who is asked (PS3.4 annex J): a promise is made for what was verified byte by byte.
+
+A request is in the journal before it is answered; its report is tried until the peer has taken it, over restarts. It
+goes to the peer's port where one is named, else on any open association of the peer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from edgemed.base.errors import EdgemedError
+from edgemed.base.quantity import SECOND
+from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
+from edgemed.serve.clock import stamp, utc
+from edgemed.serve.config import DicomSection
+from edgemed.serve.dicom.association import Asked, Association, Report
+from edgemed.serve.dicom.contexts import COMMITMENT_INSTANCE
+from edgemed.serve.dicom.reports import Instance, encode_report, parse_request, send_report
+from edgemed.serve.dicom.store import NOT_AUTHORIZED, SUCCESS, Status
+from edgemed.serve.loops import Beat
+from edgemed.serve.services import Services
+
+log = logging.getLogger(__name__)
+
+LOOP: Final = "dicom commitment"
+NO_SUCH_ACTION: Final = 0x0123
+NO_SUCH_INSTANCE: Final = 0x0112
+INVALID_ARGUMENT: Final = 0x0115
+PROCESSING_FAILURE: Final = 0x0110
+CLASS_INSTANCE_CONFLICT: Final = 0x0119
+
+_REQUEST: Final = 1  # action type: request storage commitment
+_FIRST_NS, _CAP_NS = 2 * SECOND, 600 * SECOND
+_GIVE_UP: Final = timedelta(hours=72)  # the peer has asked again long before
+_EVERY_S: Final = 30.0
+_LIMIT_NS: Final = 120 * SECOND  # of a step: an association with a peer that hangs
+
+Key = tuple[str, str]  # transaction UID, peer
+
+
+@dataclass
+class _Try:
+    """When a report is to be tried again."""
+
+    due_ns: int = 0
+    pause_ns: int = _FIRST_NS
+    failed: list[tuple[Instance, int]] | None = None  # verdict of the first look
+
+
+class Commitments:
+    """Takes requests, and reports.
+
+    Args:
+        services: of the daemon.
+        section: its inlet.
+    """
+
+    def __init__(self, services: Services, section: DicomSection) -> None:
+        self._services = services
+        self._section = section
+        self._peers = {peer.ae_title: peer for peer in section.peers}
+        self._lock = threading.Lock()
+        self._open: dict[str, list[Association]] = defaultdict(list)
+        self._tries: dict[Key, _Try] = defaultdict(_Try)
+
+    def start(self) -> None:
+        self._services.loops.start(LOOP, self._run, limit_ns=_LIMIT_NS)
+
+    def opened(self, peer: str, association: Association) -> None:
+        """A peer has an association on which reports may go."""
+        with self._lock:
+            self._open[peer] = [other for other in self._open[peer] if other.is_open] + [association]
+        for (_, of), attempt in list(self._tries.items()):
+            if of == peer and peer in self._peers and self._peers[peer].port is None:
+                attempt.due_ns = 0
+        self._services.loops.wake(LOOP)
+
+    def take(self, asked: Asked) -> Status:
+        """Answer an N-ACTION: success means that the request is in the journal."""
+        command = asked.command
+        if not asked.guest.may_commit:
+            return Status(NOT_AUTHORIZED, "It may not ask for storage commitment.")
+        if command.kind != _REQUEST:
+            return Status(NO_SUCH_ACTION)
+        if command.sop_instance != COMMITMENT_INSTANCE:
+            return Status(NO_SUCH_INSTANCE)
+        try:
+            transaction, instances = parse_request(asked.data, asked.context.syntax)
+        except ValueError as error:
+            return Status(INVALID_ARGUMENT, str(error))
+        peer = asked.guest.ae_title
+        values = (transaction, peer, asked.association.address, json.dumps(instances), stamp())
+        try:
+            self._services.journal.write(partial(_enter, values=values))
+        except EdgemedError as error:
+            return Status(PROCESSING_FAILURE, error.what)
+        self._tries[transaction, peer] = _Try()
+        self._services.loops.wake(LOOP)
+        return Status(SUCCESS)
+
+    def _run(self, beat: Beat) -> None:
+        pause = 0.0
+        while beat.wait(pause):
+            due_ns = [self._look(row, beat) for row in self._waiting()]
+            pause = min([_EVERY_S, *((each - time.monotonic_ns()) / SECOND for each in due_ns)])
+
+    def _waiting(self) -> list[sqlite3.Row]:
+        """Requests that are not reported on."""
+        since = stamp(utc() - _GIVE_UP)
+        with self._services.journal.read() as connection:
+            return connection.execute(
+                "SELECT * FROM commitment WHERE reported IS NULL AND received > ? ORDER BY received", (since,)
+            ).fetchall()
+
+    def _look(self, row: sqlite3.Row, beat: Beat) -> int:
+        """Report on one where its time has come; when to look again."""
+        key = row["transaction_uid"], row["peer"]
+        attempt = self._tries[key]
+        if time.monotonic_ns() < attempt.due_ns:
+            return attempt.due_ns
+        instances: list[Instance] = [(str(a), str(b)) for a, b in json.loads(row["request"])]
+        if attempt.failed is None:
+            attempt.failed = self._judge(instances, beat)
+        attempt.due_ns = time.monotonic_ns() + attempt.pause_ns
+        attempt.pause_ns = min(2 * attempt.pause_ns, _CAP_NS)
+        self._report(row, instances, attempt.failed)
+        beat()
+        return attempt.due_ns
+
+    def _report(self, row: sqlite3.Row, instances: list[Instance], failed: list[tuple[Instance, int]]) -> None:
+        transaction, name = row["transaction_uid"], row["peer"]
+        peer = self._peers.get(name)
+        event_type = 2 if failed else 1
+        encode = partial(encode_report, transaction, instances, failed)
+        answered = partial(self._answered, transaction, name)
+        if peer is None:
+            return  # it was taken out of the configuration
+        if peer.port is None:
+            self._report_here(name, Report(COMMITMENT_INSTANCE, event_type, encode, answered))
+            return
+        try:
+            status = send_report(self._section, peer, row["address"], event_type, encode)
+        except EdgemedError as error:
+            log.error("a report of a storage commitment could not be sent: %s", error.what)
+            return
+        if status is None:
+            log.warning("%s does not take the report of a storage commitment; it is tried again", name)
+        else:
+            answered(status)
+
+    def _report_here(self, peer: str, report: Report) -> None:
+        """On the newest open association of the peer."""
+        for association in reversed(self._open[peer]):
+            if association.report(report):
+                return
+
+    def _answered(self, transaction: str, peer: str, status: int) -> None:
+        """The peer has taken a report, or says why not: that will not change, so it is over, too."""
+        if status != SUCCESS:
+            log.warning("%s answers the report of a storage commitment with status 0x%04X", peer, status)
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE commitment SET reported = ? WHERE transaction_uid = ? AND peer = ?",
+                (stamp(), transaction, peer),
+            )
+
+        with suppress(EdgemedError):  # then it is reported twice
+            self._services.journal.write(work)
+        self._tries.pop((transaction, peer), None)
+
+    def _judge(self, instances: list[Instance], step: Callable[[], None]) -> list[tuple[Instance, int]]:
+        """What is not committed, and the failure reason (PS3.3 section C.14.1.1)."""
+        failed = []
+        for instance in instances:
+            reason = self._why_not(instance, step)
+            if reason is not None:
+                failed.append((instance, reason))
+            step()
+        return failed
+
+    def _why_not(self, instance: Instance, step: Callable[[], None]) -> int | None:
+        sop_class, uid = instance
+        with self._services.journal.read() as connection:
+            row = connection.execute(
+                "SELECT sop_class, sha256, path FROM object WHERE sop_instance = ? AND state <> 'refused'", (uid,)
+            ).fetchone()
+            (sent_on,) = connection.execute(
+                "SELECT count(*) FROM delivery JOIN result ON result.id = delivery.result"
+                " WHERE result.kind = 'image' AND result.sop_instance = ? AND delivery.state = 'delivered'",
+                (uid,),
+            ).fetchone()
+        if row is None:
+            return NO_SUCH_INSTANCE
+        if row["sop_class"] != sop_class:
+            return CLASS_INSTANCE_CONFLICT
+        if sent_on:
+            return None
+        if not row["path"]:
+            return NO_SUCH_INSTANCE
+        try:
+            with self._services.spool.path(row["path"]).open("rb") as file:
+                intact = hash_dataset(file, read_meta(file).offset, step) == row["sha256"]
+        except (OSError, EdgemedError):
+            intact = False
+        return None if intact else PROCESSING_FAILURE
+
+
+def _enter(connection: sqlite3.Connection, values: tuple[str, str, str, str, str]) -> None:
+    connection.execute(
+        "INSERT INTO commitment (transaction_uid, peer, address, request, received) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (transaction_uid, peer) DO UPDATE SET address = excluded.address, request = excluded.request,"
+        " received = excluded.received, reported = NULL",
+        values,
+    )

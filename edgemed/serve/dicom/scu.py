@@ -1,0 +1,277 @@
+"""An association that we ask for: one thread, one message at a time, each step with its deadline."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgemed.base.errors import InputError
+from edgemed.base.quantity import SECOND
+from edgemed.serve.config import Tls
+from edgemed.serve.dicom import commands, negotiation, requestor
+from edgemed.serve.dicom.inbox import Inbox, Message
+from edgemed.serve.dicom.negotiation import Accepted
+from edgemed.serve.dicom.requestor import Granted, Wanted
+from edgemed.serve.dicom.wire import Closed, Ending, Malformed, TooSlow, Wire
+
+_MOST_PDU_BYTES: Final = 1 << 17
+_MOST_ANSWER_BYTES: Final = 1 << 20
+_PDV: Final = struct.Struct(">LBB")
+_HEADER: Final = struct.Struct(">BxL")
+_RELEASE: Final = struct.pack(">BxL4x", negotiation.RELEASE_RQ, 4)
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; 1.3 has no others (RFC 9325)
+
+
+class Broken(Exception):
+    """There is no association, or no longer.
+
+    Attributes:
+        reason: a sentence for people.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Target:
+    """A peer, and how it is called."""
+
+    host: str
+    port: int
+    called: str
+    calling: str
+    timeout_ns: int
+    tls: ssl.SSLContext | None = None
+
+
+def always() -> bool:
+    return True
+
+
+class Link:
+    """Entered, there is an association; left, it was released, or aborted where something went wrong."""
+
+    def __init__(self, target: Target, wanted: Sequence[Wanted], pulse: Callable[[], bool] = always) -> None:
+        self._target = target
+        self._wanted = wanted
+        self._pulse = pulse
+        self._contexts: dict[int, Accepted] = {}
+        self._messages: deque[Message] = deque()
+        self._inbox = Inbox(self._contexts, lambda _: None, self._messages.append)
+        self._message = 0
+        self.granted = Granted({}, {}, 0)
+
+    def __enter__(self) -> Link:
+        """Ask for it.
+
+        Raises:
+            Broken: there is no connection, or no association.
+        """
+        self._wire = Wire(self._connect(), self._target.timeout_ns)
+        try:
+            self._associate()
+        except BaseException:
+            self._wire.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._wire.send(_RELEASE)
+                with suppress(Closed):
+                    self._wire.header(time.monotonic_ns() + self._target.timeout_ns, self._pulse)
+            else:
+                self._wire.send(negotiation.abort(0, 0))
+        except Closed:
+            pass
+        finally:
+            self._wire.close()
+
+    def store(self, context: Accepted, sop_class: str, sop_instance: str, path: Path, offset: int) -> int:
+        """C-STORE of the bytes of a file from an offset on, as they are; the status that comes back.
+
+        Raises:
+            Broken: no valid answer came.
+        """
+        message = self._next()
+        self._send(context, commands.encode_store(message, sop_class, sop_instance))
+        with path.open("rb") as file:
+            file.seek(offset)
+            self._send_data(context, file.read)
+        return self._answer(commands.C_STORE, message)
+
+    def act(self, context: Accepted, sop_class: str, sop_instance: str, action: int, data: bytes) -> int:
+        """N-ACTION; the status that comes back. Events that come meanwhile are kept for `event`.
+
+        Raises:
+            Broken: no valid answer came.
+        """
+        message = self._next()
+        self._send(context, commands.encode_action(message, sop_class, sop_instance, action))
+        place = 0
+
+        def read(size: int) -> bytes:
+            nonlocal place
+            place += size
+            return data[place - size : place]
+
+        self._send_data(context, read)
+        return self._answer(commands.N_ACTION, message)
+
+    def event(self, within_ns: int) -> Message | None:
+        """The next N-EVENT-REPORT, which wants an `answer`; `None` where none comes in time, or never."""
+        end_ns = time.monotonic_ns() + within_ns
+        try:
+            while not self._messages:
+                self._receive(end_ns)
+        except Broken:
+            return None
+        return self._messages.popleft()
+
+    def answer(self, message: Message, status: int) -> None:
+        """Answer an event.
+
+        Raises:
+            Broken: the association is over.
+        """
+        assert message.command is not None
+        self._send(message.context, commands.encode_response(message.command, status))
+
+    def _connect(self) -> socket.socket:
+        target = self._target
+        try:
+            sock = socket.create_connection((target.host, target.port), target.timeout_ns / SECOND)
+        except OSError as error:
+            raise Broken("It takes no connection.") from error
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock if target.tls is None else target.tls.wrap_socket(sock, server_hostname=target.host)
+        except ssl.SSLCertVerificationError as error:
+            sock.close()
+            raise Broken(f"Its certificate is not trusted: {error.verify_message}.") from error
+        except OSError as error:
+            sock.close()
+            raise Broken("It does not speak TLS as it should.") from error
+
+    def _associate(self) -> None:
+        target = self._target
+        self._put(requestor.request(target.calling, target.called, self._wanted, _MOST_PDU_BYTES))
+        kind, body = self._pdu(time.monotonic_ns() + target.timeout_ns)
+        if kind == negotiation.ASSOCIATE_RJ:
+            raise Broken(f"It rejects the association: {requestor.why_rejected(body)}.")
+        if kind != negotiation.ASSOCIATE_AC:
+            raise Broken("It aborts the association at once.")
+        try:
+            self.granted = requestor.read_answer(_HEADER.pack(kind, len(body)) + body, self._wanted)
+        except Malformed as error:
+            raise Broken(error.what) from error
+        self._contexts.update((context.number, context) for context in self.granted.contexts.values())
+
+    def _next(self) -> int:
+        self._message = self._message % 0xFFFF + 1
+        return self._message
+
+    @property
+    def _fragment(self) -> int:
+        limit = self.granted.max_length
+        most = min(limit, _MOST_PDU_BYTES) if limit else _MOST_PDU_BYTES
+        return max(most - _PDV.size, 256) & ~1  # fragments of odd length are legal, and trouble
+
+    def _send(self, context: Accepted, command: bytes) -> None:
+        self._put(_p_data(context, command, 3))
+
+    def _send_data(self, context: Accepted, read: Callable[[int], bytes]) -> None:
+        size = self._fragment
+        part = read(size)
+        while True:
+            after = read(size) if len(part) == size else b""
+            self._put(_p_data(context, part, 0 if after else 2))
+            self._pulse()
+            if not after:
+                return
+            part = after
+
+    def _put(self, pdu: bytes) -> None:
+        try:
+            self._wire.send(pdu)
+        except TooSlow as error:
+            raise Broken("It does not read what is sent.") from error
+        except Closed as error:
+            raise Broken("It closed the connection.") from error
+
+    def _answer(self, field: int, message: int) -> int:
+        end_ns = time.monotonic_ns() + self._target.timeout_ns
+        seen = 0
+        while True:
+            while len(self._messages) <= seen:
+                self._receive(end_ns)
+            command = self._messages[seen].command
+            assert command is not None
+            if not command.is_response and command.field == commands.N_EVENT_REPORT:
+                seen += 1
+                continue
+            if command.field != field | commands.RESPONSE or command.message != message:
+                raise Broken("It answers something else.")
+            del self._messages[seen]
+            return command.status
+
+    def _receive(self, end_ns: int) -> None:
+        kind, body = self._pdu(end_ns)
+        if kind == negotiation.RELEASE_RQ:
+            self._put(negotiation.RELEASE_ANSWER)
+        if kind != negotiation.P_DATA:
+            raise Broken("It ends the association.")
+        try:
+            self._inbox.take(memoryview(body))
+        except Malformed as error:
+            raise Broken(f"It breaks the protocol: {error.what}") from error
+
+    def _pdu(self, end_ns: int) -> tuple[int, bytes]:
+        try:
+            kind, length = self._wire.header(end_ns, self._pulse)
+            if length > _MOST_ANSWER_BYTES:
+                raise Broken("It breaks the protocol: a PDU is too long.")
+            return kind, bytes(self._wire.body(length))
+        except TooSlow as error:
+            raise Broken("It does not answer in time.") from error
+        except Ending as error:
+            raise Broken("The daemon ends.") from error
+        except Closed as error:
+            raise Broken("It closed the connection.") from error
+
+
+def _p_data(context: Accepted, data: bytes, control: int) -> bytes:
+    return (
+        _HEADER.pack(negotiation.P_DATA, len(data) + _PDV.size)
+        + _PDV.pack(len(data) + 2, context.number, control)
+        + data
+    )
+
+
+def client_context(tls: Tls) -> ssl.SSLContext:
+    """TLS as BCP 195 wants it; the peer's name is checked, and we show our certificate.
+
+    Raises:
+        InputError: a file cannot be read, or is none.
+    """
+    try:
+        context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            "A certificate, its key or the file of trusted ones cannot be read.", "Check the files that `tls` names."
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    return context

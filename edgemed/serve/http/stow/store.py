@@ -1,0 +1,123 @@
+"""`POST /dicom-web/studies[/{study}]`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path
+from fastapi.responses import JSONResponse
+
+from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.http.answers import HttpError, as_json, send_bytes
+from edgemed.serve.http.asgi import Disconnected, Receive, Scope, Send, header
+from edgemed.serve.http.gate import USER
+from edgemed.serve.http.stow.answer import response_of, status_of
+from edgemed.serve.http.stow.part import Sender, Stored
+from edgemed.serve.http.stow.receive import Receiver
+from edgemed.serve.services import Services
+
+ROOT: Final = "/dicom-web/studies"
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+_TAKEN: Final = (b"*/*", b"application/*", b"application/json", b"application/dicom+json")
+_TOGETHER: Final = 1 << 20
+"""Bytes that are gathered before a thread is asked to write them."""
+
+_DEFAULT_LIMIT: Final = 2 << 30
+
+
+class Store:
+    """The inlet."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        dicom = services.config.dicom
+        self._limit = dicom.max_object_bytes if dicom is not None else _DEFAULT_LIMIT
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, study: str | None) -> None:
+        """One request; what came whole is kept, whatever becomes of the rest."""
+        _check_accept(header(scope, b"accept"))
+        if study is not None and not _UID.fullmatch(study):
+            raise HttpError(400, "The path names no Study Instance UID. Write digits and dots.")
+        if header(scope, b"content-encoding") not in (None, b"identity"):
+            raise HttpError(415, "The body is compressed. Send it as it is.")
+        association = f"stow-{secrets.token_hex(8)}"
+        sender = Sender(scope[USER], association, study)
+        receiver = await asyncio.to_thread(
+            Receiver, self._services, sender, header(scope, b"content-type") or b"", self._limit
+        )
+        complete = False
+        try:
+            await self._read(receive, receiver)
+            stored = await asyncio.to_thread(receiver.finish)
+            complete = True
+        finally:
+            await asyncio.to_thread(self._end, receiver, scope, association, complete)
+        await send_bytes(send, status_of(stored), as_json(response_of(stored)), b"application/dicom+json")
+
+    async def _read(self, receive: Receive, receiver: Receiver) -> None:
+        gathered = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            gathered += message.get("body", b"")
+            more = message.get("more_body", False)
+            if gathered and (len(gathered) >= _TOGETHER or not more):
+                await asyncio.to_thread(receiver.write, bytes(gathered))
+                gathered.clear()
+
+    def _end(self, receiver: Receiver, scope: Scope, association: str, complete: bool) -> None:
+        receiver.cancel()
+        kept = [each for each in receiver.stored if not each.failure]
+        for study in sorted({each.study for each in kept}):
+            self._record(scope, study, [each for each in kept if each.study == study])
+        if kept:
+            self._services.intake.association_ended(association, released=complete)
+
+    def _record(self, scope: Scope, study: str, kept: list[Stored]) -> None:
+        address = scope["client"][0] if scope.get("client") else ""
+        instances = tuple(each.sop_instance for each in kept)
+        self._services.audit.record(AuditEvent("received", "success", scope[USER], address, study, instances))
+
+
+def study_of(path: str) -> tuple[bool, str | None]:
+    """Whether a path is for storing, and the study that it names."""
+    if path == ROOT:
+        return True, None
+    rest = path.removeprefix(ROOT + "/")
+    return (True, rest) if rest != path and rest and "/" not in rest else (False, None)
+
+
+def _check_accept(accept: bytes | None) -> None:
+    wanted = [part.partition(b";")[0].strip().lower() for part in (accept or b"*/*").split(b",")]
+    if not any(kind in _TAKEN for kind in wanted):
+        raise HttpError(406, "The answer is application/dicom+json. Accept that.")
+
+
+def describe_store() -> APIRouter:
+    """The paths for the description; the server answers them before FastAPI sees them."""
+    routes = APIRouter(tags=["DICOMweb"])
+    octets = {"schema": {"type": "string", "format": "binary"}}
+    extra = {"requestBody": {"required": True, "content": {'multipart/related; type="application/dicom"': octets}}}
+    module = {"content": {"application/dicom+json": {"schema": {"type": "object"}}}}
+    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    responses: dict[int | str, dict[str, Any]] = {
+        200: {"description": "All instances are kept.", **module},
+        202: {"description": "Some are kept; Failed SOP Sequence names the others.", **module},
+        406: {"description": "Another form of the answer is asked for.", **error},
+        409: {"description": "None is kept.", **module},
+        413: {"description": "There are too many parts.", **error},
+        415: {"description": "The body is something else.", **error},
+        507: {"description": "None is kept: there is no space.", **module},
+    }
+
+    @routes.post(ROOT + "/{study}", summary="Store instances of a study", responses=responses, openapi_extra=extra)
+    @routes.post(ROOT, summary="Store instances", responses=responses, openapi_extra=extra)
+    async def store(study: Annotated[str, Path(pattern=_UID.pattern)] = "") -> JSONResponse:  # noqa: ARG001
+        raise HttpError(404, "There is nothing at this path.")
+
+    return routes

@@ -1,0 +1,112 @@
+"""The trail at an audit repository: a TLS server that reads frames of RFC 5425."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgemed.base.errors import InputError, ResourceError
+from edgemed.serve.alarms import Alarms
+from edgemed.serve.audit.chain import AuditLog
+from edgemed.serve.audit.syslog import Forwarder
+from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.journal.database import Journal
+from tests.serve import kit
+from tests.serve.dicom.certificates import Authority
+
+
+class Repository:
+    """Takes connections, one after the other, and keeps the frames."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.frames: list[bytes] = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                plain, _ = self._socket.accept()
+            except OSError:
+                return
+            try:
+                with self._context.wrap_socket(plain, server_side=True) as connection:
+                    data = b""
+                    while more := connection.recv(1 << 16):
+                        data += more
+                    connection.unwrap()
+            except (ssl.SSLError, OSError):
+                continue
+            while data:
+                size, _, data = data.partition(b" ")
+                self.frames.append(data[: int(size)])
+                data = data[int(size) :]
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "hospital")
+
+
+@pytest.fixture
+def repository(authority: Authority):
+    certificate, key = authority.issue("localhost")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    made = Repository(context)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def trail(tmp_path: Path):
+    with Journal(tmp_path / "j.sqlite3") as journal:
+        log = AuditLog(kit.bedside(tmp_path), Alarms(journal))
+        log.record(AuditEvent("received", user="CT1", study="1.2.3"))
+        log.close()
+        yield log.folder
+
+
+def test_each_entry_arrives_once_and_from_where_it_was_left(trail: Path, repository: Repository, authority) -> None:
+    address = f"localhost:{repository.port}"
+    assert Forwarder(trail, address, authority.path, "bedside").send() == 3
+    again = Forwarder(trail, address, authority.path, "bedside")
+    assert again.send() == 0
+    entries = [frame for frame in repository.frames if frame.startswith(b"<85>1 20")]
+    assert len(entries) == len(repository.frames) == 3
+    assert b" bedside edgemed " in entries[0]
+    assert b" IHE+RFC-3881 - \xef\xbb\xbf<AuditMessage>" in entries[1]
+    assert entries[1].endswith(b"</AuditMessage>")
+
+
+def test_a_repository_that_nobody_vouches_for_gets_nothing(trail: Path, repository: Repository, tmp_path: Path) -> None:
+    other = Authority(tmp_path, "other")
+    with pytest.raises(ResourceError, match="takes nothing"):
+        Forwarder(trail, f"localhost:{repository.port}", other.path, "bedside").send()
+    assert repository.frames == []
+
+
+def test_what_could_not_be_sent_is_sent_later(trail: Path, authority, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ResourceError, match="takes nothing"):
+        Forwarder(trail, f"127.0.0.1:{port}", authority.path, "bedside").send()
+    assert not (trail / "sent.json").exists()
+
+
+@pytest.mark.parametrize("address", ["repository", ":6514", "repository:port"])
+def test_what_is_no_address_is_refused(trail: Path, address: str) -> None:
+    with pytest.raises(InputError, match="no address"):
+        Forwarder(trail, address, None, "bedside")

@@ -1,0 +1,173 @@
+"""Storage commitment asked of us: by Orthanc, in a network of its own, and by pynetdicom on one association."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.presentation import build_context
+
+from tests.serve import kit
+from tests.serve.dicom import rig
+from tests.serve.dicom.orthanc import needs_orthanc, orthanc
+from tests.serve.netns import inside, private_network
+
+COMMITMENT, INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
+
+
+@needs_orthanc
+def test_orthanc_sends_asks_and_is_told(tmp_path: Path) -> None:
+    """One success and one failure 0x0112, as Orthanc's own REST interface shows them."""
+    peer = {"ae_title": "ORTHANC", "addresses": ["127.0.0.1"], "port": 4242}
+    with private_network():
+        assert inside()
+        with rig.inlet(tmp_path / "ours", peers=[peer], port=11112) as running:
+            us = {"AET": "EDGEMED", "Host": "127.0.0.1", "Port": 11112, "AllowStorageCommitment": True}
+            with orthanc(tmp_path / "orthanc", {"us": us}) as theirs:
+                ds = kit.image()
+                uploaded = theirs.post("/instances", kit.encode(ds))
+                sent = theirs.post("/modalities/us/store", {"Resources": [uploaded["ID"]], "Synchronous": True})
+                assert sent["InstancesCount"] == 1
+                assert sent["FailedInstancesCount"] == 0
+                assert [row["sop_instance"] for row in running.rows()] == [ds.SOPInstanceUID]
+                asked = theirs.post(
+                    "/modalities/us/storage-commitment",
+                    {
+                        "DicomInstances": [
+                            {"SOPClassUID": kit.CT, "SOPInstanceUID": str(ds.SOPInstanceUID)},
+                            {"SOPClassUID": kit.CT, "SOPInstanceUID": "1.2.3.4.5"},
+                        ]
+                    },
+                )
+                report: dict[str, Any] = {}
+
+                def told() -> bool:
+                    report.update(theirs.get(f"/storage-commitment/{asked['ID']}"))
+                    return report["Status"] != "Pending"
+
+                rig.wait_for(told, "the report")
+                assert [each["SOPInstanceUID"] for each in report["Success"]] == [ds.SOPInstanceUID]
+                assert [(e["SOPInstanceUID"], e["FailureReason"]) for e in report["Failures"]] == [
+                    ("1.2.3.4.5", 0x0112)
+                ]
+                rig.wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
+
+
+class Modality:
+    """A sender that asks on an association and waits there."""
+
+    def __init__(self, port: int, calling: str = "CT1") -> None:
+        self.reports: list[tuple[int, Dataset]] = []
+        ae = AE(calling)
+        ae.add_requested_context(COMMITMENT)
+        ae.add_requested_context(kit.CT, rig.EXPLICIT)
+        self.association = ae.associate(
+            "127.0.0.1", port, ae_title="EDGEMED", evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._told)]
+        )
+        assert self.association.is_established
+
+    def _told(self, event: evt.Event) -> tuple[int, None]:
+        self.reports.append((event.request.EventTypeID, event.event_information))
+        return 0x0000, None
+
+    def ask(self, transaction: str, *instances: tuple[str, str]) -> int:
+        ds = Dataset()
+        ds.TransactionUID = transaction
+        ds.ReferencedSOPSequence = []
+        for sop_class, uid in instances:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
+            ds.ReferencedSOPSequence.append(item)
+        answer, _ = self.association.send_n_action(ds, 1, COMMITMENT, INSTANCE)
+        return int(answer.Status)
+
+
+def test_on_the_same_association(tmp_path: Path) -> None:
+    good, damaged, gone = kit.image(), kit.image(), kit.image()
+    with rig.inlet(tmp_path) as running:
+        modality = Modality(running.port)
+        for ds in (good, damaged, gone):
+            assert modality.association.send_c_store(ds).Status == 0x0000
+        files = {row["sop_instance"]: running.services.spool.path(row["path"]) for row in running.rows()}
+        with files[damaged.SOPInstanceUID].open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"\xff")
+        files[gone.SOPInstanceUID].unlink()
+        uids = [str(ds.SOPInstanceUID) for ds in (good, damaged, gone)]
+        assert modality.ask("1.2.1", *((kit.CT, uid) for uid in uids), (kit.CR, uids[0]), (kit.CT, "1.2.3")) == 0
+        rig.wait_for(lambda: modality.reports, "the report")
+        kind, said = modality.reports[0]
+        assert (kind, said.TransactionUID) == (2, "1.2.1")
+        assert [item.ReferencedSOPInstanceUID for item in said.ReferencedSOPSequence] == [uids[0]]
+        failed = {
+            (i.ReferencedSOPClassUID, i.ReferencedSOPInstanceUID): i.FailureReason for i in said.FailedSOPSequence
+        }
+        assert failed == {
+            (kit.CT, uids[1]): 0x0110,
+            (kit.CT, uids[2]): 0x0110,
+            (kit.CR, uids[0]): 0x0119,
+            (kit.CT, "1.2.3"): 0x0112,
+        }
+        assert modality.ask("1.2.2", (kit.CT, uids[0])) == 0
+        rig.wait_for(lambda: len(modality.reports) > 1, "the second report")
+        assert modality.reports[1][0] == 1
+        assert "FailedSOPSequence" not in modality.reports[1][1]
+        modality.association.release()
+
+
+def test_a_report_outlives_association_and_daemon(tmp_path: Path) -> None:
+    ds = kit.image()
+    with rig.inlet(tmp_path) as running:
+        modality = Modality(running.port)
+        assert modality.association.send_c_store(ds).Status == 0x0000
+        # the peer does not listen to reports while it sends
+        modality.association.unbind(evt.EVT_N_EVENT_REPORT, modality._told)
+        assert modality.ask("1.2.3", (kit.CT, str(ds.SOPInstanceUID))) == 0
+        modality.association.abort()
+    with rig.inlet(tmp_path) as running:
+        assert running.rows("SELECT * FROM commitment WHERE reported IS NULL")
+        again = Modality(running.port)
+        rig.wait_for(lambda: again.reports, "the report")
+        assert again.reports[0][1].TransactionUID == "1.2.3"
+        again.association.release()
+        rig.wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
+
+
+def test_a_peer_that_comes_up_late_is_told_on_a_new_association(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ds, told = kit.image(), []
+    with rig.inlet(tmp_path, peers=[{**rig.MODALITY, "port": port}]) as running:
+        modality = Modality(running.port)
+        modality.association.send_c_store(ds)
+        assert modality.ask("1.2.4", (kit.CT, str(ds.SOPInstanceUID))) == 0
+        modality.association.release()
+
+        def handle(event: evt.Event) -> tuple[int, None]:
+            told.append((event.request.EventTypeID, event.assoc.requestor.ae_title))
+            return 0x0000, None
+
+        ae = AE("CT1")
+        ae.supported_contexts = [build_context(COMMITMENT)]
+        ae.supported_contexts[0].scu_role = ae.supported_contexts[0].scp_role = True
+        server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, handle)])
+        try:
+            rig.wait_for(lambda: told, "the report", 60)
+        finally:
+            server.shutdown()
+        assert told == [(1, "EDGEMED")]
+
+
+@pytest.mark.parametrize("may", [("store",), ("store", "commit")])
+def test_only_who_may(tmp_path: Path, may: tuple[str, ...]) -> None:
+    with rig.inlet(tmp_path, peers=[{**rig.MODALITY, "may": may}]) as running:
+        with rig.raw(running.port) as peer:
+            kind, body = peer.send(rig.associate((COMMITMENT, [rig.EXPLICIT]), (kit.CT, [rig.EXPLICIT]))).pdu()
+        assert kind == 2
+        results = {body[at + 4]: body[at + 6] for at in range(len(body)) if body[at : at + 2] == b"\x21\x00"}
+        assert results == {1: 0 if "commit" in may else 3, 3: 0}

@@ -1,0 +1,213 @@
+"""Deny by default: each denial by a real sender or a socket, with what it is told and what is counted."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pynetdicom import AE
+
+from edgemed.base.errors import ResourceError, UsageError
+from edgemed.imaging.dicom.part10 import read_meta
+from edgemed.serve.dicom.admission import Rate
+from edgemed.serve.dicom.contexts import storage_class
+from tests.serve import kit
+from tests.serve.dicom import rig
+
+REJECTED_PERMANENT, REJECTED_TRANSIENT = 1, 2
+
+
+def answer(port: int, request: bytes) -> tuple[int, bytes]:
+    with rig.raw(port) as peer:
+        return peer.send(request).pdu()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory):
+    peers = [
+        rig.MODALITY,
+        {"ae_title": "FAR", "addresses": ["192.0.2.0/24"]},
+        {"ae_title": "ONE", "addresses": rig.LOOPBACK, "associations": 1},
+        {"ae_title": "CRONLY", "addresses": rig.LOOPBACK, "sop_classes": ["ComputedRadiographyImageStorage"]},
+        {"ae_title": "SLOW", "addresses": rig.LOOPBACK, "per_minute": 2},
+        {"ae_title": "ECHO", "addresses": rig.LOOPBACK, "may": ["echo"]},
+    ]
+    with rig.inlet(tmp_path_factory.mktemp("inlet"), peers=peers, associations=4, max_object="1MiB") as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("names", "diagnostic", "reason"),
+    [
+        ({"called": "NOBODY"}, 7, "called"),
+        ({"calling": "NOBODY"}, 3, "calling"),
+        ({"calling": "FAR"}, 3, "address"),
+    ],
+)
+def test_who_is_not_named(shared: rig.Rig, names: dict[str, str], diagnostic: int, reason: str) -> None:
+    before = shared.metric("associations_rejected_total", reason=reason)
+    kind, body = answer(shared.port, rig.associate(**names))
+    assert (kind, body[1:]) == (3, bytes([REJECTED_PERMANENT, 1, diagnostic]))
+    rig.wait_for(lambda: shared.metric("associations_rejected_total", reason=reason) == before + 1)
+
+
+@rig.needs("echoscu")
+def test_dcmtk_is_told(shared: rig.Rig) -> None:
+    said = rig.dcmtk("echoscu", "-aet", "NOBODY", "-aec", "EDGEMED", "127.0.0.1", shared.port, check=False)
+    assert "Calling AE Title Not Recognized" in said
+
+
+def test_an_address_that_is_nobodys_is_not_even_listened_to(tmp_path: Path) -> None:
+    with rig.inlet(tmp_path, peers=[{"ae_title": "CT1", "addresses": ["192.0.2.7"]}]) as running:
+        assert answer(running.port, rig.associate()) == (0, b"")
+        rig.wait_for(lambda: running.metric("associations_rejected_total", reason="address") == 1)
+
+
+def test_more_associations_than_allowed(shared: rig.Rig) -> None:
+    with ExitStack() as stack:
+        open_ones = [stack.enter_context(rig.raw(shared.port)) for _ in range(4)]
+        assert open_ones[0].send(rig.associate(calling="ONE")).pdu()[0] == 2
+        assert answer(shared.port, rig.associate(calling="ONE")) == (3, bytes([0, REJECTED_TRANSIENT, 3, 2]))
+        for peer in open_ones[1:]:
+            assert peer.send(rig.associate()).pdu()[0] == 2
+        assert answer(shared.port, rig.associate()) == (3, bytes([0, REJECTED_TRANSIENT, 3, 2]))
+        assert shared.metric("associations") == 4
+    rig.wait_for(lambda: shared.metric("associations") == 0)
+    assert answer(shared.port, rig.associate(calling="ONE"))[0] == 2  # and again, when there is room
+
+
+@pytest.mark.parametrize(
+    ("calling", "accepted"), [("CT1", [True, True]), ("CRONLY", [False, True]), ("ECHO", [False, False])]
+)
+def test_sop_classes_that_are_not_wanted_are_not_negotiated(
+    shared: rig.Rig, calling: str, accepted: list[bool]
+) -> None:
+    ae = AE(calling)
+    ae.add_requested_context(kit.CT, rig.EXPLICIT)
+    ae.add_requested_context(kit.CR, rig.EXPLICIT)
+    ae.add_requested_context("1.2.840.10008.1.1")
+    association = ae.associate("127.0.0.1", shared.port, ae_title="EDGEMED")
+    assert [cx.abstract_syntax for cx in association.accepted_contexts] == [
+        uid for uid, yes in zip([kit.CT, kit.CR], accepted, strict=True) if yes
+    ] + (["1.2.840.10008.1.1"])
+    assert association.send_c_echo().Status == 0
+    association.release()
+
+
+def test_private_transfer_syntaxes_are_not_negotiated(shared: rig.Rig) -> None:
+    kind, body = answer(shared.port, rig.associate((kit.CT, ["1.2.840.113619.5.2"])))
+    assert kind == 2
+    at = body.index(b"\x21\x00")
+    assert body[at + 6] == 4  # transfer syntaxes not supported
+
+
+def test_too_many_in_a_minute(shared: rig.Rig) -> None:
+    ae = AE("SLOW")
+    ae.add_requested_context(kit.CT, rig.EXPLICIT)
+    association = ae.associate("127.0.0.1", shared.port, ae_title="EDGEMED")
+    images = [kit.image() for _ in range(3)]
+    answers = [association.send_c_store(ds) for ds in images]
+    association.release()
+    assert [each.Status for each in answers] == [0, 0, 0xA700]
+    assert "Busy" in answers[2].ErrorComment
+    refused = shared.rows("SELECT * FROM object WHERE state = 'refused' ORDER BY id")[-1]
+    assert (refused["sop_instance"], refused["peer"]) == (images[2].SOPInstanceUID, "SLOW")
+
+
+def test_a_rate_fills_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 0
+    monkeypatch.setattr("time.monotonic_ns", lambda: now_ns)
+    rate = Rate(60)
+    assert [rate.take() for _ in range(61)] == [True] * 60 + [False]
+    now_ns = 1_500_000_000
+    assert [rate.take() for _ in range(2)] == [True, False]
+
+
+def store(peer: rig.Raw, body: bytes, sop_class: str = kit.CT, instance: str = "1.2.3") -> int:
+    peer.send(rig.p_data((1, 3, rig.store_command(sop_class, instance))))
+    for at in range(0, max(len(body), 1), 16000):
+        last = at + 16000 >= len(body)
+        peer.send(rig.p_data((1, 2 if last else 0, body[at : at + 16000])))
+    return peer.status()
+
+
+def encoded(ds: Any, folder: Path) -> bytes:
+    path = kit.write(ds, folder / "a.dcm")
+    with path.open("rb") as file:
+        file.seek(read_meta(file).offset)
+        return file.read()
+
+
+def test_what_is_not_what_it_says(shared: rig.Rig, tmp_path: Path) -> None:
+    ds = kit.image(study="1.9")
+    uid, body = str(ds.SOPInstanceUID), encoded(ds, tmp_path)
+    before = len(shared.rows())
+    with rig.raw(shared.port) as peer:
+        peer.send(rig.associate()).pdu()
+        assert store(peer, body, instance="1.2.3") == 0xA900
+        assert store(peer, body, sop_class=kit.CR, instance=uid) == 0x0122
+        assert store(peer, b"no data set, but long enough to be one", instance=uid) == 0xC000
+        assert store(peer, b"", instance=uid) == 0xA900
+        assert store(peer, body, instance="") == 0x0117
+        assert store(peer, body + bytes(1 << 20), instance=uid) == 0xA700  # larger than allowed
+        assert list(shared.services.spool.incoming.iterdir()) == []
+        assert store(peer, body, instance=uid) == 0x0000
+        changed = body[:-1] + bytes([body[-1] ^ 1])
+        assert store(peer, changed, instance=uid) == 0x0111
+        assert store(peer, body, instance=uid) == 0x0000
+    rows = shared.rows()[before:]
+    assert [row["state"] for row in rows] == ["refused"] * 6 + ["received", "refused"]
+    assert all(row["reason"] for row in rows if row["state"] == "refused")
+
+
+def test_larger_than_allowed_is_refused_while_it_comes(shared: rig.Rig) -> None:
+    """More than twice as much as is allowed is not read to its end."""
+    with rig.raw(shared.port) as peer:
+        peer.send(rig.associate()).pdu()
+        peer.send(rig.p_data((1, 3, rig.store_command(kit.CT, "1.2.3.9"))))
+        piece = rig.p_data((1, 0, bytes(16000)))
+        try:
+            for _ in range(1000):
+                peer.send(piece)
+        except ConnectionError:
+            return
+        assert peer.pdu()[0] in (0, 7)
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    spool = {"reserve": "1000000GiB", "warn": "1000000GiB"}
+    with rig.inlet(tmp_path, sections={"spool": spool}) as running, rig.raw(running.port) as peer:
+        peer.send(rig.associate()).pdu()
+        assert store(peer, encoded(kit.image(), tmp_path)) == 0xA700
+        assert [alarm.code for alarm in running.services.alarms.standing] == ["disk-full"]
+        assert [row["state"] for row in running.rows()] == ["refused"]
+
+
+def test_the_audit_trail_names_associations_and_studies(tmp_path: Path) -> None:
+    ds = kit.image(study="1.2.3.77")
+    with rig.inlet(tmp_path) as running:
+        with rig.raw(running.port) as peer:
+            peer.send(rig.associate()).pdu()
+            assert store(peer, encoded(ds, tmp_path), instance=str(ds.SOPInstanceUID)) == 0
+            peer.send(rig.RELEASE).pdu()
+        answer(running.port, rig.associate(calling="NOBODY"))
+    trail = (tmp_path / "state" / "audit" / "trail.jsonl").read_text()
+    assert trail.count("1.2.3.77") == 1
+    assert "NOBODY" in trail
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with (
+        rig.inlet(tmp_path / "a") as running,
+        pytest.raises(ResourceError, match="cannot be listened on"),
+        rig.inlet(tmp_path / "b", port=running.port),
+    ):
+        pass
+
+
+def test_sop_classes_by_keyword_or_uid() -> None:
+    assert storage_class("CTImageStorage") == storage_class(kit.CT) == kit.CT
+    with pytest.raises(UsageError, match="CTImage"):
+        storage_class("CTImage")

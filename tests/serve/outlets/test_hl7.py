@@ -1,0 +1,85 @@
+"""HL7 over MLLP: against the hl7 library's server, and against servers that acknowledge badly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgemed.serve.outlets.lane import Lane
+from edgemed.serve.outlets.mllp import END, START, Hl7Courier, acknowledged, control_id
+from tests.serve.outlets import bench
+from tests.serve.outlets.bench import always
+from tests.serve.outlets.servers import mllp
+
+RETRY = {"first": "10s", "cap": "20s", "timeout": "2s"}
+
+
+def render(result: Any) -> bytes:
+    return (
+        f"MSH|^~\\&|EDGEMED||RIS||20260105102030||ORU^R01^ORU_R01|{result['id']}|P|2.5.1\r"
+        f"PID|1||4711\rOBX|1|ST|X||{result['text']}||||||F\r"
+    ).encode()
+
+
+def deliver(root: Path, port: int, *results: dict[str, str]) -> tuple[list[str], list[str]]:
+    place = {"kind": "hl7", "name": "ris", "host": "127.0.0.1", "port": port, "retry": RETRY}
+    with bench.services(root, place) as services:
+        for result in results:
+            bench.add_task(services, [("json", "", json.dumps(result).encode())])
+        destination = services.config.destinations[0]
+        assert destination.kind == "hl7"
+        Lane(services, "ris", destination.retry, Hl7Courier(destination, render)).step(always)
+        return bench.states(services), bench.reasons(services)
+
+
+def test_messages_arrive_whole_and_are_acknowledged(tmp_path: Path) -> None:
+    with mllp(lambda message: None) as (port, messages):
+        states, _ = deliver(tmp_path, port, {"id": "1", "text": "Grüße 日本"}, {"id": "2", "text": "x" * 100_000})
+    assert states == ["delivered"] * 2
+    assert [message.encode() for message in messages] == [
+        render({"id": "1", "text": "Grüße 日本"}),
+        render({"id": "2", "text": "x" * 100_000}),
+    ]
+
+
+def ack(code: str, control: str = "1", *more: str) -> bytes:
+    segments = [f"MSH|^~\\&|RIS||EDGEMED||20260105||ACK|9|P|2.5.1\rMSA|{code}|{control}", *more]
+    return START + "\r".join(segments).encode() + b"\r" + END
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "reason"),
+    [
+        (lambda _: ack("AA"), "delivered", ""),
+        (lambda _: ack("CA"), "delivered", ""),
+        (lambda _: ack("AE"), "pending", "AE"),
+        (lambda _: ack("AE", "1", "ERR||PID^1^3|101^Required field missing^HL70357|E"), "failed", "AE (101)"),
+        (lambda _: ack("AE", "1", "ERR||| 207^Doe^HL70357|E"), "pending", "AE"),
+        (lambda _: ack("AR"), "failed", "AR"),
+        (lambda _: ack("AR", "1", "ERR|||207^Application error^HL70357|E"), "pending", "AR (207)"),
+        (lambda _: ack("AR", "1", "ERR|PID^1^3^102&Type&HL70357"), "failed", "AR"),
+        (lambda _: ack("AA", "2"), "pending", "another message"),
+        (lambda _: ack("ZZ"), "pending", "another message"),
+        (lambda _: ack("AA")[:-2], "pending", "in time"),
+        (lambda _: b"", "pending", "no acknowledgement"),
+        (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", "pending", "no acknowledgement"),
+        (lambda _: ack("AA", "2") + ack("AA"), "pending", "no acknowledgement"),
+        (lambda _: START + b"MSA|AA|1" + END, "pending", "another message"),
+    ],
+)
+def test_what_an_acknowledgement_means(tmp_path: Path, answer: Callable[[str], bytes], state: str, reason: str) -> None:
+    with mllp(answer) as (port, _):
+        states, reasons = deliver(tmp_path, port, {"id": "1", "text": "x"})
+    assert states == [state]
+    assert reason in reasons[0]
+    assert "Doe" not in reasons[0]
+
+
+def test_a_message_without_a_control_id_is_never_acknowledged() -> None:
+    assert control_id(b"MSH|^~\\&|A") == b""
+    assert acknowledged(b"MSH|^~\\&|A\rMSA|AA|", b"") is None
+    assert acknowledged(b"MSH|^~\\&|A\nMSA|AA|7\n", b"7") is not None  # some end segments by line feeds
