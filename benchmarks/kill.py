@@ -155,7 +155,7 @@ class Campaign:
             if self.dice.random() < EARLY:
                 time.sleep(self.dice.uniform(0, 1.5))
                 return
-            wait_for_port(self.port, process)
+            self._wait(process)
             with self._senders():
                 time.sleep(self.dice.uniform(0.02, 1.2))
                 process.send_signal(signal.SIGKILL)
@@ -201,11 +201,22 @@ class Campaign:
                     self.failures[found.group(1)] += 1
                 sending = None
 
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        """Until the daemon listens."""
+        end_ns = time.monotonic_ns() + START_S * 1_000_000_000
+        while process.poll() is None and time.monotonic_ns() < end_ns:
+            with socket.socket() as one:
+                if one.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        said = (self.root / "log").read_text()[-3000:]
+        raise RuntimeError(f"the daemon does not listen; its code is {process.poll()}:\n{said}")
+
     def settle(self) -> int:
         """Let the daemon finish in peace; its exit code."""
         process = self.daemon()
         try:
-            wait_for_port(self.port, process)
+            self._wait(process)
             end_ns = time.monotonic_ns() + SETTLE_S * 1_000_000_000
             while self._waiting() and time.monotonic_ns() < end_ns:
                 time.sleep(0.5)
@@ -221,19 +232,6 @@ class Campaign:
                 " + (SELECT count(*) FROM delivery WHERE state <> 'delivered')"
             )
             return int(connection.execute(sql).fetchone()[0])
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until somebody listens."""
-    end_ns = time.monotonic_ns() + START_S * 1_000_000_000
-    while time.monotonic_ns() < end_ns:
-        if process.poll() is not None:
-            raise RuntimeError(f"the daemon ended with {process.returncode}")
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise RuntimeError("the daemon did not listen")
 
 
 def kill(count: int, seed: int = 0, *, progress: bool = True) -> dict[str, int]:
