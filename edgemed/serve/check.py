@@ -12,6 +12,8 @@ from edgemed.base.errors import EdgemedError, InputError
 from edgemed.bundle.read import open_bundle
 from edgemed.evaluate.bundled import reader_of
 from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.folder import check_folders
+from edgemed.serve.matching import check_matches
 from edgemed.serve.watch import certificates_of, days_left
 
 
@@ -106,6 +108,11 @@ def _certificates(config: Config) -> Iterator[Line]:
 
 
 def _others(config: Config) -> Iterator[Line]:
+    for what, look in (("models", check_matches), ("folders", check_folders)):
+        try:
+            look(config)
+        except EdgemedError as error:
+            yield Line(what, "error", str(error), error)
     used = {name for model in config.models for name in model.send_to}
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
