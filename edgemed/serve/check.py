@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,8 @@ from edgemed.base.errors import EdgemedError, InputError
 from edgemed.bundle.read import open_bundle
 from edgemed.evaluate.bundled import reader_of
 from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.folder import check_folders
+from edgemed.serve.matching import check_matches
 from edgemed.serve.watch import certificates_of, days_left
 
 
@@ -106,6 +108,8 @@ def _certificates(config: Config) -> Iterator[Line]:
 
 
 def _others(config: Config) -> Iterator[Line]:
+    yield from _agrees("models", check_matches, config)
+    yield from _agrees("folders", check_folders, config)
     used = {name for model in config.models for name in model.send_to}
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
@@ -113,3 +117,10 @@ def _others(config: Config) -> Iterator[Line]:
     for folder in config.folders:
         if not folder.path.is_dir():
             yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")
+
+
+def _agrees(what: str, look: Callable[[Config], None], config: Config) -> Iterator[Line]:
+    try:
+        look(config)
+    except EdgemedError as error:
+        yield Line(what, "error", str(error), error)
