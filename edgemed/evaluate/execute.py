@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from edgemed.bundle.outputs import require_no_input, require_outside_bundles
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import reader_of, runner_of
 from edgemed.evaluate.head import Head, head_of
+from edgemed.evaluate.readings import Readings
 from edgemed.imaging.samples import Item
 from edgemed.recipe.apply import Prepared
 
@@ -51,6 +53,9 @@ class Answer:
         texts = [f"{name}: {_short(value)}" for name, value in self.outputs.items()]
         if "class" in self.reading:
             texts = [f"{self.reading['class']} ({self.reading['score']:.4f})"]
+        for said in self.reading.get("readings", ()):
+            texts = [text for text in texts if not text.startswith(f"{said['output']}: ")]
+            texts.append(_said(said))
         how = f"{self.info.precision} on {self.info.backend}/{self.info.device}, {self.compute_ns / 1e6:.1f} ms"
         how += "" if self.age_ns is None else f", {self.age_ns / 1e6:.1f} ms old"
         place = "" if self.index is None else f" #{self.index}"
@@ -82,33 +87,37 @@ class OutputReader:
 
     Attributes:
         tensors: as the manifest has them.
-        head: of a classifier; `None` of what is shown as numbers: a segmentation, a regression, several outputs.
+        head: of a classifier with one output; `None` of all else.
+        readings: of all else, where its outputs say what they mean.
     """
 
     tensors: tuple[OutputTensor, ...]
     head: Head | None
+    readings: Readings | None = None
 
     @classmethod
     def of(cls, bundle: Bundle) -> OutputReader:
         """Of a bundle."""
-        try:
-            head = head_of(bundle.manifest.outputs)
-        except InputError:
-            head = None
-        return cls(bundle.manifest.outputs, head)
+        outputs = bundle.manifest.outputs
+        with suppress(InputError):
+            return cls(outputs, head_of(outputs))
+        with suppress(InputError):
+            return cls(outputs, None, Readings.of(bundle))
+        return cls(outputs, None)
 
     def on_source(self, outputs: Mapping[str, NDArray[Any]], prepared: Prepared | None) -> dict[str, NDArray[Any]]:
         """The outputs in the manifest's order; maps are brought back onto the source where the recipe asks for it."""
         return {tensor.name: _on_source(outputs[tensor.name], tensor, prepared) for tensor in self.tensors}
 
     def reading(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        """The decided class and its score.
+        """The decided class and its score; of several outputs, labels and numbers: `readings`, one for each.
 
         Raises:
             InputError: the model answered NaN or infinity.
         """
         if self.head is None:
-            return {}
+            said = [] if self.readings is None else self.readings.said(outputs)
+            return {"readings": said} if said else {}
         decided, score = self.head.read(outputs[self.head.output])
         return {"class": self.head.names[decided], "class_index": decided, "score": score}
 
@@ -196,6 +205,13 @@ def _save(path: Path, answers: Sequence[dict[str, NDArray[Any]]]) -> None:
     """Outputs by name; of a file that makes several answers, along a new first axis."""
     outputs = answers[0] if len(answers) == 1 else {n: np.stack([a[n] for a in answers]) for n in answers[0]}
     write_atomic(path, write_npz(outputs, compressed=True))
+
+
+def _said(reading: Mapping[str, Any]) -> str:
+    if "value" in reading:
+        return f"{reading['output']}: {reading['value']:.4g}"
+    found = [f"{score['class']} ({score['score']:.4f})" for score in reading["scores"] if score["found"]]
+    return f"{reading['output']}: {', '.join(found) or 'nothing found'}"
 
 
 def _short(value: NDArray[Any]) -> str:

@@ -73,6 +73,21 @@ class Readings:
             raise next(iter(refusals.values()))
         return cls(heads, tuple(refusals))
 
+    def said(self, outputs: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
+        """What the model says, as JSON; masks aside, which are seen in the outputs themselves.
+
+        Raises:
+            InputError: as `read`.
+        """
+        heads = {name: head for name, head in self.heads.items() if not isinstance(head, _Masks)}
+        found = (r for name, head in heads.items() for r in head.read(Item(()), outputs[name], Place()))
+        return [_json(reading) for reading in found]
+
+    @property
+    def mask_heads(self) -> list[MaskHead]:
+        """Those of segmentations."""
+        return [head.head for head in self.heads.values() if isinstance(head, _Masks)]
+
     def read(self, item: Item, outputs: Mapping[str, NDArray[Any]], place: Place) -> tuple[Reading, ...]:
         """What the model says of one item.
 
@@ -85,6 +100,13 @@ class Readings:
             InputError: an output is NaN or infinite, or is no probability where it should be.
         """
         return tuple(r for name, head in self.heads.items() for r in head.read(item, outputs[name], place))
+
+
+def _json(reading: Reading) -> dict[str, Any]:
+    if reading.value is not None:
+        return {"output": reading.output, "task": reading.task, "value": reading.value}
+    scores = [{"class": score.name, "score": score.value, "found": score.found} for score in reading.scores]
+    return {"output": reading.output, "task": reading.task, "scores": scores}
 
 
 def _head_or_why(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from edgemed.base.errors import EdgemedError, InputError
-from edgemed.bundle.read import open_bundle
+from edgemed.bundle.trust import open_trusted
 from edgemed.evaluate.bundled import reader_of
 from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.folder import check_folders
+from edgemed.serve.matching import check_matches
+from edgemed.serve.models.trusted import trust_of
 from edgemed.serve.watch import certificates_of, days_left
 
 
@@ -58,14 +61,14 @@ def _models(config: Config) -> Iterator[Line]:
 
 
 def _model(section: ModelSection, config: Config) -> tuple[Literal["ok", "warning"], str]:
-    bundle = open_bundle(section.bundle)
+    bundle, signed = open_trusted(section.bundle, trust_of(config.trust))
     reader_of(bundle)
     if bundle.manifest.recipe.assumed:
         raise InputError(f"The recipe of {section.bundle.name} is assumed.", "Build it with --recipe.")
     text = f"{bundle.manifest.name}, {section.precision or bundle.manifest.precision}, sha256 {bundle.digest[:12]}"
-    if config.trust.allow_unsigned and not config.trust.keys:
-        return "warning", f"{text}; anybody's: allow_unsigned is set, and no keys are named."
-    return "ok", f"{text}."
+    if signed is None:
+        return "warning", f"{text}; anybody's: it is not signed by a key that is named, and allow_unsigned is set."
+    return "ok", f"{text}, sequence {signed.release.sequence} of key {signed.key[:12]}."
 
 
 def _ports(config: Config) -> Iterator[Line]:
@@ -106,6 +109,8 @@ def _certificates(config: Config) -> Iterator[Line]:
 
 
 def _others(config: Config) -> Iterator[Line]:
+    yield from _agrees("models", check_matches, config)
+    yield from _agrees("folders", check_folders, config)
     used = {name for model in config.models for name in model.send_to}
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
@@ -113,3 +118,10 @@ def _others(config: Config) -> Iterator[Line]:
     for folder in config.folders:
         if not folder.path.is_dir():
             yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")
+
+
+def _agrees(what: str, look: Callable[[Config], None], config: Config) -> Iterator[Line]:
+    try:
+        look(config)
+    except EdgemedError as error:
+        yield Line(what, "error", str(error), error)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgemed.base.errors import InputError
 from edgemed.base.quantity import SECOND
 from edgemed.cli import main as cli
+from edgemed.serve.check import check
 from edgemed.serve.config import load_config
 from tests.serve import kit
 
@@ -80,3 +82,19 @@ def test_check_ends_with_the_code_of_what_is_wrong(tmp_path: Path, capsys: pytes
     assert cli._run(["serve", str(write(tmp_path, "chest.edgemed")), "--check"]) == 5
     shutil.rmtree(bundle)
     assert cli._run(["serve"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"models": [{"name": "chest", "bundle": "chest.edgemed", "match": {"sop_classes": ["CTImage"]}}]}, "models"),
+        ({"folders": [{"name": "drop", "path": "state/drop"}]}, "folders"),
+    ],
+)
+def test_check_sees_what_would_stop_the_start(tmp_path: Path, change: dict[str, Any], what: str) -> None:
+    kit.write_classifier(tmp_path / "chest.edgemed")
+    for section in change.get("models", []):
+        section["bundle"] = tmp_path / section["bundle"]
+    for section in change.get("folders", []):
+        section["path"] = tmp_path / section["path"]
+    assert what in [line.what for line in check(kit.bedside(tmp_path, **change)) if line.verdict == "error"]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from edgemed.base.errors import ChildError, EdgemedError, GpuError, InputError
 from edgemed.base.runner import RunnerInfo
 from edgemed.base.spans import Span, SpanLog
-from edgemed.evaluate.masks.head import MaskHead
 from edgemed.evaluate.readings import Place, Readings
 from edgemed.imaging.pieces import Pieces
 from edgemed.imaging.results.content import Reading
@@ -195,13 +194,9 @@ class Examination:
     def _most(self, pieces: Pieces) -> int:
         """Frames that may be looked at."""
         facts = pieces.file.facts
-        masks = sum(len(head.head.names) for head in self._mask_heads)
+        masks = sum(len(head.names) for head in self._readings.mask_heads)
         pixels = facts.rows * facts.columns * masks
         return MOST_FRAMES if not pixels else max(1, min(MOST_FRAMES, MOST_MASKED // pixels))
-
-    @property
-    def _mask_heads(self) -> list[Any]:
-        return [head for head in self._readings.heads.values() if isinstance(getattr(head, "head", None), MaskHead)]
 
     def _tried(self, step: Callable[[], Any]) -> Any:
         """What a step gives; `None` where a file is refused, which is remembered."""

@@ -29,7 +29,11 @@ _COLORS: Final = ((255, 176, 0), (100, 143, 255), (220, 38, 127), (254, 97, 0), 
 """Told apart by most colour-blind people (IBM's palette)."""
 _WHITE: Final = (255, 255, 255)
 _ALARM: Final = (255, 80, 80)
-_LINES: Final = 6
+_DIMMED: Final = 0.3
+_ABOVE, _BELOW, _MOST_LINES = 2, 3, 6  # lines: the picture stays where it is while readings come and go
+
+Color = tuple[int, int, int]
+Line = tuple[str, Color]
 
 
 def render(channel: Channel, *, now_ns: int | None = None) -> bytes:
@@ -42,29 +46,44 @@ def render(channel: Channel, *, now_ns: int | None = None) -> bytes:
     shown = channel.shown
     now_ns = time.monotonic_ns() if now_ns is None else now_ns
     if shown is None:
-        return _jpeg(_lettered(np.zeros((270, 480, 3), np.uint8), [channel.name], [_standing(channel)], alarm=True))
+        said = [(channel.name, _WHITE), (_standing(channel), _ALARM)]
+        return _jpeg(_lettered(np.zeros((270, 480, 3), np.uint8), [], said, alarm=True))
     age_ns = now_ns - shown.captured_ns
     stale, gone = age_ns > channel.stale_ns, age_ns > 2 * channel.stale_ns
     readings = () if gone else shown.readings
     picture = _sized(_masked(_rgb(shown.pixels), readings))
-    top = [_spoken(reading) for reading in readings if reading.scores or reading.value is not None]
-    return _jpeg(_lettered(picture, top[:_LINES], _bottom(channel, shown, age_ns, stale, gone), alarm=stale))
+    if gone:  # the picture itself is old
+        picture = (picture * _DIMMED).astype(np.uint8)
+    return _jpeg(_lettered(picture, _top(readings), _bottom(channel, shown, age_ns, stale, gone), alarm=stale))
 
 
-def _bottom(channel: Channel, shown: Shown, age_ns: int, stale: bool, gone: bool) -> list[str]:
+def _top(readings: Sequence[Reading]) -> list[Line]:
+    """What the model says, in the colours of the masks."""
+    lines, masks = [], 0
+    for reading in readings:
+        if reading.labels is None:
+            lines.append((_spoken(reading), _WHITE))
+            continue
+        named = [
+            (f"{score.name} {score.value:.2f}", masks + i) for i, score in enumerate(reading.scores) if score.found
+        ]
+        lines += [(text, _COLORS[index % len(_COLORS)]) for text, index in named] or [(_spoken(reading), _WHITE)]
+        masks += len(reading.labels)
+    return lines[:_MOST_LINES]
+
+
+def _bottom(channel: Channel, shown: Shown, age_ns: int, stale: bool, gone: bool) -> list[Line]:
     age = f"{age_ns / 1e6:.0f} ms" if age_ns < 10_000_000_000 else f"{age_ns / 1e9:.0f} s"
-    lines = [f"{channel.name}  frame {shown.frame}  {age} old"]
-    if shown.note:
-        lines.append(shown.note)
-    if channel.state != "running":
-        lines.append(_standing(channel))
-    if gone:
-        lines.append("STALE: NO RESULT")
-    elif stale:
-        lines.append("STALE")
-    if shown.author is not None and shown.author.research_only:
-        lines.append("Research use only")
-    return lines
+    said = ["STALE: NO RESULT" if gone else "STALE"] if stale else []
+    said += [shown.note] if shown.note else []
+    said += [_standing(channel)] if channel.state != "running" else []
+    research = shown.author is not None and shown.author.research_only
+    lines = [
+        f"{channel.name}  frame {shown.frame}  {age} old",
+        "  ".join(said),
+        "Research use only" if research else "",
+    ]
+    return [(text, _ALARM if stale else _WHITE) for text in lines]
 
 
 def _standing(channel: Channel) -> str:
@@ -114,22 +133,20 @@ def _sized(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(pil.fromarray(picture).resize((width, max(1, rows * width // columns)), how))
 
 
-def _lettered(picture: NDArray[np.uint8], top: Sequence[str], bottom: Sequence[str], *, alarm: bool) -> Any:
+def _lettered(picture: NDArray[np.uint8], top: Sequence[Line], bottom: Sequence[Line], *, alarm: bool) -> Any:
     """With a strip above and one below: nothing of the picture is covered."""
     pil = require("PIL.Image", extra="serve", purpose="show live sources")
     draw_of = require("PIL.ImageDraw", extra="serve", purpose="show live sources")
     font = require("PIL.ImageFont", extra="serve", purpose="show live sources").load_default(size=18)
     rows, columns = picture.shape[:2]
     line = 24
-    above, below = line * len(top) + 8 * bool(top), line * len(bottom) + 8
+    above, below = line * max(_ABOVE, len(top)) + 8, line * max(_BELOW, len(bottom)) + 8
     sheet = pil.new("RGB", (columns, rows + above + below))
     sheet.paste(pil.fromarray(picture), (0, above))
     draw: ImageDraw = draw_of.Draw(sheet)
-    for index, text in enumerate(top):
-        draw.text((8, 2 + index * line), text, _COLORS[0], font)
-    for index, text in enumerate(bottom):
-        color = _ALARM if alarm or text.startswith("STALE") else _WHITE
-        draw.text((8, above + rows + 4 + index * line), text, color, font)
+    for lines, first in ((top, 2), (bottom, above + rows + 4)):
+        for index, (text, color) in enumerate(lines):
+            draw.text((8, first + index * line), text, color, font)
     if alarm:
         draw.rectangle((0, 0, columns - 1, rows + above + below - 1), outline=_ALARM, width=4)
     return sheet

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import EdgemedError, InputError
 from edgemed.bundle.read import Bundle
 from edgemed.bundle.trust import Trust, open_trusted
 from edgemed.device.sysfs import Tree
@@ -23,6 +23,7 @@ from edgemed.serve.models.lifecycle import Keepers, Line
 from edgemed.serve.models.served import Served
 from edgemed.serve.models.shadow import PrecisionShadow
 from edgemed.serve.models.store import BundleStore
+from edgemed.serve.models.trusted import trust_of
 from edgemed.serve.readiness import Finding, Readiness
 from edgemed.serve.thermal import Heat, Thermal
 
@@ -50,6 +51,7 @@ class ModelHost:
         self._config = config
         self._journal, self._alarms, self._metrics = journal, alarms, metrics
         self._readiness, self._loops = readiness, loops
+        self._trusted = Trust()
         keepers = Keepers(journal, alarms, audit)
         self._lines: dict[str, Line] = {}
         for section in config.models:
@@ -70,6 +72,7 @@ class ModelHost:
             InputError: there is no bundle, or its recipe was assumed.
             IntegrityError: one is damaged, or not trusted.
         """
+        self._trusted = trust_of(self._config.trust)
         for line in self._lines.values():
             line.open()
             self._readiness.register(f"model {line.name}", _finding_of(line))
@@ -133,19 +136,19 @@ class ModelHost:
         self._line(name).roll_back(user)
         self._loops.wake("releases")
 
-    def reload(self, config: Config) -> None:
-        """The configuration was read anew: bundles that are new in it are proposed; what was revoked stops.
-
-        Raises:
-            InputError: keys or the list of what was revoked make no sense; nothing has changed then.
-        """
-        _trust_of(config)
-        self._config = self._config.model_copy(update={"trust": config.trust})
-        for section in config.models:
-            line = self._lines.get(section.name)
-            if line is not None:
-                line.check_trust()
-                line.reconfigured(section.bundle)
+    def reload(self) -> None:
+        """Read keys, revocations and configured bundles again: what is new is proposed, what was revoked stops."""
+        try:
+            self._trusted = trust_of(self._config.trust)
+        except EdgemedError as error:
+            what = f"Keys and revocations cannot be read, and stay as they were: {error.what}"
+            self._alarms.raise_("model-rejected", what, "trust")
+            return
+        self._alarms.clear("model-rejected", "trust")
+        for line in self._lines.values():
+            line.check_trust()
+            line.reconfigured(line.section.bundle)
+        self._loops.wake("releases")
 
     def describe(self, name: str) -> dict[str, Any]:
         """How a model stands, for pages and programs: JSON."""
@@ -230,15 +233,10 @@ class ModelHost:
         return line
 
     def _trust(self) -> Trust:
-        return _trust_of(self._config)
+        return self._trusted
 
     def _make(self, section: ModelSection, bundle: Bundle, version: str) -> HostedModel:
         return HostedModel(self._config, section, bundle, version, self._journal, self._alarms, self._metrics)
-
-
-def _trust_of(config: Config) -> Trust:
-    trust = config.trust
-    return Trust.read(trust.keys, trust.revoked, allow_unsigned=trust.allow_unsigned)
 
 
 def _finding_of(line: Line) -> Callable[[], Finding | None]:

@@ -160,6 +160,7 @@ def test_a_fresh_result_is_drawn_a_stale_one_marked_an_old_one_gone() -> None:
     edges = [picture[picture.shape[0] // 2, 1] for picture in (fresh, stale, old)]
     red = [bool(edge[0] > edge[1] + 80) for edge in edges]
     assert red == [False, True, True]
+    assert old[60:250].mean() < stale[60:250].mean() / 2  # the picture is as old: it is no window
 
 
 def test_gray_colour_and_none_at_all() -> None:

@@ -152,14 +152,22 @@ def test_what_is_damaged_unsigned_or_older_is_refused_at_the_door(tmp_path: Path
         assert not alarms(daemon)
         # back to what has the higher sequence, and the lower one is not forgotten to be lower
         (tmp_path / "revoked").write_text(host.get("chest").bundle.digest)
-        host.reload(daemon.config)
+        host.reload()
         wait_for(lambda: states(host) == ["active", "rejected"])
         assert alarms(daemon) == {"model-rolled-back"}
         (tmp_path / "revoked").write_text(host.get("chest").bundle.digest)
-        host.reload(daemon.config)
+        host.reload()
         wait_for(lambda: not daemon.services.readiness.ready)
         with pytest.raises(IntegrityError, match="revoked"):
             host.get("chest").submit(frame(1)).result(WAIT_S)
+        (tmp_path / "revoked").write_text("no digest")
+        host.reload()
+        assert "cannot be read" in daemon.services.alarms.standing[0].text + daemon.services.alarms.standing[1].text
+    with pytest.raises(InputError, match="no SHA-256"), serving(tmp_path, trust=trust):
+        pytest.fail("it started without knowing what was revoked")
+    (tmp_path / "revoked").write_text(open_bundle(first(tmp_path)).digest)
+    with kit.running(daemon.config) as again:  # up, to keep what comes in, and not ready
+        wait_for(lambda: "not-ready" in alarms(again))
 
 
 @pytest.mark.parametrize("which", ["graph", "worse"])
