@@ -152,8 +152,9 @@ class Intake:
         """The UID is known: the very same image, or another one under its name."""
         number: int = known["id"]
         ours = self._spool.path(known["path"]) if known["path"] else None  # None: it has had its end, and its time
-        if known["sha256"] == arrival.sha256:
-            if ours is not None and file != ours and not ours.exists():  # its file was lost: here it is again
+        if known["sha256"] == arrival.sha256 or _says_the_same(arrival, ours, file):
+            lost = ours is not None and file != ours and not ours.exists()
+            if lost and known["sha256"] == arrival.sha256:  # here it is again
                 self._spool.keep(file, name_of(arrival.sop_instance, arrival.sha256), _note(arrival))
             elif file != ours:
                 file.unlink(missing_ok=True)
@@ -205,6 +206,15 @@ class Intake:
             return add_object(connection, new, State.REFUSED, reason)
 
         self._journal.write(work)
+
+
+def _says_the_same(arrival: Arrival, ours: Path | None, file: Path) -> bool:
+    """Whether it is the same image in another transfer syntax, or with other padding."""
+    if ours is None or not arrival.sop_class:
+        return False
+    from edgemed.imaging.dicom.same import same_object
+
+    return same_object(ours, file)
 
 
 def name_of(sop_instance: str, sha256: str) -> str:

@@ -114,6 +114,12 @@ def test_tasks_that_were_under_way_are_queued_again(tmp_path: Path, data: bytes)
         assert list(two.spool.answered()) == []
 
 
+COMMITMENT = (
+    "INSERT INTO commitment (transaction_uid, peer, address, request, received)"
+    " VALUES ('1.2', 'CT1', '127.0.0.1', '[]', 'now')"
+)
+
+
 def flip(path: Path, offset: int, length: int = 64) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
@@ -171,7 +177,7 @@ def test_a_ruined_log_loses_no_object(tmp_path: Path, data: bytes) -> None:
 def test_promises_to_peers_outlive_the_journal_where_they_can_be_read(tmp_path: Path, data: bytes) -> None:
     with disk(tmp_path) as one:
         one.send(data)
-        one.journal.write(lambda c: c.execute("INSERT INTO commitment VALUES ('1.2', 'CT1', '[]', 'now', NULL)"))
+        one.journal.write(lambda c: c.execute(COMMITMENT))
         one.journal.on_damage(IntegrityError("The journal is damaged: test."))
     with disk(tmp_path) as two:
         assert two.damage is not None
