@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from edgemed.base.errors import InputError
+from edgemed.serve.check import check
+from edgemed.serve.clock import utc
+from edgemed.serve.config import load_config
 from edgemed.serve.outlets.plan import destinations, forwarding
+from edgemed.serve.outlets.webhook import signature
 from tests.serve import kit
 
 PACS = {"kind": "dicom", "name": "pacs", "ae_title": "PACS", "host": "pacs.local", "port": 104}
@@ -54,3 +59,43 @@ def test_images_go_where_it_says_forward(tmp_path: Path) -> None:
 def test_what_could_never_be_delivered_is_refused(tmp_path: Path, places: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         configured(tmp_path, {}, *places)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "serve-outlets.md"
+
+
+def block(language: str) -> str:
+    return PAGE.read_text().split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_configuration_of_the_page_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "bedside.toml"
+    file.write_text('[daemon]\nstate = "state"\n' + block("toml"))
+    config = load_config(file)
+    assert [place.kind for place in config.destinations] == ["dicom", "dicomweb", "webhook", "hl7", "folder"]
+    file.write_text(file.read_text().replace('send_to = ["pacs", ', 'send_to = ["pacs2", '))
+    with pytest.raises(InputError, match=r"bedside.toml: model chest sends to pacs2, which is no destination"):
+        load_config(file)
+
+
+def test_a_secret_that_is_not_there_is_found_by_the_check(tmp_path: Path) -> None:
+    config = configured(tmp_path, {}, {**HOOK, "secret": tmp_path / "none"})
+    lines = [line for line in check(config) if line.what == "destination hook"]
+    assert [(line.verdict, line.text) for line in lines] == [
+        (
+            "error",
+            "Destination hook: The file of its token or secret cannot be read."
+            f" Write it into {tmp_path / 'none'}, as one line.",
+        )
+    ]
+
+
+def test_the_check_of_the_page_knows_our_signature() -> None:
+    names: dict[str, Any] = {}
+    exec(block("python"), names)
+    now = int(utc().timestamp())
+    good = signature("s3cret", now, b"{}")
+    assert names["is_ours"](b"s3cret", good, b"{}")
+    assert not names["is_ours"](b"s3cret", good, b"[]")
+    assert not names["is_ours"](b"other", good, b"{}")
+    assert not names["is_ours"](b"s3cret", signature("s3cret", now - 600, b"{}"), b"{}")

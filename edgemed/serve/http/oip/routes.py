@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -65,30 +66,45 @@ def oip_routes(rest: Rest) -> APIRouter:
     return routes
 
 
+Answer = Callable[[str, str | None], JSONResponse]
+
+
 def _model_routes(routes: APIRouter, rest: Rest) -> None:
-    known: dict[int | str, dict[str, Any]] = shapes.NO_MODEL
-
-    @routes.get(_VERSION, summary="Metadata of a version", response_model=shapes.ModelMetadata, responses=known)
-    @routes.get(_MODEL, summary="Metadata of a model", response_model=shapes.ModelMetadata, responses=known)
-    async def model_metadata(model: Name, version: str | None = None) -> JSONResponse:
-        return JSONResponse(rest.metadata(model, version))
-
-    @routes.get(_VERSION + "/ready", summary="Whether a version answers rightly", responses=shapes.MODEL_READY)
-    @routes.get(_MODEL + "/ready", summary="Whether a model answers rightly", responses=shapes.MODEL_READY)
-    async def model_ready(model: Name, version: str | None = None) -> JSONResponse:
+    def ready(model: str, version: str | None) -> JSONResponse:
         status, body = rest.model_ready(model, version)
         return JSONResponse(body, status)
 
-    @routes.get(_VERSION + "/config", summary="Configuration of a version", responses=known)
-    @routes.get(_MODEL + "/config", summary="Configuration of a model", responses=known)
-    async def configuration(model: Name, version: str | None = None) -> JSONResponse:
-        return JSONResponse(rest.configuration(model, version))
-
-    @routes.get(_VERSION + "/stats", summary="Statistics of a version", responses=known)
-    @routes.get(_MODEL + "/stats", summary="Statistics of a model", responses=known)
-    async def statistics(model: Name, version: str | None = None) -> JSONResponse:
+    def statistics(model: str, version: str | None) -> JSONResponse:
         rest.desk.served(model, version)
         return JSONResponse(rest.statistics([model]))
+
+    known: dict[int | str, dict[str, Any]] = shapes.NO_MODEL
+    about = {200: {"model": shapes.ModelMetadata}, **known}
+    counts = {200: {"model": shapes.Statistics}, **known}
+    _get(routes, "", "Metadata", about, lambda model, version: JSONResponse(rest.metadata(model, version)))
+    _get(routes, "/ready", "Whether it answers rightly", shapes.MODEL_READY, ready)
+    _get(
+        routes,
+        "/config",
+        "Configuration",
+        known,
+        lambda model, version: JSONResponse(rest.configuration(model, version)),
+    )
+    _get(routes, "/stats", "Statistics", counts, statistics)
+
+
+def _get(
+    routes: APIRouter, suffix: str, summary: str, responses: Mapping[int | str, dict[str, Any]], answer: Answer
+) -> None:
+    """The same of a model and of a version of it."""
+
+    @routes.get(_MODEL + suffix, summary=f"{summary}, of a model", responses=dict(responses))
+    async def active(model: Name) -> JSONResponse:
+        return answer(model, None)
+
+    @routes.get(_VERSION + suffix, summary=f"{summary}, of a version", responses=dict(responses))
+    async def one(model: Name, version: Version) -> JSONResponse:
+        return answer(model, version)
 
 
 async def _not_offered() -> JSONResponse:
@@ -127,9 +143,16 @@ def describe_infer() -> APIRouter:
         **shapes.NO_MODEL,
     }
 
-    @routes.post(_VERSION + "/infer", summary="Ask a version", responses=responses, openapi_extra=extra)
     @routes.post(_MODEL + "/infer", summary="Ask a model", responses=responses, openapi_extra=extra)
-    async def infer(model: Name, version: str | None = None) -> JSONResponse:  # noqa: ARG001 - for the description
-        raise HttpError(404, "There is nothing at this path.")
+    async def active(model: Name) -> JSONResponse:  # noqa: ARG001 - for the description
+        return await _elsewhere()
+
+    @routes.post(_VERSION + "/infer", summary="Ask a version", responses=responses, openapi_extra=extra)
+    async def one(model: Name, version: Version) -> JSONResponse:  # noqa: ARG001 - for the description
+        return await _elsewhere()
 
     return routes
+
+
+async def _elsewhere() -> JSONResponse:
+    raise HttpError(404, "There is nothing at this path.")

@@ -21,6 +21,7 @@ from edgemed.serve.services import Services
 
 ROOT: Final = "/dicom-web/studies"
 _UID: Final = re.compile(r"[0-9.]{1,64}")
+Study = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$", description="Study Instance UID")]
 _TAKEN: Final = (b"*/*", b"application/*", b"application/json", b"application/dicom+json")
 _TOGETHER: Final = 1 << 20
 """Bytes that are gathered before a thread is asked to write them."""
@@ -115,9 +116,12 @@ def describe_store() -> APIRouter:
         507: {"description": "None is kept: there is no space.", **module},
     }
 
-    @routes.post(ROOT + "/{study}", summary="Store instances of a study", responses=responses, openapi_extra=extra)
     @routes.post(ROOT, summary="Store instances", responses=responses, openapi_extra=extra)
-    async def store(study: Annotated[str, Path(pattern=_UID.pattern)] = "") -> JSONResponse:  # noqa: ARG001
+    async def store() -> JSONResponse:
         raise HttpError(404, "There is nothing at this path.")
+
+    @routes.post(ROOT + "/{study}", summary="Store instances of a study", responses=responses, openapi_extra=extra)
+    async def store_study(study: Study) -> JSONResponse:  # noqa: ARG001 - for the description
+        return await store()
 
     return routes
