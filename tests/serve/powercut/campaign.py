@@ -134,7 +134,9 @@ def _judge(state: Path, lines: list[str], outcome: Outcome) -> None:
         outcome.rowless += len(promised.keys() - _rows(journal).keys())
         take_in(spool, journal)
         rows = _rows(journal)
-    outcome.unaccounted += len(reconcile(state).troubles)
+    troubles = reconcile(state).troubles
+    outcome.unaccounted += len(troubles)
+    outcome.notes += [f"{trouble.code}: {trouble.what}: {trouble.text}" for trouble in troubles]
     for uid, digest in promised.items():
         row = rows.get(uid)
         if row is None or not spool.path(row[1]).exists():

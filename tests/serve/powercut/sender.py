@@ -129,10 +129,15 @@ def work(spool: Spool, journal: Journal, sender: Sender) -> None:
             time.sleep(0.002)
             continue
         number = sender.accepted.pop(0)
-        journal.write(lambda c, n=number: move_object(c, n, Event.ROUTE))
-        task = journal.write(lambda c, n=number: open_task(c, "chest", "instance", f"object {n}", [n]))
-        for event in (Event.COMPLETE, Event.START):
-            journal.write(lambda c, e=event, t=task: move_task(c, t, e))
+
+        def enter(c, n=number):  # in one transaction, as the router does
+            task = open_task(c, "chest", "instance", f"object {n}", [n])
+            move_task(c, task, Event.COMPLETE)
+            move_object(c, n, Event.ROUTE)
+            return task
+
+        task = journal.write(enter)
+        journal.write(lambda c, t=task: move_task(c, t, Event.START))
         path = spool.write_result(task, "sr.dcm", b"result" * 100)
         new = NewResult("sr", path, sha256(b"result" * 100).hexdigest(), 600)
 
