@@ -63,9 +63,9 @@ def _tags(dataset: Dataset) -> list[int]:
 def _same_element(one: Dataset, other: Dataset, tag: int) -> bool:
     from pydicom.dataelem import RawDataElement
 
-    raw = [dataset.get_item(tag) for dataset in (one, other)]
+    raw: list[Any] = [dataset.get_item(tag) for dataset in (one, other)]
     if all(isinstance(element, RawDataElement) and element.is_little_endian for element in raw):
-        values = [element.value or b"" for element in raw]  # type: ignore[union-attr]
+        values = [element.value or b"" for element in raw]
         if values[0] == values[1]:
             return True
         return one[tag].VR in _PADDED and values[0].rstrip(b" \0") == values[1].rstrip(b" \0")
