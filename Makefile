@@ -111,6 +111,9 @@ bench-profile: $(STAMP)  ## the profiler beside MLPerf LoadGen (from PyPI), its 
 bench-kill: $(STAMP) debian  ## kill -9 and power cuts of the bedside daemon: what was acknowledged is there afterwards
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.kill
 
+bench-soak: $(STAMP) debian  ## a day of traffic over a whole bedside daemon: memory, files and threads stay flat
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.soak
+
 bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
 	$(BIN)/python -m benchmarks.estimate
 

@@ -15,9 +15,7 @@ It is said by how much.
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -32,12 +30,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.kill import free_ports, wait_for_port
 from edgemed.serve.journal.database import connect
 from edgemed.serve.reconcile import reconcile
 from tests.serve import kit
+from tests.serve.process import Process, free_port, started
 
-REPO: Final = Path(__file__).resolve().parent.parent
 STUDIES: Final = 400  # of a day: a busy radiography room sends fewer
 IMAGES: Final = 4  # in each
 WARM: Final = 0.35  # of the samples
@@ -55,55 +52,18 @@ FLAT: Final = {
 }
 """Growth over a day below which a measure is called flat, and why that is little."""
 
-CONFIG = """
-[daemon]
-state = "state"
-[dicom]
-host = "127.0.0.1"
-port = {port}
-[[dicom.peers]]
-ae_title = "STORESCU"
-addresses = ["127.0.0.1"]
-[http]
-port = {http}
-[[folders]]
-name = "drop"
-path = "drop"
-settle = "200ms"
-[[models]]
-name = "chest"
-bundle = "chest.edgemed"
-runner = "onnxruntime"
-send_to = ["pacs"]
-[[models]]
-name = "series"
-bundle = "chest.edgemed"
-runner = "onnxruntime"
-level = "series"
-send_to = ["pacs"]
-match = {{ inlets = ["dicom"] }}
-completeness = {{ after = "200ms", quiet = "5s" }}
-[[destinations]]
-name = "pacs"
-kind = "dicom"
-ae_title = "PACS"
-host = "127.0.0.1"
-port = {pacs}
-forward = true
-commitment = false
-[spool]
-reserve = "1MiB"
-warn = "2MiB"
-keep = "5s"
-[trust]
-allow_unsigned = true
-[log]
-level = "warning"
-"""
+CHEST: Final = {"name": "chest", "bundle": "chest.edgemed", "runner": "onnxruntime", "send_to": ["pacs"]}
+SERIES: Final = {
+    **CHEST,
+    "name": "series",
+    "level": "series",
+    "match": {"inlets": ["dicom"]},
+    "completeness": {"after": "200ms", "quiet": "5s"},
+}
 
 PACS = """
 import sys
-from pynetdicom import AE, AllStoragePresentationContexts, evt, _config
+from pynetdicom import AE, AllStoragePresentationContexts, evt
 entity = AE("PACS")
 entity.supported_contexts = AllStoragePresentationContexts
 server = entity.start_server(("127.0.0.1", int(sys.argv[1])), evt_handlers=[(evt.EVT_C_STORE, lambda event: 0)])
@@ -129,7 +89,7 @@ class Day:
 
     root: Path
     port: int
-    http: int
+    http: str
     pid: int
     studies: int
     sent: int = 0
@@ -143,7 +103,7 @@ class Day:
         for number in range(self.studies):
             with tempfile.TemporaryDirectory(dir=self.root) as name:
                 write_study(Path(name), number, dice)
-                command = ["storescu", "-aec", "EDGEMED", "127.0.0.1", str(self.port), "+sd", name]
+                command = ["storescu", "-aet", "SENDER", "-aec", "EDGEMED", "127.0.0.1", str(self.port), "+sd", name]
                 subprocess.run(command, check=True, capture_output=True)
             self.sent += IMAGES
             drop = self.root / f"dropped{number}"
@@ -154,7 +114,7 @@ class Day:
 
     def ask(self) -> None:
         """Inferences over HTTP, a few every second."""
-        url = f"http://127.0.0.1:{self.http}/v2/models/chest"
+        url = f"{self.http}/v2/models/chest"
         with urllib.request.urlopen(url) as response:
             (spec, *_) = json.load(response)["inputs"]
         shape = [1 if size < 0 else size for size in spec["shape"]]
@@ -247,61 +207,54 @@ def slope(samples: list[Sample], name: str) -> tuple[float, float]:
 
 
 @contextmanager
-def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("ab") as file:
-        started = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=file, stderr=file)
+def receiving() -> Iterator[int]:
+    """A PACS in a process of its own; gives its port."""
+    port = free_port()
+    pacs = subprocess.Popen([sys.executable, "-c", PACS, str(port)], stderr=subprocess.DEVNULL)
     try:
-        yield started
+        yield port
     finally:
-        started.kill()
-        started.wait()
+        pacs.kill()
+        pacs.wait()
 
 
 def soak(studies: int) -> tuple[Day, float, list[str]]:
     """Replay a day; what was seen, how long it took, and what reconcile has to say."""
-    with tempfile.TemporaryDirectory(prefix="edgemed-soak.") as name:
+    with tempfile.TemporaryDirectory(prefix="edgemed-soak.") as name, receiving() as pacs:
         root = Path(name)
-        kit.write_classifier(root / "chest.edgemed")
         (root / "drop").mkdir()
-        port, http, pacs = free_ports(3)
-        (root / "bedside.toml").write_text(CONFIG.format(port=port, http=http, pacs=pacs))
-        serve = [sys.executable, "-m", "edgemed", "serve", str(root / "bedside.toml")]
-        with (
-            process([sys.executable, "-c", PACS, str(pacs)], root / "pacs.log"),
-            process(serve, root / "log") as daemon,
-        ):
-            try:
-                wait_for_port(port, daemon)
-            except RuntimeError as error:
-                raise RuntimeError((root / "log").read_text()[-4000:]) from error
-            wait_for_ready(http)
-            day = Day(root, port, http, daemon.pid, studies)
+        to = {"name": "pacs", "kind": "dicom", "ae_title": "PACS", "host": "127.0.0.1", "port": pacs}
+        sections = {
+            "models": [CHEST, SERIES],
+            "folders": [{"name": "drop", "path": "drop", "settle": "200ms"}],
+            "destinations": [{**to, "forward": True, "commitment": False}],
+            "spool": {"reserve": "1MiB", "warn": "2MiB", "keep": "5s"},
+            "log": {"level": "warning"},
+        }
+        with started(root, **sections) as daemon:
+            daemon.ready()
             began_ns = time.monotonic_ns()
-            beside = [threading.Thread(target=work, daemon=True) for work in (day.ask, day.sample)]
-            for thread in beside:
-                thread.start()
-            try:
-                day.send()
-                day.wait_for(0)
-            finally:
-                day.over.set()
-                for thread in beside:
-                    thread.join()
+            day = run(daemon, studies)
             took_s = (time.monotonic_ns() - began_ns) / 1e9
-            daemon.send_signal(signal.SIGTERM)
-            if code := daemon.wait(60):
-                raise RuntimeError(f"the daemon ended with {code}: {(root / 'log').read_text()[-2000:]}")
+            if code := daemon.stop():
+                raise RuntimeError(f"the daemon ended with {code}: {daemon.log[-2000:]}")
         return day, took_s, [f"{trouble.what}: {trouble.text}" for trouble in reconcile(root / "state").troubles]
 
 
-def wait_for_ready(http: int) -> None:
-    end_ns = time.monotonic_ns() + 120 * 1_000_000_000
-    while time.monotonic_ns() < end_ns:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/health/ready") as response:
-            if response.status == 200:
-                return
-        time.sleep(0.2)
-    raise RuntimeError("the daemon is not ready")
+def run(daemon: Process, studies: int) -> Day:
+    """All senders at once, until all is at its end."""
+    day = Day(daemon.root, daemon.dicom, daemon.http, daemon.child.pid, studies)
+    beside = [threading.Thread(target=work, daemon=True) for work in (day.ask, day.sample)]
+    for thread in beside:
+        thread.start()
+    try:
+        day.send()
+        day.wait_for(0)
+    finally:
+        day.over.set()
+        for thread in beside:
+            thread.join()
+    return day
 
 
 def main() -> int:
