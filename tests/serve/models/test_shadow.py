@@ -20,7 +20,7 @@ from edgemed.serve.models.host import ModelHost
 from edgemed.serve.models.mirror import Mirror
 from edgemed.serve.models.shadow import FALSE_ALARM, Window
 from tests.serve import kit
-from tests.serve.models.kit import WAIT_S, frame, wait_for
+from tests.serve.models.kit import WAIT_S, frame, hosting, wait_for
 
 
 @pytest.mark.parametrize(("n", "p"), [(10, 0.05), (200, 0.05), (1000, 0.01), (50, 0.5)])
@@ -69,7 +69,7 @@ def ask_until(host: ModelHost, done: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("int8", [0.5, 0.3])
 def test_answers_that_agree_are_counted_and_those_that_do_not_alarmed(tmp_path: Path, int8: float) -> None:
     """The float graph puts images of 0.4 below its boundary of 0.5, INT8 above one of 0.3."""
-    with kit.running(shadowed(tmp_path, int8)) as daemon:
+    with hosting(shadowed(tmp_path, int8)) as daemon:
         host = daemon.services.models
         assert isinstance(host, ModelHost)
         wait_for(lambda: daemon.services.readiness.ready)
