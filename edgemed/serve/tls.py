@@ -33,14 +33,19 @@ def server_context(tls: Tls) -> ssl.SSLContext:
 
 
 def client_context(tls: Tls) -> ssl.SSLContext:
-    """What we show to a server and ask of it. It is known by its address: its certificate need not name it.
+    """What we show to a server and ask of it.
+
+    With a `ca` of the site, every certificate that it has signed will do: devices are known by their addresses, and few
+    certificates name them. Without one, the system's authorities count, and the certificate must name the host.
 
     Raises:
         InputError: certificate and key are none, or do not belong together.
         ResourceError: they cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
+    context.check_hostname = tls.ca is None
+    if tls.ca is None:
+        context.load_default_certs()
     return _load(context, tls)
 
 

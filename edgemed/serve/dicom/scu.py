@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgemed.base.errors import InputError
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import Tls
 from edgemed.serve.dicom import commands, negotiation, requestor
 from edgemed.serve.dicom.inbox import Inbox, Message
 from edgemed.serve.dicom.negotiation import Accepted
@@ -27,7 +25,6 @@ _MOST_ANSWER_BYTES: Final = 1 << 20
 _PDV: Final = struct.Struct(">LBB")
 _HEADER: Final = struct.Struct(">BxL")
 _RELEASE: Final = struct.pack(">BxL4x", negotiation.RELEASE_RQ, 4)
-_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; 1.3 has no others (RFC 9325)
 
 
 class Broken(Exception):
@@ -257,21 +254,3 @@ def _p_data(context: Accepted, data: bytes, control: int) -> bytes:
         + _PDV.pack(len(data) + 2, context.number, control)
         + data
     )
-
-
-def client_context(tls: Tls) -> ssl.SSLContext:
-    """TLS as BCP 195 wants it; the peer's name is checked, and we show our certificate.
-
-    Raises:
-        InputError: a file cannot be read, or is none.
-    """
-    try:
-        context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
-        context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(
-            "A certificate, its key or the file of trusted ones cannot be read.", "Check the files that `tls` names."
-        ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_CIPHERS)
-    return context

@@ -10,11 +10,12 @@ from edgemed.imaging.dicom.part10 import FileMeta, read_meta
 from edgemed.serve.config import DicomDestination
 from edgemed.serve.dicom import commitment_scu
 from edgemed.serve.dicom.requestor import Wanted
-from edgemed.serve.dicom.scu import Broken, Link, Target, client_context
+from edgemed.serve.dicom.scu import Broken, Link, Target
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.file import unsound
 from edgemed.serve.outlets.status import of_status
 from edgemed.serve.services import Services
+from edgemed.serve.tls import client_context
 
 _REJECTED_BY_USER, _NO_REASON, _NO_CLASS, _NO_SYNTAX = 1, 2, 3, 4
 _NEVER: Final = {
@@ -60,6 +61,8 @@ class DicomCourier:
                     done(parcel, unsound(parcel, pulse) or self._store(link, parcel, meta))
         except Broken as error:
             raise Unavailable(error.reason) from error
+        except EdgemedError as error:  # a certificate that was changed, and is none
+            raise Unavailable(error.what) from error
 
     def _store(self, link: Link, parcel: Parcel, meta: FileMeta) -> Outcome:
         wanted = _wanted(meta)
@@ -85,6 +88,8 @@ class DicomCourier:
             commitment_scu.ask(self._services, self._target(), parcels, transaction, pulse)
         except Broken as error:
             raise Unavailable(error.reason) from error
+        except EdgemedError as error:
+            raise Unavailable(error.what) from error
 
     def close(self) -> None:
         """Nothing is open."""

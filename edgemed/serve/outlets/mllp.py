@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, Final
 
+from edgemed.base.errors import EdgemedError
 from edgemed.base.quantity import SECOND
 from edgemed.serve.config import Hl7Destination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
@@ -60,7 +61,12 @@ class Hl7Courier:
         """Nothing is open."""
 
     def _send(self, connection: socket.socket, parcel: Parcel) -> Outcome:
-        message = self._render(json.loads(parcel.path.read_bytes()))
+        try:
+            message = self._render(json.loads(parcel.path.read_bytes()))
+        except EdgemedError as error:
+            return Outcome("refused", error.what)
+        except ValueError:
+            return Outcome("refused", "The result is not what a message can be made of.")
         try:
             connection.settimeout(self._timeout_ns / SECOND)
             connection.sendall(START + message + END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,16 +102,31 @@ def add_task(
     number = services.journal.write(lambda c: add_object(c, new))
     task = services.journal.write(lambda c: open_task(c, "chest", "instance", subject, [number]))
     services.journal.write(lambda c: move_object(c, number, Event.ROUTE))
+    services.journal.write(lambda c: move_task(c, task, Event.COMPLETE))
+    _answer(services, task, results, sop_class)
+    return task
+
+
+def again(services: Services, task: int, results: Sequence[tuple[str, str, bytes]]) -> None:
+    """Somebody asked for another try of a task that has failed: it was analysed once more."""
+    services.journal.write(lambda c: move_task(c, task, Event.RETRY))
+    _answer(services, task, results, kit.CT)
+
+
+def _answer(services: Services, task: int, results: Sequence[tuple[str, str, bytes]], sop_class: str) -> None:
     entered = []
     for kind, uid, data in results:
         path = services.spool.write_result(task, f"{kind}-{uid}"[:100], data)
         digest = sha256_bytes(data[_offset(data) :]) if kind == "image" else sha256_bytes(data)
         entered.append(NewResult(kind, path, digest, len(data), "" if kind == "json" else sop_class, uid))
     takers = {d.name: ("sr", "sc", "seg", "gsps", "json", "image") for d in services.config.destinations}
-    for event in (Event.COMPLETE, Event.START, Event.ANSWER):
-        services.journal.write(lambda c, e=event: move_task(c, task, e))
-    services.journal.write(lambda c: add_results(c, task, entered, takers))
-    return task
+
+    def work(connection: sqlite3.Connection) -> None:
+        for event in (Event.START, Event.ANSWER):
+            move_task(connection, task, event)
+        add_results(connection, task, entered, takers)
+
+    services.journal.write(work)
 
 
 def _offset(data: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ from edgemed.serve.outlets.lane import Lane
 from edgemed.serve.outlets.outlets import make_lane
 from edgemed.serve.services import Services
 from tests.serve import kit
+from tests.serve.dicom.certificates import Authority
 from tests.serve.outlets import bench
 from tests.serve.outlets.bench import always
 from tests.serve.outlets.pacs import JPEG, ToyPacs, toy
@@ -198,6 +200,33 @@ def test_a_file_that_has_changed_is_not_sent(tmp_path: Path) -> None:
         assert bench.states(services) == ["failed", "failed", "delivered"]
         assert "damaged" in bench.reasons(services)[0]
         paths[0].unlink()
+
+
+def test_over_tls_to_who_the_site_trusts(tmp_path: Path) -> None:
+    site, other = Authority(tmp_path, "site"), Authority(tmp_path, "other")
+    ours, theirs = site.issue("ours"), site.issue("theirs")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*theirs)
+    server.load_verify_locations(site.path)
+    server.verify_mode = ssl.CERT_REQUIRED
+    tls = {"certificate": ours[0], "key": ours[1]}
+    with toy(ToyPacs(), tls=server) as pacs:
+        with lane(tmp_path / "a", pacs.port, tls={**tls, "ca": site.path}) as (services, it):
+            sent = add_image(services)
+            it.step(always)
+            assert pacs.stored == [sent]
+            assert bench.states(services) == ["delivered"]
+        for name, changed in (("b", {"ca": other.path}), ("c", {})):
+            with lane(tmp_path / name, pacs.port, tls={**tls, **changed}) as (services, it):
+                add_image(services)
+                it.step(always)
+                assert bench.states(services) == ["pending"]
+                assert "certificate is not trusted" in bench.reasons(services)[0]
+    with toy(ToyPacs()) as plain, lane(tmp_path / "d", plain.port, tls={**tls, "ca": site.path}) as (services, it):
+        add_image(services)
+        it.step(always)
+        assert bench.states(services) == ["pending"]
+        assert plain.stored == []
 
 
 # storage commitment

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from edgemed.imaging.results import make_results
+from edgemed.imaging.results.content import Author, Content, Reading, Score
 from edgemed.serve.outlets.lane import Lane
 from edgemed.serve.outlets.mllp import END, START, Hl7Courier, acknowledged, control_id
+from edgemed.serve.outlets.outlets import make_lane
+from tests.serve import kit
 from tests.serve.outlets import bench
 from tests.serve.outlets.bench import always
 from tests.serve.outlets.servers import mllp
@@ -83,3 +89,33 @@ def test_a_message_without_a_control_id_is_never_acknowledged() -> None:
     assert control_id(b"MSH|^~\\&|A") == b""
     assert acknowledged(b"MSH|^~\\&|A\rMSA|AA|", b"") is None
     assert acknowledged(b"MSH|^~\\&|A\nMSA|AA|7\n", b"7") is not None  # some end segments by line feeds
+
+
+def a_result(path: Path) -> bytes:
+    """The JSON form of an answer about a file."""
+    author = Author("chest", "1", "0" * 64, "int8", "onnxruntime", "cpu", "bedside", "edgemed")
+    scores = (Score("normal", 0.1, False), Score("pneumonia", 0.9, True))
+    reading = Reading("output", "binary", source=0, scores=scores, threshold=0.5)
+    content = Content(author, (path,), datetime(2026, 1, 5, 10, 20, 30, tzinfo=timezone.utc), (reading,))
+    (made,) = make_results(content, ["json"])
+    return made.data
+
+
+def test_a_real_result_becomes_a_message(tmp_path: Path) -> None:
+    dicom = kit.write(kit.image(), tmp_path / "image.dcm")
+    picture = tmp_path / "picture.png"
+    Image.new("L", (8, 8)).save(picture)
+    place = {"kind": "hl7", "name": "ris", "host": "127.0.0.1", "retry": RETRY, "application": "OURS"}
+    with (
+        mllp(lambda message: None) as (port, messages),
+        bench.services(tmp_path, {**place, "port": port}) as services,
+    ):
+        for path in (dicom, picture):
+            bench.add_task(services, [("json", "", a_result(path))])
+        make_lane(services, services.config.destinations[0]).step(always)
+        assert bench.states(services) == ["delivered", "failed"]  # nobody's record takes what is about no patient
+        assert "no DICOM file" in bench.reasons(services)[1]
+    (message,) = messages
+    assert message.startswith("MSH|^~\\&|OURS|bedside|")
+    assert "|4711" in message
+    assert "pneumonia" in message

@@ -1,0 +1,124 @@
+"""All lanes of a daemon together: woken, measured, started again; and destinations that are there no more."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgemed.serve.outlets.outlets import Outlets
+from edgemed.serve.services import Services
+from tests.serve.outlets import bench
+from tests.serve.outlets.servers import Asked, Reply, site
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it did not happen")
+
+
+def folder(path: Path, name: str = "out") -> dict[str, Any]:
+    return {"kind": "folder", "name": name, "path": path, "retry": {"first": "50ms", "cap": "100ms"}}
+
+
+def metric(services: Services, name: str, **labels: str) -> float:
+    return services.metrics.registry.get_sample_value(f"edgemed_{name}", labels) or 0.0
+
+
+def test_files_appear_whole_under_names_that_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with bench.services(tmp_path, folder(out)) as services:
+        Outlets(services).start()
+        task = bench.add_task(services, [("sr", "1.2.3", b"report"), ("json", "", b"{}")], subject="9.8.7")
+        services.timelines.opened(task, "chest", [])
+        services.loops.wake("outlets")
+        wait_for(lambda: bench.states(services, "task") == ["delivered"])
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+            "1.2.3.dcm": b"report",
+            "chest-9.8.7.json": b"{}",
+        }
+        assert metric(services, "deliveries_total", destination="out", outcome="delivered") == 2
+        assert metric(services, "inputs_ended_total", model="chest", end="delivered") == 1
+        (line,) = services.timelines.recent
+        assert set(line.points) == {"sent"}
+
+
+def test_a_share_that_is_not_mounted_is_waited_for(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with bench.services(tmp_path, folder(out)) as services:
+        Outlets(services).start()
+        bench.add_task(services, [("sr", "1.2.3", b"report")])
+        services.loops.wake("outlets")
+        wait_for(lambda: "delivery-late" in bench.alarms(services))
+        assert not out.exists()
+        out.mkdir()
+        wait_for(lambda: bench.states(services) == ["delivered"])
+        wait_for(lambda: bench.alarms(services) == set())
+
+
+def test_one_destination_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    release = threading.Event()
+
+    def hang(asked: Asked) -> Reply:
+        release.wait(20)
+        return 200, {}, b""
+
+    with site(hang) as server:
+        hook = {"kind": "webhook", "name": "hook", "url": f"http://127.0.0.1:{server.port}/"}
+        with bench.services(tmp_path, hook, folder(out)) as services:
+            Outlets(services).start()
+            bench.add_task(services, [("json", "", json.dumps({}).encode())])
+            services.loops.wake("outlets")
+            wait_for(lambda: bench.states(services) == ["pending", "delivered"])
+            wait_for(lambda: server.asked)
+            assert metric(services, "waiting_deliveries", destination="hook") == 1
+            release.set()
+            wait_for(lambda: bench.states(services, "task") == ["delivered"])
+
+
+def test_a_restart_goes_on_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    retry = {"retry": {"first": "1h", "cap": "1h"}}
+    with bench.services(tmp_path, {**folder(out), **retry}) as services:
+        Outlets(services).start()
+        bench.add_task(services, [("sr", "1.2.3", b"report")])
+        services.loops.wake("outlets")
+        wait_for(lambda: bench.reasons(services) != [""])
+    out.mkdir()
+    with bench.services(tmp_path, {**folder(out), **retry}) as services:
+        Outlets(services).start()
+        wait_for(lambda: bench.states(services) == ["delivered"])
+
+
+def test_results_for_a_destination_that_was_taken_away_are_told_of(tmp_path: Path) -> None:
+    with bench.services(tmp_path, folder(tmp_path / "out", "old")) as services:
+        bench.add_task(services, [("sr", "1.2.3", b"report")])
+    with bench.services(tmp_path, folder(tmp_path, "new")) as services:
+        Outlets(services).start()
+        wait_for(lambda: bench.reasons(services) == ["The configuration has no destination of this name any more."])
+        assert bench.states(services) == ["pending"]
+
+
+def test_the_alarm_stands_until_nothing_is_failed_any_more(tmp_path: Path) -> None:
+    with bench.services(tmp_path, folder(tmp_path)) as services:
+        task = bench.add_task(services, [("sr", "1.2.3", b"report")])
+        with services.journal.read() as connection:
+            (path,) = connection.execute("SELECT path FROM result").fetchone()
+        services.spool.path(path).unlink()
+        Outlets(services).start()
+        wait_for(lambda: bench.states(services, "task") == ["failed"])
+        assert bench.alarms(services) == {"delivery-failed"}
+        assert bench.reasons(services) == ["Its file in the spool is gone."]
+        bench.again(services, task, [("sr", "1.2.3", b"report")])
+        services.loops.wake("outlets")
+        wait_for(lambda: bench.states(services, "task") == ["delivered"])
+        services.loops.wake("outlets")
+        wait_for(lambda: bench.alarms(services) == set())
