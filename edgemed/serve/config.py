@@ -419,8 +419,9 @@ def load_config(path: Path) -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}.", "See docs/serve.md for every line.") from error
+        where = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+        what = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: {where}{what}.", "See docs/serve.md for every line.") from error
     base = path.resolve().parent
     resolved: Config = _resolved(config, base)
     return resolved

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from edgemed.base.errors import InputError
+from edgemed.serve.clock import utc
+from edgemed.serve.config import load_config
 from edgemed.serve.outlets.plan import destinations, forwarding
+from edgemed.serve.outlets.webhook import signature
 from tests.serve import kit
 
 PACS = {"kind": "dicom", "name": "pacs", "ae_title": "PACS", "host": "pacs.local", "port": 104}
@@ -54,3 +58,31 @@ def test_images_go_where_it_says_forward(tmp_path: Path) -> None:
 def test_what_could_never_be_delivered_is_refused(tmp_path: Path, places: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         configured(tmp_path, {}, *places)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "serve-outlets.md"
+
+
+def block(language: str) -> str:
+    return PAGE.read_text().split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_configuration_of_the_page_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "bedside.toml"
+    file.write_text('[daemon]\nstate = "state"\n' + block("toml"))
+    config = load_config(file)
+    assert [place.kind for place in config.destinations] == ["dicom", "dicomweb", "webhook", "hl7", "folder"]
+    file.write_text(file.read_text().replace('send_to = ["pacs", ', 'send_to = ["pacs2", '))
+    with pytest.raises(InputError, match=r"bedside.toml: model chest sends to pacs2, which is no destination"):
+        load_config(file)
+
+
+def test_the_check_of_the_page_knows_our_signature() -> None:
+    names: dict[str, Any] = {}
+    exec(block("python"), names)
+    now = int(utc().timestamp())
+    good = signature("s3cret", now, b"{}")
+    assert names["is_ours"](b"s3cret", good, b"{}")
+    assert not names["is_ours"](b"s3cret", good, b"[]")
+    assert not names["is_ours"](b"other", good, b"{}")
+    assert not names["is_ours"](b"s3cret", signature("s3cret", now - 600, b"{}"), b"{}")
