@@ -14,6 +14,7 @@ from edgemed.evaluate.bundled import reader_of
 from edgemed.serve.config import Config, ModelSection
 from edgemed.serve.folder import check_folders
 from edgemed.serve.matching import check_matches
+from edgemed.serve.outlets.outlets import check_destination
 from edgemed.serve.watch import certificates_of, days_left
 
 
@@ -114,6 +115,10 @@ def _others(config: Config) -> Iterator[Line]:
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
             yield Line(f"destination {destination.name}", "warning", "No model sends to it.")
+        try:
+            check_destination(destination)
+        except EdgemedError as error:
+            yield Line(f"destination {destination.name}", "error", str(error), error)
     for folder in config.folders:
         if not folder.path.is_dir():
             yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")

@@ -111,3 +111,19 @@ def make_lane(services: Services, destination: Destination) -> Lane:
 
         courier = FolderCourier(destination)
     return Lane(services, destination.name, destination.retry, courier)
+
+
+def check_destination(destination: Destination) -> None:
+    """What can be known of a destination before anything is sent there; `make_lane` refuses the same.
+
+    Raises:
+        EdgemedError: a file that it names cannot be used: a token, a secret, a certificate.
+    """
+    if destination.kind == "dicom" and destination.tls is not None:
+        from edgemed.serve.tls import client_context
+
+        client_context(destination.tls)
+    if destination.kind in ("dicomweb", "webhook"):
+        from edgemed.serve.outlets.http import check_secret
+
+        check_secret(destination.token if destination.kind == "dicomweb" else destination.secret, destination.name)

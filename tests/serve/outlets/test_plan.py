@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgemed.base.errors import InputError
+from edgemed.serve.check import check
 from edgemed.serve.clock import utc
 from edgemed.serve.config import load_config
 from edgemed.serve.outlets.plan import destinations, forwarding
@@ -75,6 +76,18 @@ def test_the_configuration_of_the_page_is_one(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('send_to = ["pacs", ', 'send_to = ["pacs2", '))
     with pytest.raises(InputError, match=r"bedside.toml: model chest sends to pacs2, which is no destination"):
         load_config(file)
+
+
+def test_a_secret_that_is_not_there_is_found_by_the_check(tmp_path: Path) -> None:
+    config = configured(tmp_path, {}, {**HOOK, "secret": tmp_path / "none"})
+    lines = [line for line in check(config) if line.what == "destination hook"]
+    assert [(line.verdict, line.text) for line in lines] == [
+        (
+            "error",
+            "Destination hook: The file of its token or secret cannot be read."
+            f" Write it into {tmp_path / 'none'}, as one line.",
+        )
+    ]
 
 
 def test_the_check_of_the_page_knows_our_signature() -> None:
