@@ -111,6 +111,9 @@ bench-profile: $(STAMP)  ## the profiler beside MLPerf LoadGen (from PyPI), its 
 bench-kill: $(STAMP) debian  ## kill -9 and power cuts of the bedside daemon: what was acknowledged is there afterwards
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.kill
 
+bench-way: $(STAMP)  ## from the modality's first byte to the result at the PACS, stage by stage
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.end_to_end
+
 bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
 	$(BIN)/python -m benchmarks.estimate
 
