@@ -114,6 +114,9 @@ bench-kill: $(STAMP) debian  ## kill -9 and power cuts of the bedside daemon: wh
 bench-soak: $(STAMP) debian  ## a day of traffic over a whole bedside daemon: memory, files and threads stay flat
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.soak
 
+bench-way: $(STAMP)  ## from the modality's first byte to the result at the PACS, stage by stage
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.end_to_end
+
 bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
 	$(BIN)/python -m benchmarks.estimate
 
