@@ -43,7 +43,7 @@ KILLS, CUTS = 300, 400
 SENDERS, FILES = 3, 40  # at once, and what each has to send
 CUTS_EACH = 20
 CHEATERS = ("no-file-sync", "no-folder-sync", "ack-first")
-START_S, SETTLE_S = 60, 300
+START_S, SETTLE_S, END_S = 60, 300, 90
 EARLY = 0.15  # of the kills happen while it starts
 UID = "2.25.100000000000000000000000000000"
 
@@ -146,7 +146,9 @@ class Campaign:
         """A daemon, in a process group of its own, as systemd would start it."""
         command = [sys.executable, "-m", "edgemed", "serve", str(self.root / "bedside.toml")]
         with (self.root / "log").open("ab") as log:
-            return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
+            return subprocess.Popen(
+                command, env=os.environ | {"PYTHONPATH": str(REPO), "PYTHONFAULTHANDLER": "1"}, stdout=log, stderr=log
+            )
 
     def round(self) -> None:
         """One life of the daemon, and its violent end."""
@@ -185,7 +187,7 @@ class Campaign:
             yield
         finally:
             for process, folder in zip(processes, folders, strict=True):
-                self._read(process.communicate(timeout=60)[0], folder)
+                self._read(process.communicate(timeout=END_S)[0], folder)
 
     def _read(self, output: str, folder: Path) -> None:
         """Each file by name, and what its sender was told."""
@@ -209,8 +211,10 @@ class Campaign:
                 if one.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.02)
-        said = (self.root / "log").read_text()[-3000:]
-        raise RuntimeError(f"the daemon does not listen; its code is {process.poll()}:\n{said}")
+        raise RuntimeError(f"the daemon does not listen; its code is {process.poll()}:\n{self._said()}")
+
+    def _said(self) -> str:
+        return (self.root / "log").read_text(errors="replace")[-6000:]
 
     def settle(self) -> int:
         """Let the daemon finish in peace; its exit code."""
@@ -221,7 +225,12 @@ class Campaign:
             while self._waiting() and time.monotonic_ns() < end_ns:
                 time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
-            return process.wait(60)
+            try:
+                return process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # faulthandler says where each thread is
+                process.wait()
+                raise RuntimeError(f"the daemon does not end:\n{self._said()}") from None
         finally:
             process.kill()
 
@@ -235,19 +244,23 @@ class Campaign:
 
 
 def kill(count: int, seed: int = 0, *, progress: bool = True) -> dict[str, int]:
-    """Kill a daemon many times; what became of everything that was acknowledged."""
+    """Kill a daemon many times; what became of everything that was acknowledged. Ctrl-C ends the killing early."""
     with tempfile.TemporaryDirectory(prefix="edgemed-kill.") as name, closing(Pacs()) as pacs:
         root = Path(name)
         kit.write_classifier(root / "chest.edgemed")
         port, http = free_ports(2)
         (root / "bedside.toml").write_text(CONFIG.format(port=port, http=http, pacs=pacs.port))
         one = Campaign(root, Images(seed), port, random.Random(seed))
-        for number in range(1, count + 1):
-            one.round()
-            if progress and number % 20 == 0:
-                print(f"  {number:4} kills, {len(one.acknowledged):6} acknowledged", file=sys.stderr)
+        done = 0
+        try:
+            for done in range(1, count + 1):
+                one.round()
+                if progress and done % 20 == 0:
+                    print(f"  {done:4} kills, {len(one.acknowledged):6} acknowledged", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("  judging what was done so far", file=sys.stderr)
         code = one.settle()
-        return judge(one, pacs, code) | {"kills": count}
+        return judge(one, pacs, code) | {"kills": done}
 
 
 def judge(one: Campaign, pacs: Pacs, code: int) -> dict[str, int]:
@@ -302,7 +315,7 @@ def main(kills: int = KILLS, cuts: int = CUTS) -> None:
         print(f"cheater      {mutation}: lost {caught.lost}, changed {caught.changed} of {caught.promised}")
         if not caught.lost + caught.changed:
             raise SystemExit(f"the disk did not catch {mutation}: its verdict is worth nothing")
-    acked = killed["acked"]
+    acked, kills = killed["acked"], killed["kills"]
     print(
         f"0 of {acked} acknowledged: below {bound(acked):.1e} (95 %); in 0 of {kills} kills: below {bound(kills):.1e}"
     )
