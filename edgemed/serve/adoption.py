@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.hashing import sha256_file
@@ -30,6 +32,7 @@ _UIDS: Final = {
     "study": "StudyInstanceUID",
     "series": "SeriesInstanceUID",
 }
+_TOGETHER: Final = 256
 _INTERRUPTED: Final = "The daemon ended under way."
 
 
@@ -69,8 +72,10 @@ def take_in(spool: Spool, journal: Journal) -> Found:
         analysing = connection.execute("SELECT id FROM task WHERE state = ?", (State.ANALYSING.value,)).fetchall()
     known = {row["path"] for row in rows}
     there = {*spool.kept(), *spool.kept_aside()}
+    adopter = _Adopter(spool, journal, found)
     for relative in sorted(there - known - going):
-        _adopt(spool, journal, relative, found)
+        adopter.adopt(relative)
+    adopter.finish()
     found.missing = [row["id"] for row in rows if row["state"] in ("received", "routed") and row["path"] not in there]
     for relative in set(spool.answered()) - results - going:
         spool.path(relative).unlink(missing_ok=True)
@@ -100,33 +105,62 @@ def tell(found: Found, damage: Damage | None, spool: Spool, alarms: Alarms) -> N
         alarms.raise_("input-conflict", CONFLICT, "spool")
 
 
-def _adopt(spool: Spool, journal: Journal, relative: str, found: Found) -> None:
-    """A file without a row: its sender was told nothing, or the row was lost with the journal."""
-    path = spool.path(relative)
-    new, sound = _examine(spool, relative)
-    with journal.read() as connection:
-        row = connection.execute(
-            "SELECT sha256, path FROM object WHERE sop_instance = ? AND state <> 'refused'", (new.sop_instance,)
-        ).fetchone()
-    if relative.startswith("quarantine/"):
-        journal.write(lambda c: add_object(c, new, State.REFUSED, CONFLICT))
-        found.conflicts += 1
-    elif row is not None and sound and row["sha256"] == new.sha256:
-        path.unlink()  # housekeeping was about to: the row has no file any more, or another one of the same bytes
-        found.swept += 1
-    elif row is not None:
-        aside = spool.put_aside(path, name_of(new.sop_instance, new.sha256))
-        refused = NewObject(**{**new.__dict__, "path": aside})
-        journal.write(lambda c: add_object(c, refused, State.REFUSED, CONFLICT))
-        found.conflicts += 1
-    elif sound:
-        fsync_path(path)
-        fsync_path(path.parent)
-        journal.write(lambda c: add_object(c, new))
-        found.adopted += 1
-    else:
-        journal.write(lambda c: _enter_failed(c, new))
-        found.changed += 1
+class _Adopter:
+    """Enters files without a row: their senders were told nothing, or the rows were lost with the journal."""
+
+    def __init__(self, spool: Spool, journal: Journal, found: Found) -> None:
+        self._spool, self._journal, self._found = spool, journal, found
+        self._entering: dict[str, Future[Any]] = {}  # by SOP Instance UID; many share one commit
+
+    def adopt(self, relative: str) -> None:
+        """One file."""
+        path = self._spool.path(relative)
+        new, sound = _examine(self._spool, relative)
+        row = self._known(new.sop_instance)
+        if relative.startswith("quarantine/"):
+            self._enter(new, lambda c: add_object(c, new, State.REFUSED, CONFLICT))
+            self._found.conflicts += 1
+        elif row is not None and sound and self._is_the_same(row, new.sha256, path):
+            path.unlink()  # housekeeping was about to: the row has no file any more, or another one that says the same
+            self._found.swept += 1
+        elif row is not None:
+            aside = self._spool.put_aside(path, name_of(new.sop_instance, new.sha256))
+            refused = replace(new, path=aside)
+            self._enter(new, lambda c: add_object(c, refused, State.REFUSED, CONFLICT))
+            self._found.conflicts += 1
+        elif sound:
+            fsync_path(path)
+            fsync_path(path.parent)
+            self._enter(new, lambda c: add_object(c, new))
+            self._found.adopted += 1
+        else:
+            self._enter(new, lambda c: _enter_failed(c, new))
+            self._found.changed += 1
+
+    def finish(self) -> None:
+        """Wait until all are on the disk."""
+        for future in self._entering.values():
+            future.result()
+        self._entering.clear()
+
+    def _enter(self, new: NewObject, work: Callable[[sqlite3.Connection], object]) -> None:
+        if new.sop_instance in self._entering or len(self._entering) == _TOGETHER:
+            self.finish()
+        self._entering[new.sop_instance] = self._journal.submit(work)
+
+    def _known(self, sop_instance: str) -> sqlite3.Row | None:
+        if sop_instance in self._entering:
+            self.finish()
+        with self._journal.read() as connection:
+            row: sqlite3.Row | None = connection.execute(
+                "SELECT sha256, path FROM object WHERE sop_instance = ? AND state <> 'refused'", (sop_instance,)
+            ).fetchone()
+        return row
+
+    def _is_the_same(self, row: sqlite3.Row, sha256: str, path: Path) -> bool:
+        from edgemed.imaging.dicom.same import same_object
+
+        return row["sha256"] == sha256 or (bool(row["path"]) and same_object(self._spool.path(row["path"]), path))
 
 
 def _enter_failed(connection: sqlite3.Connection, new: NewObject) -> None:

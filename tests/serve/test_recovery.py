@@ -240,3 +240,19 @@ def test_two_daemons_do_not_share_a_state(tmp_path: Path) -> None:
 
 def test_names_of_files_say_what_they_hold() -> None:
     assert Spool.place_of(name_of("1.2.3", sha256_bytes(b"x"))) != Spool.place_of(name_of("1.2.3", sha256_bytes(b"y")))
+
+
+def test_an_orphan_in_another_transfer_syntax_is_no_conflict(tmp_path: Path) -> None:
+    ds = kit.image(rows=8, columns=8, instance="1.2.3")
+    first = kit.encode(ds)
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2"
+    second = kit.encode(ds)
+    with disk(tmp_path) as one:
+        one.send(first)
+        file = one.intake.new_file()
+        file.write_bytes(second)
+        came = arrival(file, second)
+        one.spool.keep(file, name_of(came.sop_instance, came.sha256))  # and killed before it was compared
+    with disk(tmp_path) as two:
+        assert (two.found.conflicts, two.found.swept, len(list(two.spool.kept()))) == (0, 1, 1)
+        assert two.send(first).verdict == "repeated"
