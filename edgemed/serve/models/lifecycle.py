@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _LEAST_TIMES: Final = 20  # requests before a median says anything
 _DOWN_NS: Final = 15_000_000_000  # longer than a rebuild: a version on probation that does not answer is taken back
+_UNUSED_NS: Final = 5_000_000_000  # whoever has begun with a version ends with it
 _SCAN_NS: Final = 1_000_000_000
 
 Make = Callable[[ModelSection, Bundle, str], HostedModel]
@@ -268,7 +269,7 @@ class Line:
             (why, user), self._back = self._back, None
             self._roll_back(why, user)
         for model in self._closing[:]:
-            if not len(model.scheduler):
+            if not len(model.scheduler) and now_ns - model.used_ns > _UNUSED_NS:
                 model.close()
                 self._closing.remove(model)
         if now_ns >= self._scan_ns:

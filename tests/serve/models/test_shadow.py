@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,7 +15,7 @@ from scipy import stats
 
 from edgemed.base.runner import RunnerInfo
 from edgemed.runtime.contained.requests import Reply
-from edgemed.serve.config import Shadow
+from edgemed.serve.config import Shadow, load_config
 from edgemed.serve.models.agreement import Comparer, tail, too_many, upper_bound
 from edgemed.serve.models.host import ModelHost
 from edgemed.serve.models.mirror import Mirror
@@ -148,3 +149,13 @@ def test_what_is_compared(tmp_path: Path) -> None:
     assert masks.compare({name: one}, {name: other}).decision  # one pixel in a hundred
     other[0, 0, 1, 0] = 1.0
     assert not masks.compare({name: one}, {name: other}).decision
+
+
+def test_the_page_shows_what_a_configuration_takes_and_the_figure_that_holds(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/serve-models.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "shown.toml").write_text(f'[daemon]\nstate = "state"\n{shown}', encoding="utf-8")
+    config = load_config(tmp_path / "shown.toml")
+    assert config.models[0].shadow == Shadow(share=0.05, window=200, disagree=0.05)
+    words = " ".join(page.split())
+    assert f"that takes {Window(Shadow()).limit} of 200" in words
