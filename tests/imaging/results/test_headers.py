@@ -155,8 +155,6 @@ def test_nothing_is_needed(keyword: str, tmp_path: Path) -> None:
     image.save_as(plain, enforce_file_format=False)
     files = build(plain.getvalue(), tmp_path)
     cases.assert_valid(tmp_path, files)
-    again = build(plain.getvalue(), tmp_path)
-    assert {kind: file.data for kind, file in again.items()} == {kind: file.data for kind, file in files.items()}
 
 
 NAMES = {
@@ -273,7 +271,7 @@ KEYWORDS += ("AccessionNumber", "ReferringPhysicianName", "StudyDescription", "B
 VRS: dict[str, Callable[[bytes], tuple[int, tuple[bytes, bytes]]]] = {}
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     found=st.dictionaries(st.sampled_from(KEYWORDS), st.binary(max_size=40), max_size=6),
     charset=st.sampled_from([b"", b"ISO_IR 192", b"ISO 2022 IR 87"]),
