@@ -111,6 +111,18 @@ bench-profile: $(STAMP)  ## the profiler beside MLPerf LoadGen (from PyPI), its 
 bench-kill: $(STAMP) debian  ## kill -9 and power cuts of the bedside daemon: what was acknowledged is there afterwards
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.kill
 
+bench-soak: $(STAMP) debian  ## a day of traffic over a whole bedside daemon: memory, files and threads stay flat
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.soak
+
+bench-way: $(STAMP)  ## from the modality's first byte to the result at the PACS, stage by stage
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.end_to_end
+
+bench-intake: $(STAMP) debian  ## C-STORE kept durably beside Orthanc, a minimal pynetdicom SCP and DCMTK, with inference running
+	$(BIN)/python -m benchmarks.intake
+
+bench-fuzz: $(STAMP)  ## 10,000 mutated PDUs, files and bodies against a running daemon: crashes, hangs, what is unaccounted for
+	$(BIN)/python -m benchmarks.fuzz
+
 bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
 	$(BIN)/python -m benchmarks.estimate
 

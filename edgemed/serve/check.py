@@ -62,7 +62,10 @@ def _models(config: Config) -> Iterator[Line]:
 
 
 def _model(section: ModelSection, config: Config) -> tuple[Literal["ok", "warning"], str]:
-    bundle, signed = open_trusted(section.bundle, trust_of(config.trust))
+    trust = trust_of(config.trust)
+    bundle, signed = open_trusted(section.bundle, trust)
+    if section.hot is not None:
+        open_trusted(section.hot, trust)
     reader_of(bundle)
     if bundle.manifest.recipe.assumed:
         raise InputError(f"The recipe of {section.bundle.name} is assumed.", "Build it with --recipe.")

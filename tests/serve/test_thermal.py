@@ -16,12 +16,12 @@ from edgemed.serve.alarms import Alarms
 from edgemed.serve.config import ThermalSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.metrics import Metrics
-from edgemed.serve.models import host as hosting
+from edgemed.serve.models import host as models_host
 from edgemed.serve.models.host import ModelHost
 from edgemed.serve.thermal import CALM_NS, Climate, Heat, Thermal, Weather, advance
 from tests.device.roots.builder import healthy, write
 from tests.serve import kit
-from tests.serve.models.kit import WAIT_S, frame, wait_for
+from tests.serve.models.kit import WAIT_S, frame, hosting, wait_for
 
 RULES = ThermalSection()  # 85, 95, hysteresis 5
 
@@ -116,11 +116,11 @@ def test_while_it_throttles_the_smaller_model_answers_and_hands_back_when_the_ot
 ) -> None:
     root = healthy(tmp_path / "root", *load_profile("orin-nano-8gb@6.2"))
     monkeypatch.setattr(ModelHost, "tree", Tree(root))
-    monkeypatch.setattr(hosting, "_HEAT_S", 0.05)
+    monkeypatch.setattr(models_host, "_HEAT_S", 0.05)
     small = kit.write_classifier(tmp_path / "small.edgemed", boundary=0.45)
     big = kit.write_classifier(tmp_path / "chest.edgemed")
     models = [{"name": "chest", "bundle": big, "runner": "onnxruntime", "hot": small}]
-    with kit.running(kit.bedside(tmp_path, models=models)) as daemon:
+    with hosting(kit.bedside(tmp_path, models=models)) as daemon:
         host = daemon.services.models
         assert isinstance(host, ModelHost)
         wait_for(lambda: daemon.services.readiness.light == "ready")
@@ -143,7 +143,7 @@ def test_what_is_not_live_rests_while_it_is_warm(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(ModelHost, "tree", Tree(root))
     monkeypatch.setattr("edgemed.serve.models.hosted._USUAL_NS", 200_000_000)
     heat(root, 90)
-    with kit.running(kit.bedside(tmp_path, thermal={"idle": "50ms"})) as daemon:
+    with hosting(kit.bedside(tmp_path, thermal={"idle": "50ms"})) as daemon:
         host = daemon.services.models
         assert isinstance(host, ModelHost)
         wait_for(lambda: daemon.services.readiness.ready and host.thermal.climate.heat is Heat.WARM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,8 +87,18 @@ class Source:
 
     @property
     def stand_in(self) -> str:
-        """A class with as many frames that highdicom knows: it refuses those that are retired, private or new."""
+        """A class with as many frames that highdicom knows: it refuses those that are retired, private or new.
+
+        `part10.finish` puts the real one into references.
+        """
         return _ULTRASOUND if self.multiframe else _CT
+
+    @cached_property
+    def known(self) -> Dataset:
+        """`dataset`, of a class that highdicom knows."""
+        made = deepcopy(self.dataset)  # data sets share their elements, even when copied
+        made.SOPClassUID = self.stand_in
+        return made
 
     @cached_property
     def spacing(self) -> tuple[float, float] | None:

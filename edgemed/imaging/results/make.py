@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgemed.base.errors import InputError
 from edgemed.base.lazy import require
@@ -12,7 +14,7 @@ from edgemed.imaging.results.content import Content, ResultFile
 from edgemed.imaging.results.document import make_document
 from edgemed.imaging.results.evidence import Source, read_source
 from edgemed.imaging.results.presentation import make_presentations
-from edgemed.imaging.results.regions import find_regions
+from edgemed.imaging.results.regions import find_regions, planes_of
 from edgemed.imaging.results.report import Report
 from edgemed.imaging.results.segment import Segmentations, make_segmentations
 
@@ -41,6 +43,7 @@ def make_results(content: Content, kinds: Sequence[str]) -> list[ResultFile]:
     if unknown:
         raise InputError(f"There is no kind of result named {sorted(unknown)[0]}.", f"Choose of {', '.join(KINDS)}.")
     _check(content)
+    logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)  # it writes names and UIDs into its messages
     with silent_pydicom():
         sources = [read_source(path) for path in content.sources]
         made = {"json": [make_document(content, sources)] if "json" in kinds else []}
@@ -52,11 +55,12 @@ def make_results(content: Content, kinds: Sequence[str]) -> list[ResultFile]:
 
 
 def _objects(content: Content, sources: list[Source], kinds: Sequence[str]) -> dict[str, list[ResultFile]]:
+    content, notes = _fitting(content, sources)
     unnamed = {number for number, source in enumerate(sources) if source.unnamed}
     regions = find_regions(content, unnamed)
     drawn = make_segmentations(content, sources) if "seg" in kinds else Segmentations()
     made = {"seg": drawn.files}
-    notes = drawn.notes + regions.notes
+    notes += drawn.notes + regions.notes
     if unnamed and any(reading.frame is not None for reading in content.readings):
         notes.append("An image has several frames, though its SOP Class has one: no reference can name them.")
     if "sc" in kinds:
@@ -69,6 +73,20 @@ def _objects(content: Content, sources: list[Source], kinds: Sequence[str]) -> d
         report = Report(content, sources, regions, notes, drawn.of)
         made["sr"] = [report.make()]
     return made
+
+
+def _fitting(content: Content, sources: list[Source]) -> tuple[Content, list[str]]:
+    """Without masks that are of another size than their images: nobody knows where they lie."""
+    kept, notes = [], []
+    for reading in content.readings:
+        if reading.labels is not None:
+            used = {index for index, _ in planes_of(content, reading)}
+            sizes = {(sources[i].dataset.get("Rows"), sources[i].dataset.get("Columns")) for i in used}
+            if sizes != {reading.labels.shape[-2:]}:
+                notes.append(f"Masks of {reading.output} are not shown: they are of another size than the image.")
+                reading = replace(reading, labels=None)
+        kept.append(reading)
+    return replace(content, readings=tuple(kept)), list(dict.fromkeys(notes))
 
 
 def _check(content: Content) -> None:

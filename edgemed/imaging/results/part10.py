@@ -72,8 +72,8 @@ def finish(dataset: Dataset, content: Content, kind: str, sources: Sequence[Sour
         if keyword in dataset:
             setattr(dataset, keyword, day)
             setattr(dataset, keyword.replace("Date", "Time"), clock)
-    for equipment in dataset.get("ContributingEquipmentSequence", ()):  # highdicom's own entry holds the time of now
-        equipment.ContributionDateTime = f"{day}{clock}"
+    for item in dataset.get("ContributingEquipmentSequence") or ():  # highdicom itself, and when
+        item.ContributionDateTime = when.strftime("%Y%m%d%H%M%S.%f%z")
     dataset.SeriesDescription = words.title(content, what)
     if source.dataset.get("TimezoneOffsetFromUTC"):
         dataset.TimezoneOffsetFromUTC = source.dataset.TimezoneOffsetFromUTC
@@ -100,9 +100,12 @@ def _refer(dataset: Dataset, classes: dict[str, str]) -> None:
 
 def copy_patient(dataset: Dataset, source: Source) -> None:
     """Patient, study and side of the body, as the source has them, put right."""
+    from pydicom.dataelem import DataElement
+
     for element in source.dataset:
         if element.keyword in _REPEATED:
-            dataset[element.tag] = element
+            # anew: a name that was written once keeps its bytes, whatever the character set of the next object
+            dataset[element.tag] = DataElement(element.tag, element.VR, str(element.value or ""))
 
 
 def copy_side(dataset: Dataset, source: Source) -> None:
@@ -162,9 +165,9 @@ def _character_set(dataset: Dataset, source: Source) -> Any:
     """That of the source where it holds all that is written: old readers know it. Else UTF-8."""
     texts = set(_written(dataset))
     declared = source.header.get("SpecificCharacterSet")
-    if all(text.isascii() for text in texts):
+    if all(text.isascii() for _, text in texts):
         return declared if _known(declared) else None
-    return declared if _known(declared) and all(_fits(text, declared) for text in texts) else _UTF8
+    return declared if _known(declared) and all(_fits(text, declared, vr) for vr, text in texts) else _UTF8
 
 
 def _known(declared: Any) -> bool:
@@ -180,26 +183,30 @@ def _known(declared: Any) -> bool:
     )
 
 
-def _fits(text: str, declared: Any) -> bool:
-    """Whether a text survives: encoded and read again it is the same."""
+def _fits(text: str, declared: Any, vr: str) -> bool:
+    """Whether a text survives: encoded as pydicom does it and read again it is the same."""
     from pydicom.charset import convert_encodings, decode_bytes, encode_string
+    from pydicom.valuerep import PersonName
 
     encodings = convert_encodings(declared)
     try:
+        if vr == "PN":
+            return str(PersonName(PersonName(text).encode(encodings), encodings)) == text
         data = encode_string(text, encodings)
         return decode_bytes(data, encodings, {ord("\\"), ord("^"), ord("=")}) == text
     except (UnicodeError, LookupError, ValueError):
         return False
 
 
-def _written(dataset: Dataset) -> Iterator[str]:
+def _written(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """All texts with their VR."""
     for element in dataset:
         if element.VR == "SQ":
             for item in element.value:
                 yield from _written(item)
         elif element.VR in _TEXTS and element.value is not None:
             several = element.value if element.VM > 1 else [element.value]
-            yield from (str(value) for value in several)
+            yield from ((element.VR, str(value)) for value in several)
 
 
 def _describe_codes(dataset: Dataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -173,12 +174,8 @@ def _manner(source: Source) -> tuple[object, ...]:
 
 def _image(source: Source) -> Dataset:
     """What highdicom reads of an image."""
-    from pydicom.dataset import Dataset
-
     assert source.opened is not None
-    made = Dataset()
-    made.update(source.dataset)
-    made.SOPClassUID = source.stand_in
+    made = deepcopy(source.known)
     made.SamplesPerPixel = 3 if source.opened.is_color else 1
     return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,7 +121,7 @@ def _stacked(
             planes[source, frame or 0] = np.moveaxis(stack[:, place], 0, -1)
     indices = list(dict.fromkeys(source for source, _ in planes))
     used = [sources[index] for index in indices]
-    _require_legal(used, next(iter(planes.values())).shape)
+    _require_legal(used)
     if used[0].frames > 1:
         shape = next(iter(planes.values())).shape
         masks = np.zeros((used[0].frames, *shape), np.uint8)
@@ -131,12 +131,10 @@ def _stacked(
     return used, np.stack([mask.astype(np.uint8) for mask in planes.values()])
 
 
-def _require_legal(used: list[Source], shape: Sequence[int]) -> None:
+def _require_legal(used: list[Source]) -> None:
     """A plane has a place in the patient, or is the whole of one image of one frame (PS3.3 C.8.20.2)."""
     if any(source.opened is None for source in used):
         raise NotLegalError("the pixels of an image cannot be read")
-    if any((source.dataset.Rows, source.dataset.Columns) != tuple(shape[:2]) for source in used):
-        raise NotLegalError("the masks are of another size than the images")
     if len({source.series for source in used}) > 1:
         raise NotLegalError("the images are of several series")
     if any(source.frames > 1 for source in used) and len(used) > 1:
@@ -171,10 +169,7 @@ def _thickness(used: list[Source]) -> float | None:
 
 def _image(source: Source, thickness: float | None) -> Dataset:
     """What highdicom reads of an image."""
-    from pydicom.dataset import Dataset
-
-    made = Dataset()
-    made.update(source.dataset)
+    made = deepcopy(source.dataset)
     made.pop("PatientOrientation", None)
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if keyword in source.header:

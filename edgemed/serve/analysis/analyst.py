@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from edgemed import __version__
-from edgemed.base.errors import EdgemedError
+from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.base.quantity import SECOND
 from edgemed.base.spans import Span
 from edgemed.bundle.read import Bundle
@@ -22,10 +22,11 @@ from edgemed.imaging.results.content import Author, Content
 from edgemed.serve.analysis.distribution import Distributions
 from edgemed.serve.analysis.examine import TOO_LATE, Examination, Findings
 from edgemed.serve.analysis.results import deliver
-from edgemed.serve.analysis.task import Broken, Declined, Interrupted, Task, first_queued, read_task
+from edgemed.serve.analysis.task import Broken, Declined, Interrupted, Task, first_queued, read_task, without_names
 from edgemed.serve.analysis.telling import Teller
+from edgemed.serve.analysis.units import makes_volumes
 from edgemed.serve.clock import from_stamp, utc
-from edgemed.serve.journal.records import move_task
+from edgemed.serve.journal.records import NoTransition, move_task
 from edgemed.serve.loops import Beat
 from edgemed.serve.models.served import Served
 from edgemed.serve.services import Services
@@ -41,6 +42,8 @@ _AT_A_TIME: Final = 4
 _STEP_NS: Final = 600 * SECOND  # a frame, or a whole volume, may take so long; then the daemon is taken to hang
 _LOOK_S: Final = 1.0
 _PAUSE_NS: Final = SECOND  # for a model that did not answer, before it is asked again
+_PATIENCE_S: Final = 2.0
+_FULL_BYTES: Final = 16 << 20
 _LATE: Final = "It was answered after its deadline."
 
 
@@ -55,7 +58,7 @@ class Analyst:
         self._readings: dict[str, Readings] = {}  # by digest
         self._pauses: dict[str, int] = {}
         self._draining = self._ending = False
-        self._running = 0
+        self._taken: dict[int, bool] = {}  # tasks under way; whether they are of volumes
         self._idle = threading.Condition()
         self._teller = Teller(services)
         self._distributions = Distributions(services)
@@ -75,7 +78,7 @@ class Analyst:
         """What is under way still is queued again."""
         self._ending = True
         with self._idle:
-            self._idle.wait_for(lambda: not self._running, 2.0)
+            self._idle.wait_for(lambda: not self._taken, _PATIENCE_S)
         self._distributions.keep()
 
     def _wake(self, beat: Beat) -> None:
@@ -83,18 +86,29 @@ class Analyst:
         while beat.wait(_LOOK_S):
             for name in self._loops:
                 self._services.loops.wake(name)
+            self._queue_lost()
             self._distributions.tend()
+
+    def _queue_lost(self) -> None:
+        """Tasks that are under way by the journal alone: when one was given back, the disk was full."""
+        with self._lock:
+            with self._services.journal.read() as connection:
+                rows = connection.execute(
+                    "SELECT id FROM task WHERE state NOT IN ('delivered', 'not-analysed', 'failed')"
+                    " AND state = 'analysing'"
+                ).fetchall()
+            for (number,) in rows:
+                if number not in self._taken:
+                    self._move(number, Event.INTERRUPT, "Its end could not be written down.", uncounted=True)
 
     def _work(self, beat: Beat) -> None:
         while beat.wait(_LOOK_S):
             while (taken := self._take()) is not None:
-                with self._idle:
-                    self._running += 1
                 try:
                     self._answer(*taken, beat)
                 finally:
                     with self._idle:
-                        self._running -= 1
+                        self._taken.pop(taken[0], None)
                         self._idle.notify_all()
                 beat()
 
@@ -109,21 +123,32 @@ class Analyst:
         with self._lock:
             if self._draining:
                 return None
-            found: list[tuple[int, int, Served]] = []
-            for name in self._services.models.names():
-                served = self._services.models.get(name)
-                with self._services.journal.read() as connection:
-                    row = first_queued(connection, name)
-                if row is not None:
-                    due_ns = self._due_ns(row, served)
-                    late = served.section.late == "drop" and due_ns <= time.monotonic_ns()
-                    if late or self._may_ask(served):
-                        found.append((due_ns, row["id"], served))
+            found = [taken for name in self._services.models.names() if (taken := self._first(name)) is not None]
             if not found:
                 return None
-            due_ns, number, served = min(found, key=lambda each: each[:2])
-            self._services.journal.write(partial(move_task, number=number, event=Event.START))
+            number, served, due_ns = min(found, key=lambda each: (each[2], each[0]))
+            self._taken[number] = makes_volumes(served.reader)
+            try:
+                self._services.journal.write(partial(move_task, number=number, event=Event.START))
+            except BaseException:
+                self._taken.pop(number, None)
+                raise
         return number, served, due_ns
+
+    def _first(self, name: str) -> tuple[int, Served, int] | None:
+        """The task of a model that is due first, where it may be taken now."""
+        served = self._services.models.get(name)
+        with self._services.journal.read() as connection:
+            row = first_queued(connection, name)
+        if row is None:
+            return None
+        due_ns = self._due_ns(row, served)
+        late = served.section.late == "drop" and due_ns <= time.monotonic_ns()
+        if not late and not self._may_ask(served):
+            return None
+        if makes_volumes(served.reader) and any(self._taken.values()):  # one at a time: they take gigabytes
+            return None
+        return row["id"], served, due_ns
 
     def _may_ask(self, served: Served) -> bool:
         """Whether the model answers now, or is to refuse where it does not."""
@@ -147,22 +172,36 @@ class Analyst:
     def _answer(self, number: int, served: Served, due_ns: int, beat: Beat) -> None:
         """One task, to whatever end it comes."""
         self._teller.began(number, served.name)
-        with self._services.journal.read() as connection:
-            task = read_task(connection, number, self._services.spool)
+        try:
+            with self._services.journal.read() as connection:
+                task = read_task(connection, number, self._services.spool)
+        except EdgemedError as error:
+            log.error("task %d cannot be read: %s", number, error.what)  # it is queued again by `_queue_lost`
+            return
         try:
             if task.tries > MOST_TRIES:
                 raise Broken(f"It was begun {MOST_TRIES} times, and never came to an end.")
-            self._finish(task, served, due_ns, *self._content(task, served, due_ns, beat))
+            content, spans = self._content(task, served, due_ns, beat)
+            self._finish(task, served, due_ns, content, spans)
         except Interrupted as error:
             self._interrupt(task, served, error)
+        except ResourceError as error:
+            self._interrupt(task, served, Interrupted(error.what, counts=self._has_space))
         except Broken as error:
             self._break(task, served, str(error))
-        except EdgemedError as error:  # the disk is full, or the journal is not there: later
-            self._interrupt(task, served, Interrupted(error.what, counts=True))
+        except EdgemedError as error:
+            self._break(task, served, without_names(error, task.files))
+        except MemoryError:
+            self._break(task, served, "There was not enough memory.")
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]  # the message may hold names
             log.error("task %d: %s in %s:%s", number, type(error).__name__, where.filename, where.lineno)
             self._break(task, served, f"An error of ours: {type(error).__name__}.")
+
+    @property
+    def _has_space(self) -> bool:
+        """Whether it was something else than the disk."""
+        return self._services.spool.free_bytes > _FULL_BYTES
 
     def _content(self, task: Task, served: Served, due_ns: int, beat: Beat) -> tuple[Content, list[Span]]:
         """What is found, or why nothing is.
@@ -240,19 +279,31 @@ class Analyst:
             self._break(task, served, f"It was begun {MOST_TRIES} times. The last time: {error.reason}")
             return
 
-        def again(connection: sqlite3.Connection) -> None:
-            move_task(connection, task.number, Event.INTERRUPT, error.reason)
-            if not error.counts:
-                connection.execute("UPDATE task SET tries = tries - 1 WHERE id = ?", (task.number,))
-
-        self._pauses[served.name] = time.monotonic_ns() + _PAUSE_NS
         log.warning("task %d is tried again: %s", task.number, error.reason)
-        self._services.journal.write(again)
+        self._pauses[served.name] = time.monotonic_ns() + _PAUSE_NS
+        self._move(task.number, Event.INTERRUPT, error.reason, uncounted=not error.counts)
 
     def _break(self, task: Task, served: Served, reason: str) -> None:
-        digest = served.bundle.digest
-        self._services.journal.write(partial(move_task, number=task.number, event=Event.BREAK, reason=reason))
-        self._teller.broke(task, reason, digest)
+        if self._move(task.number, Event.BREAK, reason):
+            self._teller.broke(task, reason, served.bundle.digest)
+
+    def _move(self, number: int, event: Event, reason: str, *, uncounted: bool = False) -> bool:
+        """Let it happen to a task; whether it did."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            move_task(connection, number, event, reason)
+            if uncounted:
+                connection.execute("UPDATE task SET tries = tries - 1 WHERE id = ?", (number,))
+
+        try:
+            self._services.journal.write(work)
+        except NoTransition:  # it has come to its end, and what failed came after
+            log.error("task %d had ended already", number)
+            return False
+        except EdgemedError as error:
+            log.error("what became of task %d cannot be written: %s", number, error.what)
+            return False
+        return True
 
 
 def author_of(services: Services, served: Served, found: Findings) -> Author:

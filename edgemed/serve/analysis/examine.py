@@ -110,6 +110,8 @@ class Examination:
             Interrupted: it may be tried again.
         """
         found = self._found
+        if not all(file.path.is_file() for file in self._task.files):
+            raise Broken("A file of it is not in the spool any more.")
         try:
             found.readings += self._looked_at()
         except InputError as error:

@@ -22,6 +22,7 @@ from edgemed.serve.dicom.wire import Closed, Ending, Malformed, TooSlow, Wire
 
 _MOST_PDU_BYTES: Final = 1 << 17
 _MOST_ANSWER_BYTES: Final = 1 << 20
+_GOODBYE_NS: Final = 5 * SECOND
 _PDV: Final = struct.Struct(">LBB")
 _HEADER: Final = struct.Struct(">BxL")
 _RELEASE: Final = struct.pack(">BxL4x", negotiation.RELEASE_RQ, 4)
@@ -86,8 +87,8 @@ class Link:
         try:
             if kind is None:
                 self._wire.send(_RELEASE)
-                with suppress(Closed):
-                    self._wire.header(time.monotonic_ns() + self._target.timeout_ns, self._pulse)
+                with suppress(Closed):  # all is said; a peer that does not answer costs nothing but this
+                    self._wire.header(time.monotonic_ns() + min(self._target.timeout_ns, _GOODBYE_NS), self._pulse)
             else:
                 self._wire.send(negotiation.abort(0, 0))
         except Closed:

@@ -38,6 +38,7 @@ _OF_VERDICT: Final[dict[Verdict, int]] = {
     "full": OUT_OF_RESOURCES,
     "failed": CANNOT_UNDERSTAND,
 }
+_PIECE: Final = 1 << 20  # bytes: each write and hash lets other threads go first, and takes its turn behind them
 _INLET: Final = "dicom"
 
 
@@ -74,7 +75,8 @@ class Reception:
         self._file: Path | None = None
         self._descriptor = -1
         self._hash = hashlib.sha256()
-        self._head = bytearray()
+        self._piece = bytearray()
+        self._head = b""
         self._meta_size = 0
         self._refusal: Status | None = None
         self.identity = Identity()
@@ -95,13 +97,12 @@ class Reception:
         meta = encode_meta(command.sop_class, command.sop_instance, context.syntax.uid, self._sender.calling)
         try:
             self._file = self._services.intake.new_file()
+            self._piece, self._meta_size = bytearray(meta), len(meta)
             self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            self._put(memoryview(meta))
         except ResourceError as error:
             self._refuse(OUT_OF_RESOURCES, error.what)
         except OSError as error:
             self._failed(error)
-        self._meta_size = len(meta)
 
     @property
     def hopeless(self) -> bool:
@@ -116,17 +117,14 @@ class Reception:
         if self.size > self._limit:
             self._refuse(OUT_OF_RESOURCES, f"It is larger than the {self._limit} bytes that are allowed.")
             return
-        if len(self._head) < HEAD:
-            self._head += data[: HEAD - len(self._head)]
-        try:
-            self._put(data)
-        except OSError as error:
-            self._failed(error)
-            return
-        self._hash.update(data)
+        self._piece += data
+        if len(self._piece) >= _PIECE:
+            self._flush()
 
     def finish(self) -> Status:
         """All bytes are there: keep it, and say what to tell the sender."""
+        if self._refusal is None:
+            self._flush()
         if self._refusal is None:
             self._identify()
         if self._refusal is None:
@@ -141,6 +139,7 @@ class Reception:
 
     def cancel(self) -> None:
         """It will not be complete: nobody was told that it was taken."""
+        self._piece = bytearray()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -159,7 +158,7 @@ class Reception:
 
     def _identify(self) -> None:
         try:
-            self.identity = find_identity(bytes(self._head), self._context.syntax)
+            self.identity = find_identity(self._head, self._context.syntax)
         except InputError as error:
             self._refuse(CANNOT_UNDERSTAND, error.what)
             return
@@ -200,6 +199,20 @@ class Reception:
             self._services.intake.refuse(
                 _INLET, self._sender.calling, self._command.sop_class, self._command.sop_instance, reason
             )
+
+    def _flush(self) -> None:
+        """Write and hash what came since the last time."""
+        piece = memoryview(self._piece)
+        data = piece if self._head else piece[self._meta_size :]
+        if not self._head:
+            self._head = bytes(data[:HEAD])
+        self._piece = bytearray()
+        try:
+            self._put(piece)
+        except OSError as error:
+            self._failed(error)
+        else:
+            self._hash.update(data)
 
     def _put(self, data: memoryview) -> None:
         while data:

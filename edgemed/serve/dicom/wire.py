@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ _SLICE_S: Final = 0.5  # so often somebody is asked whether to go on waiting
 _SLOWEST_BYTES_PER_S: Final = 1024
 _HEADER: Final = struct.Struct(">BxL")
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+_MUCH: Final = 1 << 12
 _LINGER_NS: Final = 5 * SECOND
 _LINGER_BYTES: Final = 16 << 20
 
@@ -61,7 +63,7 @@ class Wire:
     def __init__(self, sock: socket.socket, idle_ns: int) -> None:
         self.socket = sock
         self._idle_ns = idle_ns
-        self._buffer = bytearray(1 << 16)
+        self._buffer = bytearray(1 << 18)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         sock.settimeout(_SLICE_S)
@@ -115,14 +117,17 @@ class Wire:
             Lost: the connection is closed.
             TooSlow: the peer does not read.
         """
-        try:
-            self.socket.settimeout(self._idle_ns / SECOND)
-            self.socket.sendall(data)
-            self.socket.settimeout(_SLICE_S)
-        except TimeoutError as error:
-            raise TooSlow from error
-        except OSError as error:
-            raise Lost from error
+        left = memoryview(data)
+        deadline_ns = time.monotonic_ns() + self._idle_ns
+        while left:
+            try:
+                left = left[self.socket.send(left) :]
+            except TimeoutError as error:  # noqa: PERF203 - each piece has its own
+                if time.monotonic_ns() > deadline_ns:
+                    raise TooSlow from error
+            except OSError as error:
+                raise Lost from error
+        self._option(socket.IPPROTO_TCP, _QUICKACK, 1)  # lost by sending
 
     def linger(self) -> None:
         """Nothing more is said: let the peer read it and close first, but not for long (PS3.8: Sta13, ARTIM)."""
@@ -150,6 +155,16 @@ class Wire:
             self._start = self._end = 0
         if self._start + need > len(self._view):
             self._make_room(need)
+        patient = need - (self._end - self._start) > _MUCH and not isinstance(self.socket, ssl.SSLSocket)
+        if patient:  # waked once for it, not for each segment
+            self._option(socket.SOL_SOCKET, socket.SO_RCVLOWAT, need - (self._end - self._start))
+        try:
+            self._receive(need, deadline_ns, keep_on)
+        finally:
+            if patient:
+                self._option(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+    def _receive(self, need: int, deadline_ns: int, keep_on: Callable[[], bool] | None) -> None:
         while self._end - self._start < need:
             try:
                 read = self.socket.recv_into(self._view[self._end :])
@@ -161,7 +176,8 @@ class Wire:
                 raise Lost
             if read > 0:
                 self._end += read
-                self._acknowledge()
+                if read < _MUCH:  # who collects small segments waits for this, 40 ms for each image
+                    self._option(socket.IPPROTO_TCP, _QUICKACK, 1)
             if self._end - self._start >= need:
                 return
             if time.monotonic_ns() > deadline_ns:
@@ -169,11 +185,10 @@ class Wire:
             if read < 0 and keep_on is not None and not keep_on():
                 raise Ending
 
-    def _acknowledge(self) -> None:
-        """Acknowledge at once: senders that collect small segments wait for it, 40 ms for each image."""
-        if _QUICKACK is not None:
-            with suppress(OSError):
-                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+    def _option(self, level: int, option: int | None, value: int) -> None:
+        if option is not None:
+            with suppress(OSError):  # the next read or write will tell
+                self.socket.setsockopt(level, option, value)
 
     def _make_room(self, need: int) -> None:
         left = bytes(self._view[self._start : self._end])

@@ -32,7 +32,7 @@ def make_app(services: Services, logins: Logins) -> Gate:
     api.include_router(describe_store())
     include_page(api, services)
     describe(api, secured=services.config.http.tokens is not None)
-    for kind, handler in ((HttpError, _said), (EdgemedError, _known), (HTTPException, _plain)):
+    for kind, handler in ((HttpError, _said), (EdgemedError, _known), (HTTPException, _plain), (Exception, _bug)):
         api.add_exception_handler(kind, handler)  # type: ignore[arg-type]
     api.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     others = limited(api)
@@ -76,6 +76,10 @@ async def _plain(_: Request, error: HTTPException) -> JSONResponse:
     words: dict[int, str] = {404: "There is nothing at this path.", 405: "This path does not take that method."}
     headers: Any = error.headers
     return JSONResponse({"error": words.get(error.status_code, str(error.detail))}, error.status_code, headers)
+
+
+async def _bug(_: Request, __: Exception) -> JSONResponse:
+    return JSONResponse({"error": "The server failed. Its log says where."}, 500)  # the gate writes it there
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:

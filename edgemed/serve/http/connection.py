@@ -77,8 +77,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(431, _LONG)
 
     def on_message_begin(self) -> None:
-        self._head = self._unparsed = 0
-        self._head_open = True
+        self._head = 0
         self._expect()
         super().on_message_begin()
 
@@ -147,6 +146,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._cancel()
+        self._head_open, self._unparsed = True, 0  # of the next one
         super().on_message_complete()
 
     # -- writing ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from edgemed.base.errors import EdgemedError
 from edgemed.serve.config import HttpSection
 from edgemed.serve.http.access import Hosts, Logins, check_origin, role_of
 from edgemed.serve.http.answers import HttpError, busy, log_bug, of_error, send_json
-from edgemed.serve.http.asgi import App, Disconnected, Header, Message, Receive, Scope, Send
+from edgemed.serve.http.asgi import App, Disconnected, Header, Message, Receive, Scope, Send, content_length
 
 USER: Final = "edgemed.user"
 """Key of the scope: name of the token that asks."""
@@ -101,6 +101,7 @@ class _Out:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.started = False
+        self.complete = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -108,11 +109,15 @@ class _Out:
             own = list(message.get("headers", ()))
             names = {name.lower() for name, _ in own}
             message["headers"] = own + [pair for pair in HEADERS if pair[0] not in names]
+        elif not message.get("more_body", False):
+            self.complete = True
         await self._send(message)
 
     async def fail(self, error: HttpError) -> None:
-        if self.started:
-            raise ConnectionAbortedError  # half an answer: the connection ends, which the client sees
+        if self.complete:
+            return
+        if self.started:  # half an answer: the connection ends, which the client sees
+            raise ConnectionAbortedError from None
         await send_json(self, error.status, {"error": error.text}, error.headers)
 
 
@@ -120,6 +125,8 @@ def limited(app: App) -> App:
     """The same, refusing bodies that no other request of ours needs."""
 
     async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
+        if (content_length(scope) or 0) > _MOST_BODY:
+            raise _too_long()
         taken = 0
 
         async def some() -> Message:
@@ -127,9 +134,13 @@ def limited(app: App) -> App:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > _MOST_BODY:
-                raise HttpError(413, f"The body has more than {_MOST_BODY} bytes. Send less.")
+                raise _too_long()
             return message
 
         await app(scope, some, send)
 
     return bounded
+
+
+def _too_long() -> HttpError:
+    return HttpError(413, f"The body has more than {_MOST_BODY} bytes. Send less.")

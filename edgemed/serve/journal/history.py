@@ -38,7 +38,7 @@ def _steps(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     rows = connection.execute(
         "SELECT id, what, subject, before, event, after,"
         " lag(after) OVER (PARTITION BY what, subject ORDER BY id) AS stood FROM event"
-        " WHERE what IN ('object', 'task', 'delivery')"
+        " WHERE what IN ('object', 'task', 'delivery')"  # releases of models have a table of their own
     )
     for row in rows:
         where = f"{row['what']} {row['subject']}"

@@ -217,7 +217,7 @@ class ModelHost:
             line.active.rest(heat is not Heat.NORMAL)
             if line.name in self._hot:
                 self._hot[line.name].heat(heat)
-            elif heat is not Heat.THROTTLED:
+            if heat is not Heat.THROTTLED and line.hot is None:
                 line.active.check()  # it may have been throttled: is it still right?
 
     def _release(self, beat: Beat) -> None:

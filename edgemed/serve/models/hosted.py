@@ -88,8 +88,9 @@ class HostedModel:
         self._retry_ns: int | None = None
         self._pause_ns = RETRY_NS
         self._down_ns: int | None = time.monotonic_ns()
+        self._said = ""  # the alarm that stands
         self._closed = threading.Event()
-        self._used_ns = time.monotonic_ns()
+        self.used_ns = time.monotonic_ns()
         self._batches = BatchCheck(bundle, section.precision)
         self._together = 1
         self.scheduler = Scheduler.of_bundle(self._ask, bundle, self._specs, batch=1)
@@ -181,7 +182,7 @@ class HostedModel:
         if self.section.when_lost == "refuse" and (status is None or not status.answers):
             return _failed(ChildError(f"{self._why_not()}", "Ask again when the model is ready."))
         self._check_batch(feeds)
-        self._used_ns = time.monotonic_ns()
+        self.used_ns = time.monotonic_ns()
         future = self.scheduler.submit(feeds, due_ns=due_ns, deadline_ns=deadline_ns, live=live, frame=frame)
         for mirror in self.mirrors:  # the caller has not got the future yet, and so not changed the feeds
             if (copied := mirror.copy(feeds)) is not None:
@@ -276,8 +277,8 @@ class HostedModel:
 
     def keep_awake(self, now_ns: int, idle_ns: int) -> None:
         """An inference where there was none for so long: clocks of a device that idles go down."""
-        if now_ns - self._used_ns > idle_ns and not self.stopped:
-            self._used_ns = now_ns
+        if now_ns - self.used_ns > idle_ns and not self.stopped:
+            self.used_ns = now_ns
             self.check()
 
     def _allow_batches(self) -> None:
@@ -320,13 +321,14 @@ class HostedModel:
         stops = found is not None and found.stops
         self._metrics.ready.labels(self.name).set(0 if stops else 1)
         if found is None or not stops:
-            self._down_ns = None
+            self._down_ns, self._said = None, ""
             self._alarms.clear("not-ready", self.name)
             return
         self._down_ns = self._down_ns or now_ns
         status = self.status
         at_once = self.given_up or (status is not None and (wrong_last(status) or status.answers))
-        if at_once or now_ns - self._down_ns > _GRACE_NS:
+        if (at_once or now_ns - self._down_ns > _GRACE_NS) and found.reason != self._said:
+            self._said = found.reason
             self._alarms.raise_("not-ready", f"{self.name}: {found.reason}", self.name)
 
 

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _LEAST_TIMES: Final = 20  # requests before a median says anything
 _DOWN_NS: Final = 15_000_000_000  # longer than a rebuild: a version on probation that does not answer is taken back
+_UNUSED_NS: Final = 5_000_000_000  # whoever has begun with a version ends with it
 _SCAN_NS: Final = 1_000_000_000
 
 Make = Callable[[ModelSection, Bundle, str], HostedModel]
@@ -109,7 +110,11 @@ class Line:
         self.reconfigured(self.section.bundle)
 
     def _first(self) -> Version:
-        bundle, signed = self.store.add(self.section.bundle, self._trust())
+        """The configured bundle, or the one that answered before the journal was lost."""
+        digest, _ = self.store.remembered()
+        kept = None if digest is None else self.store.path(digest)
+        source = kept if kept is not None and kept.is_dir() else self.section.bundle
+        bundle, signed = self.store.add(source, self._trust())
         sequence = signed.release.sequence if signed is not None else None
 
         def work(connection: sqlite3.Connection) -> None:
@@ -118,6 +123,7 @@ class Line:
             releases.switch(connection, self.name, number, "It is the first version here.")
 
         self._keepers.journal.write(work)
+        self.store.remember(bundle.digest, sequence or 0)
         self._audit("success", f"{self.name}: {bundle.digest} is the first version.")
         version = releases.answering(self.versions)
         assert version is not None, "written above"
@@ -214,7 +220,7 @@ class Line:
         return version.version
 
     def _check_sequence(self, connection: sqlite3.Connection, sequence: int | None) -> None:
-        highest = releases.highest(connection, self.name)
+        highest = max(releases.highest(connection, self.name), self.store.remembered()[1])
         if sequence is not None and sequence < highest:
             raise IntegrityError(
                 f"It is older than what has run here: sequence {sequence}, after {highest}.",
@@ -263,7 +269,7 @@ class Line:
             (why, user), self._back = self._back, None
             self._roll_back(why, user)
         for model in self._closing[:]:
-            if not len(model.scheduler):
+            if not len(model.scheduler) and now_ns - model.used_ns > _UNUSED_NS:
                 model.close()
                 self._closing.remove(model)
         if now_ns >= self._scan_ns:
@@ -334,8 +340,9 @@ class Line:
 
     def _switch(self, candidate: HostedModel, reason: str) -> None:
         """The journal first, then one assignment: who asks from now on is answered by the new version."""
-        number = self._version(candidate).number
-        self._keepers.journal.write(lambda c: releases.switch(c, self.name, number, reason))
+        version = self._version(candidate)
+        self._keepers.journal.write(lambda c: releases.switch(c, self.name, version.number, reason))
+        self.store.remember(version.digest, version.sequence or 0)
         candidate.tally = Tally()
         self._lost = candidate.rebuilds
         self._answer_by(candidate)
@@ -415,6 +422,9 @@ class Line:
 
     def _write_roll_back(self, reason: str, user: str = "") -> None:
         self._keepers.journal.write(lambda connection: releases.roll_back(connection, self.name, reason))
+        answers = releases.answering(self.versions)
+        if answers is not None:
+            self.store.remember(answers.digest, answers.sequence or 0)
         what = f"The new version of {self.name} was taken back: {reason}"
         self._keepers.alarms.raise_("model-rolled-back", what, self.name)
         self._audit("serious", what, user)

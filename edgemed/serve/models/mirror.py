@@ -29,6 +29,7 @@ Feeds = Mapping[str, NDArray[Any]]
 Judge = Callable[[Reply, "Reply | EdgemedError"], None]
 _ROOM: Final = 2
 _NICE: Final = 15
+_JOIN_S: Final = 5.0  # it may wait for an answer that nobody wants any more
 
 
 class Ask(Protocol):
@@ -89,7 +90,7 @@ class Mirror:
         self._closed = True
         self._queue.put(None)
         if self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

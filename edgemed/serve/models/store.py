@@ -2,24 +2,29 @@
 
 releases/MODEL/DIGEST.edgemed     versions; what the operator gave may go, or change, without any effect
 releases/MODEL/DIGEST.trial.json  how it compared with the version before it
+releases/MODEL/active.json        which one answers, for the day on which the journal is lost
 candidates/MODEL/NAME.edgemed     put here by an operator: taken when it no longer changes
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import time
 from pathlib import Path
 from typing import Final
 
 from edgemed.base.errors import EdgemedError, InputError, os_errors_as_resource
-from edgemed.base.store import fsync_path, staged_directory
+from edgemed.base.hashing import canonical_json
+from edgemed.base.store import fsync_path, staged_directory, write_atomic
 from edgemed.bundle.manifest import MANIFEST, MANIFEST_HASH, SIGNATURE, SUFFIX
 from edgemed.bundle.read import Bundle
 from edgemed.bundle.trust import Signed, Trust, open_trusted
 
 SETTLE_NS: Final = 2_000_000_000
 REFUSED: Final = ".refused"
+_ACTIVE: Final = "active.json"
 
 
 class BundleStore:
@@ -75,6 +80,24 @@ class BundleStore:
         except EdgemedError:  # not there yet, or damaged since
             _copy(bundle, target)
         return open_trusted(target, trust)
+
+    def remember(self, digest: str, sequence: int) -> None:
+        """Which version answers, and the highest sequence so far, beside the journal.
+
+        Raises:
+            ResourceError: the disk did not take it.
+        """
+        document = {"digest": digest, "sequence": max(sequence, self.remembered()[1])}
+        write_atomic(self.folder / _ACTIVE, canonical_json(document))
+
+    def remembered(self) -> tuple[str | None, int]:
+        """What `remember` wrote; nothing where there is nothing that makes sense."""
+        try:
+            document = json.loads((self.folder / _ACTIVE).read_bytes())
+            digest, sequence = str(document["digest"]), int(document["sequence"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None, 0
+        return (digest if re.fullmatch(r"[0-9a-f]{64}", digest) else None), sequence
 
     def keep(self, digests: set[str]) -> None:
         """Remove every version but these, and what a copy under way when the daemon ended has left."""

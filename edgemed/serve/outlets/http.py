@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -47,6 +50,7 @@ class HttpClient:
         self._timeout_ns = timeout_ns
         self._ca = ca
         self._client: httpx.Client | None = None
+        self._watch = _Watch(timeout_ns)
 
     def post(self, path: str, body: Iterable[bytes] | bytes, headers: Mapping[str, str], parcel: Parcel) -> Answer:
         """Send a request for a parcel.
@@ -65,7 +69,8 @@ class HttpClient:
             if self._client is None:
                 self._client = self._open()
             url = self._url.rstrip("/") + path if path else self._url
-            with self._client.stream("POST", url, content=body, headers=dict(headers)) as response:
+            watch = {"trace": self._watch.trace}
+            with self._client.stream("POST", url, content=body, headers=dict(headers), extensions=watch) as response:
                 end_ns = time.monotonic_ns() + self._timeout_ns
                 data = bytearray()
                 for chunk in response.iter_bytes():
@@ -86,7 +91,10 @@ class HttpClient:
             raise Unavailable("It does not answer in time.", parcel) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             self.close()
-            raise Unavailable(f"The connection was lost: {type(error).__name__}.", parcel) from error
+            what = "It does not answer in time." if self._watch.cut else "The connection was lost."
+            raise Unavailable(what, parcel) from error
+        finally:
+            self._watch.end()
         if answer.status in _PASSING or answer.status >= 500 or answer.status < 200 or 300 <= answer.status < 400:
             raise Unavailable(f"It answers HTTP {answer.status}.", parcel, answer.retry_after_ns)
         return answer
@@ -109,6 +117,44 @@ class HttpClient:
             trust_env=False,
             headers={"User-Agent": "edgemed", "Accept-Encoding": "identity"},
         )
+
+
+class _Watch:
+    """Cuts a connection whose answer does not begin in time: a server that sends a byte now and then is not waited for.
+
+    httpx' own time-outs are for each read alone. It tells of its steps; the socket is cut from a timer's thread.
+    """
+
+    def __init__(self, timeout_ns: int) -> None:
+        self._timeout_ns = timeout_ns
+        self._socket: socket.socket | None = None
+        self._timer: threading.Timer | None = None
+        self.cut = False
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """A step of httpcore."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._socket = info["return_value"].get_extra_info("socket")
+        elif event == "http11.send_request_headers.started":
+            self.cut = False
+        elif event == "http11.send_request_body.complete":
+            self._timer = threading.Timer(self._timeout_ns / SECOND, self._cut)
+            self._timer.daemon = True
+            self._timer.start()
+        elif event.startswith("http11.receive_response_headers.") and not event.endswith(".started"):
+            self.end()
+
+    def end(self) -> None:
+        """The answer has begun, or never will."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _cut(self) -> None:
+        self.cut = True
+        if self._socket is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # not of TLS, which its own thread uses
 
 
 def refusal(answer: Answer) -> Outcome | None:

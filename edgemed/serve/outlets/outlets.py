@@ -6,6 +6,7 @@ Whoever has written results calls `services.loops.wake("outlets")`. The lane of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from edgemed.base.quantity import SECOND
@@ -13,7 +14,8 @@ from edgemed.serve.config import Destination, Retry
 from edgemed.serve.loops import Beat
 from edgemed.serve.outlets.courier import Courier, Done, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.lane import Lane
-from edgemed.serve.outlets.rows import counts
+from edgemed.serve.outlets.report import ended
+from edgemed.serve.outlets.rows import counts, settle, waiting
 from edgemed.serve.services import Services
 
 LOOP: Final = "outlets"
@@ -34,11 +36,23 @@ class Outlets:
         """Begin: what waits from before is tried at once."""
         for destination in self._services.config.destinations:
             lane = make_lane(self._services, destination)
-            # one step of a lane waits for its peer twice at most: for the connection and for an answer
+            if destination.kind == "dicom" and not destination.commitment:
+                self._no_commitment(destination.name)
+            # between two beats: name, connection, TLS, request, answer and its body, each with its own time
             self._services.loops.start(
-                f"outlet {destination.name}", lane.run, limit_ns=2 * destination.retry.timeout_ns + _MARGIN_NS
+                f"outlet {destination.name}", lane.run, limit_ns=6 * destination.retry.timeout_ns + _MARGIN_NS
             )
         self._services.loops.start(LOOP, self._look_after)
+
+    def _no_commitment(self, name: str) -> None:
+        """What was sent while commitment was still asked for there: that it was stored is enough now."""
+        with self._services.journal.read() as connection:
+            parcels = list(waiting(connection, self._services.spool, name, "sent"))
+        for parcel in parcels:
+            reason = "It was stored; commitment is not asked for any more."
+            written = self._services.journal.write(partial(settle, parcel=parcel, state="delivered", reason=reason))
+            if written[1] is not None:
+                ended(self._services, parcel.task, parcel.model, written[1])
 
     def drain(self) -> None:
         """Nothing to do: lanes end with their loops, after what is under way."""

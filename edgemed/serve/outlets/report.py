@@ -32,13 +32,21 @@ class Report:
         log.info("%s: %s %s of task %d", self._name, state, parcel.kind, parcel.task)
         if state in ("sent", "delivered") and not (parcel.state == "sent" and state == "delivered"):
             self._sent.setdefault(parcel.study, []).append(parcel.sop_instance)
-            services.timelines.reached(parcel.task, "sent")
+            self._reached(parcel)
         if state == "failed":
             services.alarms.raise_(
                 "delivery-failed", f"Results for {self._name} were not delivered; they are kept.", self._name
             )
         if end is not None:
             ended(services, parcel.task, parcel.model, end)
+
+    def _reached(self, parcel: Parcel) -> None:
+        timelines = self._services.timelines
+        timelines.reached(parcel.task, "sent")
+        line = timelines.get(parcel.task)
+        if line is not None and "written" in line.points:
+            seconds = (line.points["sent"] - line.points["written"]) / 1e9
+            self._services.metrics.stage.labels(parcel.model, "deliver").observe(max(0.0, seconds))
 
     def sent(self) -> None:
         """Enter what was sent since into the audit trail: one entry for each study."""

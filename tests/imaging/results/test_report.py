@@ -17,10 +17,9 @@ from scipy.ndimage import binary_fill_holes, label
 from skimage.measure import points_in_poly
 
 from edgemed.base.errors import InputError
-from edgemed.imaging.results import make_results
+from edgemed.imaging.results import make_results, report
 from edgemed.imaging.results.content import Concept, Content, Reading, ResultFile, Score
 from edgemed.imaging.results.regions import MAX_LENGTH, MAX_POINTS, find_regions
-from edgemed.imaging.results.report import MAX_GROUPS
 from edgemed.imaging.results.uids import uid_of
 from tests.imaging.results import cases
 from tests.serve import kit
@@ -45,8 +44,8 @@ def texts(file: ResultFile) -> list[str]:
 
 def test_classes_probabilities_decisions_and_who_says_so(cr: Path) -> None:
     said = cases.content(cr, readings=(cases.classified(),), notes=("The series is incomplete.",), ood=0.25)
-    report = read(cases.made(said, "sr")["sr"])
-    analysis, normal, pneumonia = report.content.get_image_measurement_groups()
+    opened = read(cases.made(said, "sr")["sr"])
+    analysis, normal, pneumonia = opened.content.get_image_measurement_groups()
     assert pneumonia.finding_type == hd.sr.CodedConcept("233604007", "SCT", "Pneumonia")
     assert normal.finding_type.scheme_designator == "99EDGEMED"
     probability, threshold = pneumonia.get_measurements()
@@ -56,7 +55,7 @@ def test_classes_probabilities_decisions_and_who_says_so(cr: Path) -> None:
         (evaluation,) = group.get_qualitative_evaluations()
         assert evaluation.value.meaning == answer
     image = pneumonia.source_images[0] if hasattr(pneumonia, "source_images") else None
-    assert image is None or image.referenced_sop_instance_uid == report.get_evidence()[0][2]
+    assert image is None or image.referenced_sop_instance_uid == opened.get_evidence()[0][2]
     (ood,) = analysis.get_measurements()
     assert (ood.name.meaning, ood.value) == ("Out-of-distribution score", 0.25)
     (summary,) = analysis.get_qualitative_evaluations()
@@ -64,12 +63,12 @@ def test_classes_probabilities_decisions_and_who_says_so(cr: Path) -> None:
     parameters = [item.value for item in analysis[0].ContentSequence if item.name.value == "111002"]
     assert f"bundle=sha256:{'5' * 64}" in parameters
     assert {"precision=int8", "backend=tensorrt", "device=Orin Nano"} <= set(parameters)
-    assert (report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag) == (
+    assert (opened.CompletionFlag, opened.PreliminaryFlag, opened.VerificationFlag) == (
         "COMPLETE",
         "PRELIMINARY",
         "UNVERIFIED",
     )
-    scheme = report.CodingSchemeIdentificationSequence[0]
+    scheme = opened.CodingSchemeIdentificationSequence[0]
     assert scheme.CodingSchemeDesignator == "99EDGEMED"
 
 
@@ -97,8 +96,8 @@ def test_what_was_not_analysed_says_why(cr: Path) -> None:
 
 def test_regression_has_its_unit(cr: Path) -> None:
     reading = Reading("wall thickness", "regression", 0, value=12.3456789, unit="mm")
-    report = read(cases.made(cases.content(cr, readings=(reading,)), "sr")["sr"])
-    (measurement,) = report.content.get_image_measurement_groups()[1].get_measurements()
+    opened = read(cases.made(cases.content(cr, readings=(reading,)), "sr")["sr"])
+    (measurement,) = opened.content.get_image_measurement_groups()[1].get_measurements()
     assert (measurement.name.meaning, measurement.value, measurement.unit.value) == ("wall thickness", 12.3457, "mm")
 
 
@@ -168,8 +167,9 @@ def test_outlines_stay_within_what_an_element_holds() -> None:
     assert sum(len(region.points) for region in found.every) <= MAX_POINTS
 
 
-def test_long_cines_keep_what_was_found(tmp_path: Path) -> None:
-    frames = MAX_GROUPS
+def test_long_cines_keep_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MAX_GROUPS", 20)
+    frames = 20
     cine = kit.write(kit.image(sop_class=kit.US_MULTIFRAME, rows=8, columns=8, frames=frames), tmp_path / "us.dcm")
     readings = []
     for frame in range(frames):
@@ -178,7 +178,7 @@ def test_long_cines_keep_what_was_found(tmp_path: Path) -> None:
         readings.append(Reading("y", "multilabel", 0, frame, scores, threshold=0.5))
     file = cases.made(cases.content(cine, readings=tuple(readings)), "sr")["sr"]
     groups = read(file).content.get_image_measurement_groups()
-    assert len(groups) <= MAX_GROUPS + 1
+    assert len(groups) == 20 + 1
     labels = [group.tracking_identifier for group in groups]
     assert "y a frame 4" in labels
     assert f"y a frame {frames}" in labels

@@ -242,6 +242,27 @@ def test_what_was_begun_too_often_has_failed(services: Services) -> None:
     assert "3 times" in row["reason"]
 
 
+def test_what_is_under_way_by_the_journal_alone_is_queued_again(services: Services) -> None:
+    task = bench.queue(services, kit.image(level=200), model="nobody")
+    services.journal.write(
+        lambda c: c.execute("UPDATE task SET state = 'analysing', model = 'chest' WHERE id = ?", (task,))
+    )
+    (row,) = bench.ended(services, task)
+    assert row["state"] == "delivered"
+
+
+def test_a_file_that_is_gone_is_our_fault(services: Services) -> None:
+    task = bench.queue(services, kit.image(level=200), model="nobody")
+    with services.journal.read() as connection:
+        (path,) = connection.execute(
+            "SELECT path FROM object JOIN part ON part.object = object.id WHERE part.task = ?", (task,)
+        ).fetchone()
+    services.spool.path(path).unlink()
+    services.journal.write(lambda c: c.execute("UPDATE task SET model = 'chest' WHERE id = ?", (task,)))
+    (row,) = bench.ended(services, task)
+    assert (row["state"], row["reason"]) == ("failed", "A file of it is not in the spool any more.")
+
+
 def test_every_stage_is_in_the_timeline_and_the_metrics(services: Services) -> None:
     images = [kit.image(level=200)]
     task = bench.queue(services, *images)

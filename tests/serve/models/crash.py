@@ -21,9 +21,10 @@ def main() -> None:
     from edgemed.serve.models.host import ModelHost
     from edgemed.serve.models.store import BundleStore
     from tests.serve import kit
+    from tests.serve.models.kit import hosting
 
     model = {"name": "chest", "bundle": first, "runner": "onnxruntime", "trial": {"inputs": 0, "watch": "1h"}}
-    with kit.running(kit.bedside(root, models=[model])) as daemon:
+    with hosting(kit.bedside(root, models=[model])) as daemon:
         host = daemon.services.models
         assert isinstance(host, ModelHost)
         point, add, switch = sys.argv[4], BundleStore.add, releases.switch
@@ -42,9 +43,7 @@ def main() -> None:
         BundleStore.add = added  # type: ignore[method-assign]
         releases.switch = switched  # type: ignore[assignment]
         host.propose("chest", second)
-        while host.get("chest").version != "2":
-            time.sleep(0.001)
-        die()
+        time.sleep(60)
 
 
 if __name__ == "__main__":

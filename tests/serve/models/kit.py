@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,15 @@ from evaluate.hostile import reseal
 from numpy.typing import NDArray
 
 from edgemed.runtime.contained.states import Limits
-from edgemed.serve.config import GoldenSection, ModelSection
+from edgemed.serve.alarms import Alarms
+from edgemed.serve.audit.chain import AuditLog
+from edgemed.serve.config import Config, GoldenSection, ModelSection
+from edgemed.serve.journal.database import Journal
+from edgemed.serve.loops import Loops
+from edgemed.serve.metrics import Metrics
 from edgemed.serve.models import workers
+from edgemed.serve.models.host import ModelHost
+from edgemed.serve.readiness import Readiness
 from tests.runtime.contained import kit as contained
 from tests.runtime.contained.faulty import Control
 from tests.serve import kit
@@ -31,6 +40,35 @@ def wait_for(what: Callable[[], Any], seconds: float = WAIT_S) -> Any:
         assert time.monotonic_ns() < end_ns, "it did not come"
         time.sleep(0.005)
     return value
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A host of models with what it writes to, and nothing else of a daemon."""
+
+    config: Config
+    services: Any
+
+
+@contextmanager
+def hosting(config: Config) -> Iterator[Hosted]:
+    """The models of a daemon alone: what is tested here starts in a moment."""
+    config.daemon.state.mkdir(exist_ok=True)
+    with Journal(config.daemon.state / "journal.sqlite3") as journal, ExitStack() as stack:
+        alarms, metrics, readiness, loops = Alarms(journal), Metrics(), Readiness(), Loops()
+        alarms.load()
+        audit = AuditLog(config, alarms)
+        stack.callback(audit.close)
+        models = ModelHost(config, journal, alarms, metrics, readiness, loops, audit)
+        models.start()
+        stack.callback(models.stop)
+        stack.callback(lambda: loops.stop(int(WAIT_S * 1e9)))
+        yield Hosted(
+            config,
+            SimpleNamespace(
+                journal=journal, alarms=alarms, metrics=metrics, readiness=readiness, models=models, audit=audit
+            ),
+        )
 
 
 def write_faulty(path: Path) -> Path:

@@ -16,7 +16,7 @@ from edgemed.bundle.read import open_bundle
 from edgemed.runners.golden import Golden
 from edgemed.serve.models.hosted import HostedModel
 from tests.serve import kit
-from tests.serve.models.kit import WAIT_S, frame, wait_for
+from tests.serve.models.kit import WAIT_S, frame, hosting, wait_for
 
 
 def graph(*, mixes: bool) -> bytes:
@@ -64,7 +64,7 @@ def write(path: Path, *, mixes: bool) -> Path:
 @pytest.mark.parametrize("mixes", [False, True])
 def test_a_golden_batch_decides(tmp_path: Path, mixes: bool) -> None:
     bundle = write(tmp_path / "chest.edgemed", mixes=mixes)
-    with kit.running(kit.bedside(tmp_path, bundle=bundle)) as daemon:
+    with hosting(kit.bedside(tmp_path, bundle=bundle)) as daemon:
         model = daemon.services.models.get("chest")
         assert isinstance(model, HostedModel)
         wait_for(lambda: model.greatest_batch == 4 or daemon.services.readiness.light == "degraded")

@@ -14,20 +14,19 @@ import pytest
 from evaluate.hostile import reseal
 
 from edgemed.base.errors import ChildError, InputError
-from edgemed.serve.daemon import Daemon
 from edgemed.serve.models import hosted
 from tests.evaluate.bundles import classifier
 from tests.runtime.contained.faulty import Control
 from tests.runtime.contained.kit import frame as faulty_frame
 from tests.runtime.contained.kit import right
 from tests.serve import kit
-from tests.serve.models.kit import MS, WAIT_S, faulty_worker, frame, wait_for, write_faulty
+from tests.serve.models.kit import MS, WAIT_S, Hosted, faulty_worker, frame, hosting, wait_for, write_faulty
 
 
 @contextmanager
 def faulty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, every: str = "100ms", believed: str = "5s", **others: Any
-) -> Iterator[tuple[Daemon, Control]]:
+) -> Iterator[tuple[Hosted, Control]]:
     limits = {name: others.pop(name) for name in list(others) if name in ("rebuilds", "hang_ns")}
     control = faulty_worker(monkeypatch, tmp_path / "control", fallback=tmp_path / "control2", **limits)
     bundle = write_faulty(tmp_path / "faulty.edgemed")
@@ -36,16 +35,16 @@ def faulty(
         models=[{"name": "chest", "bundle": bundle, **others}],
         golden={"every": every, "believed": believed},
     )
-    with kit.running(config) as daemon:
+    with hosting(config) as daemon:
         wait_for(lambda: daemon.services.readiness.light == "ready")
         yield daemon, control
 
 
-def alarms(daemon: Daemon) -> set[str]:
+def alarms(daemon: Hosted) -> set[str]:
     return {alarm.code for alarm in daemon.services.alarms.standing}
 
 
-def golden(daemon: Daemon) -> list[int]:
+def golden(daemon: Any) -> list[int]:
     with daemon.services.journal.read() as connection:
         return [row["passed"] for row in connection.execute("SELECT passed FROM golden ORDER BY id")]
 
@@ -115,7 +114,7 @@ def test_a_stopped_worker_is_taken_for_hung_and_replaced(tmp_path: Path) -> None
         ],
         golden={"every": "100ms", "believed": "30s"},
     )
-    with kit.running(config) as daemon:
+    with hosting(config) as daemon:
         served = daemon.services.models.get("chest")
         assert isinstance(served, hosted.HostedModel)
         wait_for(lambda: served.finding is None)
@@ -154,7 +153,7 @@ def test_a_verdict_is_believed_for_a_while_only(tmp_path: Path, monkeypatch: pyt
 def test_an_engine_that_is_not_there_keeps_the_daemon_up_and_not_ready(tmp_path: Path) -> None:
     bundle = kit.write_classifier(tmp_path / "chest.edgemed")
     config = kit.bedside(tmp_path, models=[{"name": "chest", "bundle": bundle, "runner": "tensorrt"}])
-    with kit.running(config) as daemon:
+    with hosting(config) as daemon:
         wait_for(lambda: "not-ready" in alarms(daemon))
         assert not daemon.services.readiness.ready
         assert "cannot be loaded" in daemon.services.readiness.findings[0].reason
@@ -163,7 +162,7 @@ def test_an_engine_that_is_not_there_keeps_the_daemon_up_and_not_ready(tmp_path:
 def test_a_graph_that_was_exchanged_is_never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = kit.write_classifier(tmp_path / "chest.edgemed")
     reseal(bundle, files={"graphs/float.onnx": classifier(0.9)})
-    with kit.running(kit.bedside(tmp_path)) as daemon:
+    with hosting(kit.bedside(tmp_path)) as daemon:
         wait_for(lambda: 0 in golden(daemon))
         assert not daemon.services.readiness.ready
         assert 1 not in golden(daemon)
@@ -172,5 +171,5 @@ def test_a_graph_that_was_exchanged_is_never_ready(tmp_path: Path, monkeypatch: 
 def test_an_assumed_recipe_is_refused(tmp_path: Path) -> None:
     bundle = kit.write_classifier(tmp_path / "chest.edgemed")
     reseal(bundle, edit=lambda manifest: manifest["recipe"].update(assumed=True))
-    with pytest.raises(InputError, match="assumed"), kit.running(kit.bedside(tmp_path)):
+    with pytest.raises(InputError, match="assumed"), hosting(kit.bedside(tmp_path)):
         pytest.fail("it started")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,13 +15,13 @@ from scipy import stats
 
 from edgemed.base.runner import RunnerInfo
 from edgemed.runtime.contained.requests import Reply
-from edgemed.serve.config import Shadow
+from edgemed.serve.config import Shadow, load_config
 from edgemed.serve.models.agreement import Comparer, tail, too_many, upper_bound
 from edgemed.serve.models.host import ModelHost
 from edgemed.serve.models.mirror import Mirror
 from edgemed.serve.models.shadow import FALSE_ALARM, Window
 from tests.serve import kit
-from tests.serve.models.kit import WAIT_S, frame, wait_for
+from tests.serve.models.kit import WAIT_S, frame, hosting, wait_for
 
 
 @pytest.mark.parametrize(("n", "p"), [(10, 0.05), (200, 0.05), (1000, 0.01), (50, 0.5)])
@@ -69,7 +70,7 @@ def ask_until(host: ModelHost, done: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("int8", [0.5, 0.3])
 def test_answers_that_agree_are_counted_and_those_that_do_not_alarmed(tmp_path: Path, int8: float) -> None:
     """The float graph puts images of 0.4 below its boundary of 0.5, INT8 above one of 0.3."""
-    with kit.running(shadowed(tmp_path, int8)) as daemon:
+    with hosting(shadowed(tmp_path, int8)) as daemon:
         host = daemon.services.models
         assert isinstance(host, ModelHost)
         wait_for(lambda: daemon.services.readiness.ready)
@@ -148,3 +149,13 @@ def test_what_is_compared(tmp_path: Path) -> None:
     assert masks.compare({name: one}, {name: other}).decision  # one pixel in a hundred
     other[0, 0, 1, 0] = 1.0
     assert not masks.compare({name: one}, {name: other}).decision
+
+
+def test_the_page_shows_what_a_configuration_takes_and_the_figure_that_holds(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/serve-models.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "shown.toml").write_text(f'[daemon]\nstate = "state"\n{shown}', encoding="utf-8")
+    config = load_config(tmp_path / "shown.toml")
+    assert config.models[0].shadow == Shadow(share=0.05, window=200, disagree=0.05)
+    words = " ".join(page.split())
+    assert f"that takes {Window(Shadow()).limit} of 200" in words

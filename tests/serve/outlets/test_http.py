@@ -6,9 +6,11 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import closing, suppress
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,29 @@ def test_a_hook_that_never_ends_its_answer(tmp_path: Path) -> None:
         place = hook(server.port, retry={**RETRY, "timeout": "300ms"})
         states, reasons = one_step(tmp_path, place, [("json", "", RESULT)])
         release.set()
+    assert (states, reasons) == (["pending"], ["It does not answer in time."])
+
+
+def test_a_hook_that_says_a_byte_now_and_then(tmp_path: Path) -> None:
+    """Each read has its answer in time, and the whole never comes."""
+    ended = threading.Event()
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def trickle() -> None:
+            peer, _ = server.accept()
+            with peer, suppress(OSError):
+                peer.recv(1 << 16)
+                for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000:
+                    if ended.wait(0.05):
+                        return
+                    peer.sendall(bytes([byte]))
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        place = hook(server.getsockname()[1], retry={**RETRY, "timeout": "500ms"})
+        states, reasons = one_step(tmp_path, place, [("json", "", RESULT)])
+        ended.set()
+        thread.join()
     assert (states, reasons) == (["pending"], ["It does not answer in time."])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgemed.serve.journal.records import move_delivery
 from edgemed.serve.outlets.outlets import Outlets
 from edgemed.serve.services import Services
 from tests.serve.outlets import bench
@@ -122,3 +123,13 @@ def test_the_alarm_stands_until_nothing_is_failed_any_more(tmp_path: Path) -> No
         wait_for(lambda: bench.states(services, "task") == ["delivered"])
         services.loops.wake("outlets")
         wait_for(lambda: bench.alarms(services) == set())
+
+
+def test_a_site_that_asks_for_commitment_no_more_is_done_with_what_was_stored(tmp_path: Path) -> None:
+    pacs = {"kind": "dicom", "name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}
+    with bench.services(tmp_path, pacs) as services:
+        bench.add_task(services, [("sr", "1.2.3", b"report")])
+        services.journal.write(lambda c: move_delivery(c, 1, "sent"))
+    with bench.services(tmp_path, {**pacs, "commitment": False}) as services:
+        Outlets(services).start()
+        assert bench.states(services, "task") == ["delivered"]

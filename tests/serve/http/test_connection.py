@@ -1,0 +1,153 @@
+"""Clients that are slow, endless, or broken: each is let go in its time, and memory is bounded meanwhile."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from edgemed.serve.http import connection
+from tests.serve.http.conftest import served
+
+HEAD = b"POST /v2/models/chest/infer HTTP/1.1\r\nHost: localhost\r\n"
+ASK = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server that gives each request half a second."""
+    with served(tmp_path_factory.mktemp("slow"), ready=False, http={"request": "500ms", "max_requests": 2}) as three:
+        yield three
+
+
+@contextmanager
+def raw(server: Any) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as one:
+        yield one
+
+
+def rest_of(one: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    data = b""
+    while piece := one.recv(65536):
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("start", [b"", b"GET", b"GET /v2 HTTP/1.1\r\nHo", HEAD + b"Content-Length: 9\r\n\r\nhalf"])
+def test_who_does_not_go_on_is_let_go(impatient: Any, start: bytes) -> None:
+    with raw(impatient[1]) as one:
+        one.sendall(start)
+        assert rest_of(one).startswith(b"HTTP/1.1 408")
+
+
+def test_a_connection_that_is_kept_is_let_go_too(impatient: Any) -> None:
+    with raw(impatient[1]) as one:
+        one.sendall(ASK)
+        assert rest_of(one).startswith(b"HTTP/1.1 200")
+
+
+def test_a_byte_now_and_then_is_not_enough(impatient: Any) -> None:
+    with raw(impatient[1]) as one:
+        one.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        one.settimeout(0.05)
+        data = b""
+        for _ in range(400):
+            try:
+                one.sendall(b"x")
+                if piece := one.recv(65536):
+                    data += piece
+                else:
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert data.startswith(b"HTTP/1.1 408")
+
+
+def test_who_sends_steadily_is_given_time(impatient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_LEAST_RATE", 64)
+    with raw(impatient[1]) as one:
+        one.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        one.settimeout(0.1)
+        for _ in range(9):  # nearly a second, twice what is allowed without
+            one.sendall(bytes(100))
+            with pytest.raises(TimeoutError):
+                one.recv(1)
+        one.settimeout(30)
+        one.sendall(bytes(100))
+        assert one.recv(65536).startswith(b"HTTP/1.1 400")  # it is no JSON
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: " + b"a" * 40_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: a\r\n" * 20_000,
+        b"GET / HTTP/1.1\r\n" + b"A" * 400_000,
+    ],
+    ids=["path", "value", "many", "a name without end"],
+)
+def test_heads_that_are_too_long(running: Any, head: bytes) -> None:
+    with raw(running[1]) as one:
+        try:
+            one.sendall(head)
+            answer = rest_of(one)
+        except ConnectionError:  # it was closed while we sent
+            return
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 431")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\0" * 100,
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: x\r\n\r\n",
+        HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_is_no_http(running: Any, request_: bytes) -> None:
+    with raw(running[1]) as one:
+        one.sendall(request_)
+        one.shutdown(socket.SHUT_WR)
+        answer = rest_of(one)
+        assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
+        assert b"traceback" not in answer.lower()
+    with raw(running[1]) as one:
+        one.sendall(ASK)
+        assert one.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_several_at_once_on_one_connection(running: Any) -> None:
+    with raw(running[1]) as one:
+        body = HEAD + b"Inference-Header-Content-Length: 0\r\nContent-Length: 64\r\n\r\n" + bytes(64)
+        one.sendall((ASK + body) * 4 + ASK.replace(b"Host", b"Connection: close\r\nHost"))
+        answer = rest_of(one)
+        assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200") + answer.count(b"HTTP/1.1 503")
+        assert answer.count(b'"live"') == 5
+
+
+def test_more_connections_than_places(impatient: Any) -> None:
+    most = 2 + 64
+    held = [socket.create_connection(("127.0.0.1", impatient[1].port), timeout=30) for _ in range(most + 4)]
+    try:
+        assert any(rest_of(one).startswith(b"HTTP/1.1 503") for one in held)
+    finally:
+        for one in held:
+            one.close()
