@@ -122,7 +122,7 @@ def test_what_is_no_image_is_not_analysed(tmp_path: Path, change: dict[str, Any]
     no_pixels = change.pop("no_pixels", False)
     ds = kit.image(**change)
     if no_pixels:
-        del ds.PixelData
+        del ds.PixelData, ds.Rows
     with routing(tmp_path) as services:
         kit.arrive(services, ds)
         (row,) = settled(services)
