@@ -37,6 +37,7 @@ from tests.serve.process import Process, free_port, started
 
 STUDIES: Final = 400  # of a day: a busy radiography room sends fewer
 IMAGES: Final = 4  # in each
+MOST_OPEN: Final = 50  # objects under way at once
 WARM: Final = 0.35  # of the samples
 BLOCKS: Final = 10
 EVERY_S: Final = 0.5
@@ -110,7 +111,7 @@ class Day:
             kit.write(image(f"2.25.9.{number}", "1", 0, dice), drop)
             drop.replace(self.root / "drop" / f"{number}.dcm")
             self.sent += 1
-            self.wait_for(200)  # a sender that overtakes the analysis would measure the queue
+            self.wait_for(MOST_OPEN)  # a sender that overtakes the analysis would measure the queue
 
     def ask(self) -> None:
         """Inferences over HTTP, a few every second."""

@@ -30,18 +30,20 @@ def reconcile(
     It works beside a daemon that runs. The code is 1 where something is unaccounted for, 5 where bytes changed.
     """
     from edgemed.serve.config import load_config
-    from edgemed.serve.reconcile import failed, reconcile
+    from edgemed.serve.reconcile import failed, reconcile, route_again
     from edgemed.serve.reconcile import retry as try_again
 
     root = state if state.is_dir() else load_config(state).daemon.state
-    retried = [] if retry is None else try_again(root, _task(retry))
+    task = None if retry is None else _task(retry)
+    retried = [] if retry is None else try_again(root, task)
+    routed = [] if retry is None or task is not None else route_again(root)
     with ConsoleProgress().stage("files") as stage:
         account = reconcile(root, stage.advance)
         stage.note(f"{account.files} read, {account.size} bytes")
     if json:
-        print_json(_document(root, account, retried))
+        print_json(_document(root, account, retried, routed))
     else:
-        _print(account, retried, failed(root))
+        _print(account, retried, routed, failed(root))
     if account.bytes_differ:
         raise IntegrityError("The bytes of files are not those that were kept.", "Mend the disk; see docs.")
     if account.troubles:
@@ -57,7 +59,7 @@ def _task(text: str) -> int | None:
     return int(text)
 
 
-def _document(root: Path, account: Account, retried: list[int]) -> dict[str, object]:
+def _document(root: Path, account: Account, retried: list[int], routed: list[int]) -> dict[str, object]:
     return {
         "state": str(root),
         "served": account.served,
@@ -70,11 +72,12 @@ def _document(root: Path, account: Account, retried: list[int]) -> dict[str, obj
         "files": account.files,
         "bytes": account.size,
         "retried": retried,
+        "routed_again": routed,
         "unaccounted": [{"code": t.code, "what": t.what, "text": t.text} for t in account.troubles],
     }
 
 
-def _print(account: Account, retried: list[int], failed: list[tuple[int, str, str]]) -> None:
+def _print(account: Account, retried: list[int], routed: list[int], failed: list[tuple[int, str, str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -88,6 +91,8 @@ def _print(account: Account, retried: list[int], failed: list[tuple[int, str, st
         say(f"task {number} of {model} has failed: {reason}")
     if retried:
         say(f"To be tried again: {', '.join(map(str, retried))}.")
+    if routed:
+        say(f"Objects that the router looks at again: {', '.join(map(str, routed))}.")
     for trouble in account.troubles[:_SHOWN]:
         say((f"{trouble.code:12}", "red"), f" {trouble.what}: {trouble.text}")
     if not account.troubles:

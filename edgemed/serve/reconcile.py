@@ -19,7 +19,7 @@ from edgemed.base.errors import EdgemedError, InputError, IntegrityError
 from edgemed.base.hashing import sha256_file
 from edgemed.serve.journal.database import connect, translate
 from edgemed.serve.journal.history import untold
-from edgemed.serve.journal.records import NoTransition, move_task
+from edgemed.serve.journal.records import NoTransition, move_task, receive_again
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.lock import is_served
 from edgemed.serve.spool import Spool
@@ -126,6 +126,8 @@ def retry(root: Path, task: int | None) -> list[int]:
         for number in numbers:
             if connection.execute("SELECT 1 FROM task WHERE id = ?", (number,)).fetchone() is None:
                 raise InputError(f"There is no task {number}.", "`edgemed reconcile` lists what has failed.")
+            if _is_deleted(connection, number):
+                raise InputError(f"The images of task {number} were deleted after their time.", "Send them again.")
             try:
                 move_task(connection, number, Event.RETRY, ASKED)
             except NoTransition as error:
@@ -142,7 +144,48 @@ def failed(root: Path) -> list[tuple[int, str, str]]:
 
 
 def _failed(connection: sqlite3.Connection) -> list[int]:
-    return [row[0] for row in connection.execute("SELECT id FROM task WHERE state = 'failed' ORDER BY id")]
+    tasks = [row[0] for row in connection.execute("SELECT id FROM task WHERE state = 'failed' ORDER BY id")]
+    return [task for task in tasks if not _is_deleted(connection, task)]
+
+
+def _is_deleted(connection: sqlite3.Connection, task: int) -> bool:
+    gone = "SELECT 1 FROM part JOIN object ON object.id = part.object WHERE part.task = ? AND object.path = ''"
+    return connection.execute(gone, (task,)).fetchone() is not None
+
+
+def route_again(root: Path) -> list[int]:
+    """Let the router look again at objects that failed before they had a task: their headers could not be read.
+
+    Those whose bytes are not the ones that came are left alone. Also beside a daemon that runs.
+
+    Returns:
+        Numbers of the objects.
+
+    Raises:
+        ResourceError: the journal does not take it.
+    """
+    sql = (
+        "SELECT id, path, sha256, sop_class FROM object WHERE state = 'failed' AND path <> ''"
+        " AND NOT EXISTS (SELECT 1 FROM part WHERE part.object = object.id) ORDER BY id"
+    )
+    with _errors(), closing(connect(root / JOURNAL)) as connection:
+        rows = connection.execute(sql).fetchall()
+        sound = [row["id"] for row in rows if _is_sound(root / row["path"], row)]
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        still = {row["id"] for row in connection.execute(sql)}
+        again = [number for number in sound if number in still]
+        for number in again:
+            receive_again(connection, number, ASKED)
+        connection.execute("COMMIT")
+    return again
+
+
+def _is_sound(path: Path, row: sqlite3.Row) -> bool:
+    try:
+        return bool(_digest(path, dicom=bool(row["sop_class"])) == row["sha256"])
+    except (OSError, EdgemedError):
+        return False
 
 
 def _look(root: Path, step: Step) -> Account:

@@ -162,6 +162,21 @@ class Router:
         if asked:
             for loop in (ANALYST, OUTLETS):
                 self._services.loops.wake(loop)
+            unread = {row["inlet"] for row, route, _ in asked if route.unreadable}
+            self._clear({row["inlet"] for row, _, _ in asked} - unread)
+
+    def _clear(self, inlets: set[str]) -> None:
+        """An alarm is over when its inlet brings what can be read, and nothing lies there any more that could not."""
+        sql = (
+            "SELECT 1 FROM object WHERE path <> '' AND inlet = ? AND state = 'failed'"
+            " AND NOT EXISTS (SELECT 1 FROM part WHERE part.object = object.id)"
+        )
+        for inlet in inlets:
+            if self._services.alarms.stands("input-failed", inlet):
+                with self._services.journal.read() as connection:
+                    left = connection.execute(sql, (inlet,)).fetchone()
+                if left is None:
+                    self._services.alarms.clear("input-failed", inlet)
 
     def _plan(self, row: sqlite3.Row) -> Route | None:
         """What is decided of an object; `None` where the disk is to be asked again later."""

@@ -14,9 +14,12 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from edgemed.base.errors import InputError
+from edgemed.imaging.dicom import describe
+from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import FORWARD, NewResult, add_results, move_delivery, move_task
 from edgemed.serve.journal.routes import DELETED, LATE, OTHER_STUDY, OURS
 from edgemed.serve.loops import Beat
+from edgemed.serve.reconcile import route_again
 from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
@@ -122,7 +125,7 @@ def test_what_is_no_image_is_not_analysed(tmp_path: Path, change: dict[str, Any]
     no_pixels = change.pop("no_pixels", False)
     ds = kit.image(**change)
     if no_pixels:
-        del ds.PixelData
+        del ds.PixelData, ds.Rows
     with routing(tmp_path) as services:
         kit.arrive(services, ds)
         (row,) = settled(services)
@@ -179,6 +182,40 @@ def test_what_cannot_be_read_fails_with_an_alarm_and_stops_nobody(tmp_path: Path
         assert not any(good.PatientID in row["reason"] for row in found)
         alarm = until(lambda: [a for a in services.alarms.standing if a.count == 3])[0]
         assert (alarm.code, alarm.subject) == ("input-failed", "dicom")
+
+
+def test_what_could_not_be_read_is_looked_at_again_when_somebody_asks(tmp_path: Path) -> None:
+    with routing(tmp_path) as services:
+        ds, bad = kit.image(), kit.encode(nested())
+        with pytest.MonkeyPatch.context() as older:  # of us, that cannot read it yet
+
+            def cannot(path: Path) -> Any:
+                raise InputError("it is too new.", "")
+
+            older.setattr(describe, "describe", cannot)
+            kit.arrive(services, ds)
+            other = kit.arrive(services, kit.image())
+            assert [row["state"] for row in settled(services)] == ["failed", "failed"]
+            until(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
+        (row,) = rows(services, "SELECT path FROM object WHERE id = ?", other.number)
+        services.spool.path(row["path"]).write_bytes(bad)  # not what came
+        assert route_again(services.spool.root) == [1]
+        until(lambda: rows(services, "SELECT 1 FROM object WHERE state = 'routed'"), "routing")
+        assert [row["state"] for row in settled(services)] == ["routed", "failed"]
+        assert services.alarms.stands("input-failed", "dicom")
+        with services.journal.read() as connection:
+            assert list(untold(connection)) == []
+
+
+def test_the_alarm_is_over_when_all_that_could_not_be_read_was(tmp_path: Path) -> None:
+    with routing(tmp_path) as services:
+        with pytest.MonkeyPatch.context() as older:
+            older.setattr(describe, "describe", lambda _: 1 / 0)
+            kit.arrive(services, kit.image())
+            until(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
+        assert route_again(services.spool.root) == [1]
+        until(lambda: not services.alarms.stands("input-failed", "dicom"), "the end of the alarm")
+        assert [row["state"] for row in settled(services)] == ["routed"]
 
 
 def test_a_series_is_complete_when_its_association_was_released(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from edgemed.imaging.dicom.values import integer, quiet, text
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+_ROWS: Final = 0x00280010  # what is wanted is not behind it; functional groups of thousands of frames may be
 _LONGEST_UID: Final = 64
 _LONGEST_TEXT: Final = 1024
 _MOST_IMAGES: Final = 100_000  # in a series or study; a file that tells of more is not believed
@@ -24,8 +25,9 @@ DERIVED: Final = {
     "1.2.840.10008.5.1.4.1.1.66.7": "a label map",
     "1.2.840.10008.5.1.4.1.1.30": "a parametric map",
     "1.2.840.10008.5.1.4.1.1.481.2": "an RT dose",
+    "1.2.840.10008.5.1.4.1.1.4.2": "a spectrum",
 }
-"""Storage classes with pixels that are somebody's result and not an image of a patient."""
+"""Storage classes with rows and columns that are not an image of a patient."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Described:
     """What a file says of itself; '' and `None` where it does not, or in a way that cannot be read.
 
     Attributes:
-        has_pixels: there are some; a report, a plan or a presentation has none.
+        has_pixels: it has rows of them; a report, a plan or a presentation has none.
         in_series: images that the series has.
         in_study: images that the study has.
     """
@@ -65,14 +67,14 @@ def describe(path: Path, *, whole: bool = False) -> Described:
     """
     with quiet():
         try:
-            header = read_header(path)
+            header = read_header(path, last=None if whole else _ROWS)
         except InputError as error:
             if error.__cause__ is not None:  # pydicom's words may quote the file
                 raise InputError("its header is damaged.", error.hint) from error
             raise
         if whole:
             _check_whole(header)
-        return _described(header.dataset, header.syntax.uid, header.pixels is not None)
+        return _described(header.dataset, header.syntax.uid, _ROWS in header.dataset)
 
 
 def _check_whole(header: Header) -> None:
@@ -80,7 +82,9 @@ def _check_whole(header: Header) -> None:
     if pixels is None:
         return
     if pixels.length is None:
-        walk(header.source, pixels.offset)
+        _, fragments = walk(header.source, pixels.offset)
+        if len(fragments) < (_count(header.dataset, "NumberOfFrames") or 1):
+            raise truncated()
     elif pixels.offset + pixels.length > header.source.size:
         raise truncated()
 

@@ -64,8 +64,12 @@ class Header:
     pixels: PixelElement | None
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, last: int | None = None) -> Header:
     """Parse a file up to its pixel data.
+
+    Args:
+        path: of the file.
+        last: tag after which nothing is wanted. What follows is not looked at: `pixels` may be `None` where there are.
 
     Raises:
         InputError: not DICOM, truncated, damaged, beyond the limits, or of a transfer syntax that is not read.
@@ -81,7 +85,7 @@ def read_header(path: Path) -> Header:
         if not sniff.has_magic(head):
             file.seek(0)
         try:
-            return _parse(file, FileSource(path, size, identity))
+            return _parse(file, FileSource(path, size, identity), last)
         except (EdgemedError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno is None:  # pydicom's word for a sequence that breaks off
                 if isinstance(error.__context__, EdgemedError):  # it swallows ours there
@@ -94,20 +98,23 @@ def read_header(path: Path) -> Header:
             raise InputError(f"its header is damaged: {error}.", "Fetch the file again.") from error
 
 
-def _parse(file: BinaryIO, source: FileSource) -> Header:
+def _parse(file: BinaryIO, source: FileSource, last: int | None) -> Header:
+    def is_end(tag: int) -> bool:
+        return tag in PIXEL_TAGS or (last is not None and tag > last)
+
     budget = Budget()
     reader = HeaderReader(file, source.size, budget)
     meta, _ = _read_elements(reader, EXPLICIT_LITTLE, lambda tag: tag >> 16 != 0x0002)
     uid = text(meta, "TransferSyntaxUID")
     syntax = find_syntax(uid) if uid else _guess(reader)
     if not syntax.deflated:
-        dataset, pixels = _read_elements(reader, syntax, PIXEL_TAGS.__contains__)
+        dataset, pixels = _read_elements(reader, syntax, is_end)
         whole: Source = source
     else:
         file.seek(reader.tell())
         whole = MemorySource(inflate(file.read()))
         reader = HeaderReader(io.BytesIO(whole.data), whole.size, budget)
-        dataset, pixels = _read_elements(reader, syntax, PIXEL_TAGS.__contains__)
+        dataset, pixels = _read_elements(reader, syntax, is_end)
     if pixels is not None and pixels.length is None and uid is None:
         raise InputError(
             "it has compressed pixels, and no Transfer Syntax UID.", "Fetch the file with its meta header."

@@ -61,5 +61,6 @@ def _possible(what: str, before: str, event: str, after: str) -> bool:
     if what == "object" and happened is Event.SETTLE:
         return stands in ENDS
     if what == "object" and happened in (Event.RETRY, Event.REOPEN):
-        return stood in ENDS and after == _ROUTED
+        again = happened is Event.RETRY and stood is State.FAILED and stands is State.RECEIVED
+        return again or (stood in ENDS and after == _ROUTED)
     return TRANSITIONS.get((stood, happened)) is stands

@@ -95,6 +95,11 @@ def move_object(connection: sqlite3.Connection, number: int, event: Event, reaso
     return _moved(connection, "object", number, State(before), event, reason)
 
 
+def receive_again(connection: sqlite3.Connection, number: int, reason: str) -> None:
+    """Let the router look at an object again that failed before it had a task."""
+    _set(connection, "object", number, State.FAILED, Event.RETRY.value, State.RECEIVED, reason)
+
+
 def open_task(
     connection: sqlite3.Connection, model: str, level: str, subject: str, objects: Iterable[int], *, revision: int = 1
 ) -> int:
