@@ -92,13 +92,14 @@ class Analyst:
     def _queue_lost(self) -> None:
         """Tasks that are under way by the journal alone: when one was given back, the disk was full."""
         with self._lock:
+            taken = set(self._taken)  # before the journal is asked: what ends meanwhile is no news
             with self._services.journal.read() as connection:
                 rows = connection.execute(
                     "SELECT id FROM task WHERE state NOT IN ('delivered', 'not-analysed', 'failed')"
                     " AND state = 'analysing'"
                 ).fetchall()
             for (number,) in rows:
-                if number not in self._taken:
+                if number not in taken:
                     self._move(number, Event.INTERRUPT, "Its end could not be written down.", uncounted=True)
 
     def _work(self, beat: Beat) -> None:
