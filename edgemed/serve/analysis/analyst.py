@@ -65,7 +65,14 @@ class Analyst:
         self._loops = [f"analysis {i + 1}" for i in range(max(2, min(_AT_A_TIME, os.cpu_count() or 1)))]
 
     def start(self) -> None:
-        """Begin. Tasks that an earlier run had under way are queued again by then."""
+        """Begin. Tasks that an earlier run had under way are queued again by then.
+
+        Raises:
+            InputError: a model is to refuse what is unlike its images, and its bundle cannot tell.
+        """
+        for model in self._services.config.models:
+            if model.max_ood is not None:
+                self._distributions.require(self._services.models.get(model.name))
         for name in self._loops:
             self._services.loops.start(name, self._work, limit_ns=_STEP_NS)
         self._services.loops.start(LOOP, self._wake)

@@ -25,7 +25,7 @@ from tests.serve.analysis import bench, bundles
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     root: Path = tmp_path_factory.mktemp("bedside")
-    made = {name: getattr(bundles, name)(root / f"{name}.edgemed") for name in ("chest", "masks", "volume")}
+    made = {name: getattr(bundles, name)(root / f"{name}.edgemed") for name in ("chest", "masks", "volume", "gated")}
     odd = bundles.nan_of_dark(root / "odd.edgemed")
 
     def model(name: str, bundle: Path, **more: Any) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     models = [
         model("chest", made["chest"]),
         model("masks", made["masks"]),
-        model("gated", made["masks"], max_ood=10, results=["json"]),
+        model("gated", made["gated"], max_ood=10, results=["json"]),
         model("volume", made["volume"], level="series"),
         model("odd", odd),
         model("late", made["chest"], deadline="1ns", results=["json"]),
@@ -72,6 +72,7 @@ def test_an_image_is_answered(services: Services) -> None:
     assert [(score["name"], score["found"]) for score in reading["scores"]] == [("normal", False), ("pneumonia", True)]
     assert reading["scores"][1]["code"]["value"] == "233604007"
     assert (found["model"]["backend"], found["model"]["precision"]) == ("onnxruntime", "fp32")
+    assert found["ood"] is None  # it was not calibrated on images: it cannot tell
     assert len(bench.results(services, task, "sr")) == 1
 
 
