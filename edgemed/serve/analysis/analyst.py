@@ -65,7 +65,14 @@ class Analyst:
         self._loops = [f"analysis {i + 1}" for i in range(max(2, min(_AT_A_TIME, os.cpu_count() or 1)))]
 
     def start(self) -> None:
-        """Begin. Tasks that an earlier run had under way are queued again by then."""
+        """Begin. Tasks that an earlier run had under way are queued again by then.
+
+        Raises:
+            InputError: a model is to refuse what is unlike its images, and its bundle cannot tell.
+        """
+        for model in self._services.config.models:
+            if model.max_ood is not None:
+                self._distributions.require(self._services.models.get(model.name))
         for name in self._loops:
             self._services.loops.start(name, self._work, limit_ns=_STEP_NS)
         self._services.loops.start(LOOP, self._wake)
@@ -92,13 +99,14 @@ class Analyst:
     def _queue_lost(self) -> None:
         """Tasks that are under way by the journal alone: when one was given back, the disk was full."""
         with self._lock:
+            taken = set(self._taken)  # before the journal is asked: what ends meanwhile is no news
             with self._services.journal.read() as connection:
                 rows = connection.execute(
                     "SELECT id FROM task WHERE state NOT IN ('delivered', 'not-analysed', 'failed')"
                     " AND state = 'analysing'"
                 ).fetchall()
             for (number,) in rows:
-                if number not in self._taken:
+                if number not in taken:
                     self._move(number, Event.INTERRUPT, "Its end could not be written down.", uncounted=True)
 
     def _work(self, beat: Beat) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemed.base.errors import EdgemedError
+from edgemed.base.errors import EdgemedError, InputError
 from edgemed.base.quantity import SECOND
 from edgemed.imaging.results.content import Reading
 from edgemed.serve.analysis.drift import REFERENCE, Drift
@@ -42,6 +42,7 @@ class Judge:
         self._owner = owner
         self._served = served
         self._reference = reference
+        self._layouts = {tensor.name: tensor.layout for tensor in served.bundle.manifest.inputs}
         self._rows: list[NDArray[np.float64]] = []
         self.score: float | None = None
         self.notes: list[str] = []
@@ -52,10 +53,10 @@ class Judge:
         Raises:
             Declined: it is too unlike the bundle's images.
         """
+        row = features(feeds, self._layouts)
+        self._rows.append(row)
         if self._reference is None:
             return
-        row = features(feeds, self._reference.layouts)
-        self._rows.append(row)
         score = self._reference.score(row)
         self.score = max(score, self.score or 0.0)
         most = self._served.section.max_ood
@@ -91,6 +92,17 @@ class Distributions:
         self._drifts: dict[str, Drift] = {}  # by model
         self._changed: set[str] = set()
         self._kept_ns = time.monotonic_ns()
+
+    def require(self, served: Served) -> None:
+        """A model must be able to tell.
+
+        Raises:
+            InputError: it is not.
+        """
+        try:
+            Reference.of(served.bundle)
+        except InputError as error:
+            raise InputError(f"The model {served.name} has max_ood. {error.what}", "Leave it out.") from error
 
     def judge(self, served: Served) -> Judge:
         """For one task."""
@@ -136,6 +148,7 @@ def _reference(served: Served) -> Reference | None:
     try:
         reference = Reference.of(served.bundle)
     except EdgemedError as error:
-        log.warning("%s has no reference for its inputs: %s", served.name, error.what)
+        most = served.section.max_ood
+        log.log(logging.INFO if most is None else logging.ERROR, "%s has no reference: %s", served.name, error.what)
         return None
     return reference if reference.images >= 3 else None

@@ -174,17 +174,21 @@ class EdfQueue(Generic[J]):
                 left.append(job)
         return left
 
-    def look_ns(self) -> int | None:
-        """When to look again although nothing has happened: something expires, or has waited for company."""
+    def look_ns(self, *, busy: bool = False) -> int | None:
+        """When to look again although nothing has happened: something expires, has rested, or has waited for company.
+
+        Args:
+            busy: nothing can start before the worker has answered, which will be seen.
+        """
         moments = []
         while self._deadlines and self._deadlines[0][2].gone:
             heapq.heappop(self._deadlines)
         if self._deadlines:
             moments.append(self._deadlines[0][0])
-        if self._rests:
+        if self._rests and not busy:
             moments.append(self._rest_ns)
         head = self._lines[False].head()
-        if head is not None and self.rules.wait_ns:
+        if head is not None and self.rules.wait_ns and not busy:
             moments.append(head.submitted_ns + self.rules.wait_ns)
         return min(moments, default=None)
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemed.base.errors import InputError
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import golden_of
 
@@ -54,8 +55,11 @@ class Reference:
         """Of the bundle's golden inputs.
 
         Raises:
+            InputError: nothing says that they are images: those of a build without any are noise.
             IntegrityError: they cannot be read.
         """
+        if bundle.manifest.calibration is None:
+            raise InputError("The bundle was not calibrated on images.", "Build it with INT8 for a score.")
         golden = golden_of(bundle)
         layouts = {tensor.name: tensor.layout for tensor in bundle.manifest.inputs}
         return cls.made([features(golden.feeds(i), layouts) for i in range(golden.samples)], layouts)

@@ -250,9 +250,7 @@ class Scheduler:
     def _plan(self) -> None:
         """Have somebody look when something that waits expires."""
         with self._changed:
-            look_ns = self._queue.look_ns()
-            if self._flying >= self._depth and look_ns is not None and look_ns <= time.monotonic_ns():
-                return  # nothing can start now: it is looked at when the worker has answered
+            look_ns = self._queue.look_ns(busy=self._flying >= self._depth)
             if look_ns is None or self._closed or (self._look_ns is not None and self._look_ns <= look_ns):
                 return
             self._look_ns = look_ns

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 from evaluate.hostile import reseal, with_golden
+from evaluate.masks.bundles import write_mask_bundle
 from onnx import TensorProto, helper
 
 from tests.serve import kit
@@ -35,6 +36,14 @@ def masks(path: Path) -> Path:
     """Marks what is brighter than half, on 8 x 8 pixels."""
     kit.write_segmenter(path)
     return reseal(path, files={"recipe.toml": MASKS.encode()})
+
+
+def gated(path: Path) -> Path:
+    """The same, calibrated on images: it can tell what is unlike them."""
+    write_mask_bundle(path, int8=(0.5,))
+    reseal(path, files={"recipe.toml": MASKS.encode()})
+    with_golden(path)
+    return path
 
 
 def volume(path: Path) -> Path:

@@ -15,7 +15,9 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 
 from edgemed.imaging.results import make
 from edgemed.serve.daemon import Daemon
+from edgemed.serve.journal.records import move_task
 from edgemed.serve.services import Services
+from edgemed.serve.states import Event, State
 from tests.serve import kit
 from tests.serve.analysis import bench, bundles
 
@@ -23,7 +25,7 @@ from tests.serve.analysis import bench, bundles
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     root: Path = tmp_path_factory.mktemp("bedside")
-    made = {name: getattr(bundles, name)(root / f"{name}.edgemed") for name in ("chest", "masks", "volume")}
+    made = {name: getattr(bundles, name)(root / f"{name}.edgemed") for name in ("chest", "masks", "volume", "gated")}
     odd = bundles.nan_of_dark(root / "odd.edgemed")
 
     def model(name: str, bundle: Path, **more: Any) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     models = [
         model("chest", made["chest"]),
         model("masks", made["masks"]),
-        model("gated", made["masks"], max_ood=10, results=["json"]),
+        model("gated", made["gated"], max_ood=10, results=["json"]),
         model("volume", made["volume"], level="series"),
         model("odd", odd),
         model("late", made["chest"], deadline="1ns", results=["json"]),
@@ -70,6 +72,7 @@ def test_an_image_is_answered(services: Services) -> None:
     assert [(score["name"], score["found"]) for score in reading["scores"]] == [("normal", False), ("pneumonia", True)]
     assert reading["scores"][1]["code"]["value"] == "233604007"
     assert (found["model"]["backend"], found["model"]["precision"]) == ("onnxruntime", "fp32")
+    assert found["ood"] is None  # it was not calibrated on images: it cannot tell
     assert len(bench.results(services, task, "sr")) == 1
 
 
@@ -233,13 +236,19 @@ def test_plain_pictures_are_known_by_their_content(services: Services) -> None:
     assert (row["state"], row["reason"]) == ("delivered", "")
 
 
-def test_what_was_begun_too_often_has_failed(services: Services) -> None:
+def test_what_was_begun_too_often_has_failed_and_a_retry_begins_anew(services: Services) -> None:
     task = bench.queue(services, kit.image(level=200), model="nobody")
-    services.journal.write(lambda c: c.execute("UPDATE task SET tries = 3, model = 'chest' WHERE id = ?", (task,)))
-    services.loops.wake("analyst")
+    old = "2020-01-01T00:00:00.000000Z"
+    services.journal.write(
+        lambda c: c.execute("UPDATE task SET tries = 3, model = 'chest', completed = ? WHERE id = ?", (old, task))
+    )
     (row,) = bench.ended(services, task)
     assert row["state"] == "failed"
     assert "3 times" in row["reason"]
+    services.journal.write(lambda c: move_task(c, task, Event.RETRY))
+    (row,) = bench.ended(services, task, states=(State.DELIVERED,))
+    assert row["tries"] == 1
+    assert row["completed"] > old
 
 
 def test_what_is_under_way_by_the_journal_alone_is_queued_again(services: Services) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgemed.base.errors import InputError
 from edgemed.bundle.read import open_bundle
 from edgemed.serve.analysis.drift import LEVEL, REFERENCE, WINDOW, Drift, differ, distance
 from edgemed.serve.analysis.ood import Reference, features
@@ -77,8 +78,9 @@ def test_channels_lie_where_the_layout_says() -> None:
 
 
 def test_a_bundles_golden_inputs_are_the_reference(tmp_path: Path) -> None:
-    bundle = open_bundle(kit.write_classifier(tmp_path / "chest.edgemed"))
-    made = Reference.of(bundle)
+    with pytest.raises(InputError, match="not calibrated on images"):
+        Reference.of(open_bundle(kit.write_classifier(tmp_path / "chest.edgemed")))
+    made = Reference.of(open_bundle(kit.write_classifier(tmp_path / "int8.edgemed", int8=0.5)))
     assert made.images == 8
     assert score_of(made, np.random.default_rng(5).random((1, 4, 4, 1), np.float32)) < 3
     assert score_of(made, np.full((1, 4, 4, 1), 40, np.float32)) > 50
@@ -135,3 +137,10 @@ def test_what_is_kept_of_another_bundle_or_damaged_is_begun_anew(tmp_path: Path)
     for text in ("", "[]", '{"schema": "edgemed/drift/1"}', '{"schema": "edgemed/drift/1", "digest": 3, "x": 1}'):
         path.write_text(text)
         assert Drift.load(path, "a" * 64) == Drift("a" * 64)
+
+
+def test_a_limit_that_cannot_be_held_is_no_start(tmp_path: Path) -> None:
+    bundle = kit.write_classifier(tmp_path / "chest.edgemed")
+    models = [{"name": "chest", "bundle": bundle, "runner": "onnxruntime", "max_ood": 5}]
+    with pytest.raises(InputError, match="max_ood"), kit.running(kit.bedside(tmp_path, models=models)):
+        pass

@@ -7,8 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from edgemed.serve.models.hosted import HostedModel
 from edgemed.serve.services import Services
 from edgemed.serve.states import State
@@ -61,39 +59,25 @@ def test_what_is_made_again_is_the_same_thing(tmp_path: Path) -> None:
         assert [path.read_bytes() for path in again] == before
 
 
-def test_a_retry_has_its_tries_and_its_time_anew(tmp_path: Path) -> None:
-    from edgemed.serve.journal.records import move_task
-    from edgemed.serve.states import Event
-
-    with kit.running(config(tmp_path)) as daemon:
+def test_a_model_that_does_not_answer(tmp_path: Path) -> None:
+    bundle = kit.write_classifier(tmp_path / "chest.edgemed")
+    models = [
+        {"name": name, "bundle": bundle, "runner": "onnxruntime", "when_lost": name} for name in ("refuse", "queue")
+    ]
+    with kit.running(kit.bedside(tmp_path, models=models)) as daemon:
         services = daemon.services
-        task = bench.queue(services, kit.image(level=200), model="nobody")
-        old = "2020-01-01T00:00:00.000000Z"
-        services.journal.write(
-            lambda c: c.execute("UPDATE task SET tries = 3, model = 'chest', completed = ? WHERE id = ?", (old, task))
+        bench.ended(
+            services, *(bench.queue(services, kit.image(level=200), model=name) for name in ("refuse", "queue"))
         )
-        assert bench.ended(services, task)[0]["state"] == "failed"
-        services.journal.write(lambda c: move_task(c, task, Event.RETRY))
-        (row,) = bench.ended(services, task, states=(State.DELIVERED,))
-        assert row["tries"] == 1
-        assert row["completed"] > old
-
-
-@pytest.mark.parametrize(("when_lost", "state"), [("refuse", "not-analysed"), ("queue", "queued")])
-def test_a_model_that_does_not_answer(tmp_path: Path, when_lost: str, state: str) -> None:
-    with kit.running(config(tmp_path, when_lost=when_lost)) as daemon:
-        services = daemon.services
-        bench.ended(services, bench.queue(services, kit.image(level=200)))
-        model = services.models.get("chest")
-        assert isinstance(model, HostedModel)
-        assert model._runner is not None
-        model._runner.close()  # it is over: nothing is built anew
-        task = bench.queue(services, kit.image(level=200))
-        bench.ended(services, task, states=(State.NOT_ANALYSED, State.QUEUED))
-        if state == "queued":
-            services.loops.wake("analyst")
-            assert bench.row(services, task)["tries"] <= 1
-        else:
-            (row,) = bench.ended(services, task)
-            assert row["state"] == state
-            assert row["reason"].startswith("The model does not answer")
+        for name in ("refuse", "queue"):
+            model = services.models.get(name)
+            assert isinstance(model, HostedModel)
+            assert model._runner is not None
+            model._runner.close()  # it is over: nothing is built anew
+        waiting = bench.queue(services, kit.image(level=200), model="queue")
+        refused = bench.queue(services, kit.image(level=200), model="refuse")
+        (row,) = bench.ended(services, refused)
+        assert row["state"] == "not-analysed"
+        assert row["reason"].startswith("The model does not answer")
+        (row,) = bench.ended(services, waiting, states=(State.QUEUED,))
+        assert row["tries"] <= 1
