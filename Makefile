@@ -123,6 +123,9 @@ bench-intake: $(STAMP) debian  ## C-STORE kept durably beside Orthanc, a minimal
 bench-fuzz: $(STAMP)  ## 10,000 mutated PDUs, files and bodies against a running daemon: crashes, hangs, what is unaccounted for
 	$(BIN)/python -m benchmarks.fuzz
 
+bench-gate: $(STAMP)  ## faults of a model's worker under load: how soon they are found, and that nothing wrong is answered after
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.gate
+
 bench-estimate: $(STAMP)  ## published latencies over the bounds of `edgemed profile --estimate`
 	$(BIN)/python -m benchmarks.estimate
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgemed.base.errors import EdgemedError, InputError, IntegrityError
 from edgemed.bundle.read import open_bundle
@@ -187,6 +189,31 @@ def test_every_change_is_refused_with_exit_code_5(
     assert raised.value.exit_code == 5
     assert main(["verify", str(bundle), "--trust", str(keys / "ours.pub")]) == 5
     shutil.rmtree(bundle)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
+    path = with_golden(write_bundle(tmp_path_factory.mktemp("fuzz") / "little.edgemed", boundaries={"float": 0.5}))[0]
+    sign_bundle(open_bundle(path), read_private_key(keys / "ours"), sequence=7)
+    return path
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_damage_to_a_signature_makes_it_say_something_else(original: Path, keys: Path, data: st.DataObject) -> None:
+    whole = (original / "signature.json").read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    cut = data.draw(st.integers(0, 3))
+    damaged = whole[:place] + data.draw(st.binary(max_size=3)) + whole[place + cut :]
+    try:
+        (original / "signature.json").write_bytes(damaged)
+        _, signed = open_trusted(original, Trust.read([keys / "ours.pub"]))
+        assert signed is not None
+        assert signed.release.sequence == 7  # white space, at most
+    except IntegrityError:
+        pass
+    finally:
+        (original / "signature.json").write_bytes(whole)
 
 
 def test_signatures_of_two_bundles_cannot_be_exchanged(bundle: Path, keys: Path, trust: Trust, tmp_path: Path) -> None:

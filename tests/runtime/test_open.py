@@ -23,7 +23,7 @@ from edgemed.runtime import open as opening
 from edgemed.runtime.contained.build import build as build_worker
 from edgemed.runtime.contained.spec import BundleWorker
 from edgemed.runtime.cuda import open_cuda
-from edgemed.runtime.open import open_lane, open_runner
+from edgemed.runtime.open import choose_backend, open_lane, open_runner
 from edgemed.runtime.runner_lane import RunnerLane
 from edgemed.runtime.tensorrt import TensorRtLane, TensorRtRunner
 from tests.engine.fake_runtime import EngineScript
@@ -54,6 +54,8 @@ def test_the_engine_of_this_device_is_taken(bundle: Bundle, device: Build) -> No
     opened = open_runner(bundle)
     assert opened.why is None
     assert isinstance(opened.runner, TensorRtRunner)
+    assert choose_backend(bundle) == ("tensorrt", None)
+    assert choose_backend(bundle, runner="onnxruntime") == ("onnxruntime", None)
     with opened.runner as runner:
         assert (runner.info.backend, runner.info.bundle_digest) == ("tensorrt", bundle.digest)
         image = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
@@ -66,6 +68,7 @@ def test_without_a_gpu_it_is_onnx_runtime_and_nothing_is_said(bundle: Bundle, no
     opened = open_runner(bundle)
     assert isinstance(opened.runner, OnnxRuntimeRunner)
     assert opened.why is None
+    assert choose_backend(bundle) == ("onnxruntime", None)
 
 
 def test_with_a_gpu_and_no_engine_it_says_why_and_what_to_do(bundle: Bundle, device: Build) -> None:
@@ -74,6 +77,7 @@ def test_with_a_gpu_and_no_engine_it_says_why_and_what_to_do(bundle: Bundle, dev
     lane = open_lane(bundle, slots=2)
     assert isinstance(lane.lane, RunnerLane)
     assert (lane.lane.slots, lane.why) == (2, opened.why)
+    assert choose_backend(bundle) == ("onnxruntime", opened.why)
     assert opened.why is not None
     assert "No fp32 engine of little.edgemed is kept for tensorrt-10.3.0-sm" in opened.why
     assert f"edgemed build {bundle.path}" in opened.why

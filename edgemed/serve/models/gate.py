@@ -46,6 +46,7 @@ class Gate:
         self._seen: dict[str, int | None] = {}
         self._count = 0
         self.wrongs = 0  # verdicts that were wrong
+        self.counted = False  # by the figures, which are about the version that answers
 
     def changed(self, status: Status, backends: dict[str, str]) -> None:
         """Write down verdicts that are new. It does not wait: the caller is the thread that watches the worker.
@@ -67,7 +68,8 @@ class Gate:
         """A verdict, for the history and the figures."""
         passed = result.passed
         reason = reason or ("" if passed else wrong(result))
-        self._metrics.golden.labels(self._name, "right" if passed else "wrong").inc()
+        if self.counted:
+            self._metrics.golden.labels(self._name, "right" if passed else "wrong").inc()
         if not passed:
             self.wrongs += 1
             log.error("golden inference of %s on %s: %s", self._name, backend, reason)

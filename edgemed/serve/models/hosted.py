@@ -74,7 +74,6 @@ class HostedModel:
         self.name = section.name
         self.reader: SampleReader = reader_of(bundle)
         self.gate = Gate(section.name, bundle.digest, config.golden, journal, metrics)
-        self.announced = False  # it is the active version: alarms and figures are about it
         self.why: str | None = None
         self.mirrors: tuple[Mirror, ...] = ()
         self.tally = Tally()
@@ -135,6 +134,15 @@ class HostedModel:
         """Whether nothing right can be answered."""
         found = self.finding
         return found is not None and found.stops
+
+    @property
+    def announced(self) -> bool:
+        """Whether it is the active version: alarms and figures are about it."""
+        return self.gate.counted
+
+    @announced.setter
+    def announced(self, announced: bool) -> None:
+        self.gate.counted = announced
 
     @property
     def given_up(self) -> bool:
@@ -307,7 +315,7 @@ class HostedModel:
         self.gate.changed(status, names)
         with self._lock:
             more, self._rebuilds = status.model.rebuilds - self._rebuilds, status.model.rebuilds
-        if more > 0:
+        if more > 0 and self.announced:
             self._metrics.rebuilds.labels(self.name).inc(more)
         if not self.announced:
             return

@@ -136,11 +136,19 @@ class Line:
         try:
             open_trusted(self.store.path(version.digest), self._trust())
         except EdgemedError as error:
-            before = self._before()
+            before = None if self._mended(version) else self._before()
             if before is not None:
                 self._write_roll_back(f"It may not run any more. {error.what}")
                 return before
         return version
+
+    def _mended(self, version: Version) -> bool:
+        """Whether the configured bundle is the same one, and whole: it is copied again."""
+        try:
+            same = open_bundle(self.section.bundle).digest == version.digest
+            return same and self.store.add(self.section.bundle, self._trust())[0].digest == version.digest
+        except EdgemedError:
+            return False
 
     def _before(self) -> Version | None:
         """The previous version, where it may run."""

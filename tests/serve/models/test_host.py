@@ -14,7 +14,9 @@ import pytest
 from evaluate.hostile import reseal
 
 from edgemed.base.errors import ChildError, InputError
+from edgemed.device.sysfs import Tree
 from edgemed.serve.models import hosted
+from edgemed.serve.models.room import room_for
 from tests.evaluate.bundles import classifier
 from tests.runtime.contained.faulty import Control
 from tests.runtime.contained.kit import frame as faulty_frame
@@ -173,3 +175,20 @@ def test_an_assumed_recipe_is_refused(tmp_path: Path) -> None:
     reseal(bundle, edit=lambda manifest: manifest["recipe"].update(assumed=True))
     with pytest.raises(InputError, match="assumed"), hosting(kit.bedside(tmp_path)):
         pytest.fail("it started")
+
+
+@pytest.mark.parametrize(("free_kib", "fits"), [(10_000_000, True), (1_000, False)])
+def test_a_second_worker_is_loaded_only_where_there_is_room(tmp_path: Path, free_kib: int, fits: bool) -> None:
+    with hosting(kit.bedside(tmp_path)) as daemon:
+        model = daemon.services.models.get("chest")
+        assert isinstance(model, hosted.HostedModel)
+        status = wait_for(lambda: model.status)
+        pid = wait_for(lambda: status.model.pid or model.status.model.pid)
+        tree = tmp_path / "proc"
+        (tree / str(pid)).mkdir(parents=True)
+        (tree / "meminfo").write_text(f"MemTotal: 16000000 kB\nMemAvailable: {free_kib} kB\n")
+        (tree / str(pid) / "status").write_text("Name:\tpython\nVmRSS:\t  400000 kB\n")
+        wait_for(lambda: model.finding is None)
+        lacking = room_for(model, Tree(tmp_path))
+        assert (lacking is None) == fits
+        assert fits or "488 MiB" in str(lacking)  # 400,000 KiB and a quarter

@@ -278,6 +278,11 @@ def test_a_restart_comes_up_with_what_the_journal_says(tmp_path: Path) -> None:
     with serving(tmp_path) as (daemon, host):
         assert host.get("chest").version == "1"
         assert "model-rolled-back" in alarms(daemon)
+    rotten = tmp_path / "state/releases/chest" / f"{open_bundle(first(tmp_path)).digest}.edgemed/golden.npz"
+    rotten.chmod(0o644)
+    rotten.write_bytes(b"rotten")
+    with serving(tmp_path) as (_, host):  # the configured one is the same, and whole
+        assert (host.get("chest").version, open_bundle(rotten.parent).digest) == ("1", host.get("chest").bundle.digest)
     (tmp_path / "state/journal.sqlite3").unlink()  # lost: what answered is known beside it, too
     with serving(tmp_path, another(tmp_path, "third")) as (_, host):
         assert host.get("chest").bundle.digest == open_bundle(first(tmp_path)).digest
