@@ -193,11 +193,14 @@ def move_delivery(
     """A delivery goes on: 'pending' (again), 'sent', 'delivered' or 'failed'. The task ends with its last one."""
     (before,) = connection.execute("SELECT state FROM delivery WHERE id = ?", (number,)).fetchone()
     tried = int(state != before or state == "pending")
+    now = stamp()
     connection.execute(
         "UPDATE delivery SET state = ?, reason = ?, tries = tries + ?, changed = ?,"
         " transaction_uid = coalesce(?, transaction_uid) WHERE id = ?",
-        (state, reason, tried, stamp(), transaction_uid, number),
+        (state, reason, tried, now, transaction_uid, number),
     )
+    if before == "failed":  # somebody asked for it: it waits anew, or its age would end it again at once
+        connection.execute("UPDATE delivery SET created = ? WHERE id = ?", (now, number))
     _event(connection, "delivery", number, before, "attempt", state, reason)
     (task,) = connection.execute(
         "SELECT task FROM result JOIN delivery ON delivery.result = result.id WHERE delivery.id = ?", (number,)

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from edgemed.base.errors import ResourceError
 from edgemed.serve.dicom.commitments import take_report
+from edgemed.serve.journal.records import move_delivery
 from edgemed.serve.outlets.courier import Outcome, Parcel, Unavailable
 from edgemed.serve.outlets.lane import Lane
 from edgemed.serve.services import Services
@@ -147,6 +148,21 @@ def test_it_is_given_up_for_its_age_but_never_untried(services: Services) -> Non
     lane.step(always)
     assert bench.states(services) == ["failed"]
     assert bench.reasons(services) == ["Given up: It takes no connection."]
+
+
+def test_what_was_given_up_and_is_asked_for_again_has_its_time_again(services: Services) -> None:
+    bench.add_task(services, [("sr", "1.1", b"a")])
+    services.journal.write(lambda c: c.execute("UPDATE delivery SET created = '2020-01-01T00:00:00.000000Z'"))
+    courier = Scripted(lambda parcel: Outcome("later", "no"))
+    clock = Clock()
+    lane = lane_of(services, courier, clock)
+    lane.step(always)
+    assert bench.states(services) == ["failed"]
+    services.journal.write(lambda c: move_delivery(c, 1, "pending"))
+    for _ in range(3):
+        clock.advance(60)
+        lane.step(always)
+    assert bench.states(services) == ["pending"]
 
 
 def test_a_calendar_that_jumps_gives_nothing_up(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tests.serve.outlets.servers import Asked, Reply, site
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    for _ in range(2000):
+    for _ in range(6000):
         if condition():
             return
         threading.Event().wait(0.01)
