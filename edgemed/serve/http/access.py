@@ -35,6 +35,8 @@ def role_of(method: str, path: str) -> Role | None:
         return "infer" if method in SAFE or path.endswith(("/infer", "/index")) else "admin"
     if path.startswith("/dicom-web/") and method == "POST":
         return "store"
+    if path == "/admin" or path.startswith("/admin/"):
+        return "admin"
     return "read" if method in SAFE else "admin"
 
 

@@ -18,6 +18,7 @@ from edgemed.serve.http.gate import Gate, limited
 from edgemed.serve.http.oip.rest import Rest
 from edgemed.serve.http.oip.routes import describe_infer, oip_routes
 from edgemed.serve.http.openapi import describe
+from edgemed.serve.http.operate import operate_routes
 from edgemed.serve.http.page import include_page
 from edgemed.serve.http.stow.store import Store, describe_store, study_of
 from edgemed.serve.services import Services
@@ -30,8 +31,9 @@ def make_app(services: Services, logins: Logins) -> Gate:
     api.include_router(oip_routes(rest))
     api.include_router(describe_infer())
     api.include_router(describe_store())
+    api.include_router(operate_routes(services))
     include_page(api, services)
-    describe(api, secured=services.config.http.tokens is not None)
+    describe(api, services.models.names, secured=services.config.http.tokens is not None)
     for kind, handler in ((HttpError, _said), (EdgemedError, _known), (HTTPException, _plain), (Exception, _bug)):
         api.add_exception_handler(kind, handler)  # type: ignore[arg-type]
     api.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,18 +20,18 @@ _ALWAYS = {"400": "Not as it must be.", "421": "Another host is named.", "503": 
 _SECURED = {"401": "No token, or an unknown one.", "403": "Not for this token.", "429": "Too many wrong tokens."}
 
 
-def describe(api: FastAPI, *, secured: bool) -> None:
+def describe(api: FastAPI, models: Callable[[], list[str]], *, secured: bool) -> None:
     """Let `api` describe itself honestly."""
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
-            api.openapi_schema = _described(api, secured=secured)
+            api.openapi_schema = _described(api, models(), secured=secured)
         return api.openapi_schema
 
     api.openapi = openapi  # type: ignore[method-assign]
 
 
-def _described(api: FastAPI, *, secured: bool) -> dict[str, Any]:
+def _described(api: FastAPI, models: list[str], *, secured: bool) -> dict[str, Any]:
     schema = get_openapi(title="edgemed", version="2", routes=api.routes, description=__doc__)
     parts = schema.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -40,6 +41,9 @@ def _described(api: FastAPI, *, secured: bool) -> dict[str, Any]:
         schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == "model":
+                    parameter["schema"] = {"type": "string", "enum": models}
             _complete(operation, role_of(method.upper(), path) if secured else None)
     return schema
 

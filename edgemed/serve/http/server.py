@@ -78,6 +78,13 @@ class HttpServer:
             self.grpc_port = self._rpc.start()
             log.info("grpc listens on %s, port %d", config.host, self.grpc_port)
 
+    def addresses(self) -> list[str]:
+        """Where it can be reached."""
+        scheme = "http" if self._config.tls is None else "https"
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        rpc = [] if self.grpc_port is None else [f"grpc://{host}:{self.grpc_port}"]
+        return [f"{scheme}://{host}:{self.port}/", *rpc]
+
     def drain(self) -> None:
         """Take nothing new; who asks is told to come back."""
         if self._thread is not None:

@@ -13,7 +13,7 @@ from edgemed.serve.http.oip import shapes
 from edgemed.serve.http.oip.rest import Rest
 
 Name = Annotated[str, Path(max_length=64, description="of a model, as the configuration has it")]
-Version = Annotated[str, Path(max_length=20, description="of it, as its metadata list them")]
+Version = Annotated[str, Path(max_length=20, description="of it, as its metadata list them", examples=["1"])]
 
 _MODEL = "/v2/models/{model}"
 _VERSION = _MODEL + "/versions/{version}"

@@ -103,7 +103,7 @@ def describe_store() -> APIRouter:
     """The paths for the description; the server answers them before FastAPI sees them."""
     routes = APIRouter(tags=["DICOMweb"])
     octets = {"schema": {"type": "string", "format": "binary"}}
-    extra = {"requestBody": {"required": True, "content": {'multipart/related; type="application/dicom"': octets}}}
+    extra = {"requestBody": {"required": True, "content": {"multipart/related": octets}}}
     module = {"content": {"application/dicom+json": {"schema": {"type": "object"}}}}
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     responses: dict[int | str, dict[str, Any]] = {
