@@ -82,6 +82,14 @@ class Models(Protocol):
 
     def names(self) -> list[str]: ...
 
+    def describe(self, name: str) -> dict[str, Any]:
+        """How a model stands, for pages and programs: JSON.
+
+        Raises:
+            InputError: there is none.
+        """
+        ...
+
     def get(self, name: str, version: str | None = None) -> Served:
         """A model; its active version, or the one that is asked for.
 

@@ -1,11 +1,5 @@
-"""The page that the daemon serves."""
+"""The page that the daemon serves: whole without JavaScript, alive with it."""
 
-from __future__ import annotations
+from edgemed.serve.http.page.routes import include_page
 
-from fastapi import FastAPI
-
-from edgemed.serve.services import Services
-
-
-def include_page(app: FastAPI, services: Services) -> None:
-    """Add the page's paths. It is mounted behind the gate: tokens, hosts and headers are dealt with there."""
+__all__ = ["include_page"]
