@@ -91,6 +91,13 @@ class Timelines:
             return None if line is None else line.points.get(name)
 
     @property
+    def answered(self) -> list[Timeline]:
+        """Of tasks with a result on the disk, oldest first: whether it has been delivered does not matter."""
+        with self._lock:
+            lines = [*self._ended, *self._open.values()]
+        return sorted((each for each in lines if "written" in each.points), key=lambda each: each.points["written"])
+
+    @property
     def recent(self) -> list[Timeline]:
         """The last ones that ended, oldest first."""
         with self._lock:

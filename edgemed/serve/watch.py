@@ -42,6 +42,7 @@ class Watch:
         """Begin to watch, and tell systemd that the daemon is there."""
         services = self._services
         services.readiness.register("loops", self._silent, live=True)
+        services.readiness.register("alarms", self._alarmed)
         audit = services.config.audit
         if audit.syslog is not None:
             folder = services.config.daemon.state / FOLDER
@@ -93,6 +94,11 @@ class Watch:
     def _silent(self) -> Finding | None:
         silent = self._services.loops.silent
         return Finding("loops", f"No progress: {', '.join(silent)}.") if silent else None
+
+    def _alarmed(self) -> Finding | None:
+        """An alarm that stands is a reservation: it answers, and somebody has to look."""
+        first = next((alarm for alarm in self._services.alarms.standing if alarm.severity == "alarm"), None)
+        return None if first is None else Finding("alarms", first.text, stops=False)
 
     def _status(self) -> str:
         findings = self._services.readiness.findings

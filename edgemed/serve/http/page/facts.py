@@ -166,7 +166,7 @@ def queue(services: Services) -> Facts:
 
 def latency(services: Services) -> Facts:
     """Where the time of the last tasks went: one row each, and percentiles of each stage. Milliseconds."""
-    ways = [way for way in map(_way, services.timelines.recent[-_WAYS:]) if way is not None]
+    ways = [way for way in map(_way, services.timelines.answered[-_WAYS:]) if way is not None]
     stages = sorted({name for way in ways for name in way["stages"]})
     deadlines = {section.name: section.deadline_ns / 1e6 for section in services.config.models}
     return {
