@@ -23,6 +23,9 @@ from tests.serve.powercut.disk import Disk, read_log
 from tests.serve.store import in_memory
 
 HERE: Final = Path(__file__).resolve().parent
+_PROMISES: Final = 60
+_LINE: Final = 100  # bytes of a line of promises
+_START_NS: Final = 60_000_000_000
 
 
 @dataclass
@@ -67,7 +70,7 @@ def run(disks: int, cuts_each: int, seed: int, mutation: str = "", *, lives: int
         seed: of moments and of what survives.
         mutation: of the sender, see `sender.py`.
         lives: of processes, one after the other, on a disk: what a killed one wrote, the next one believes.
-        seconds: that a sender lives, at most.
+        seconds: that a sender lives, at most, after it has promised something.
     """
     outcome = Outcome()
     dice = random.Random(seed)
@@ -78,7 +81,9 @@ def run(disks: int, cuts_each: int, seed: int, mutation: str = "", *, lives: int
             state.mkdir()
             disk = Disk(state)
             for life in range(lives):
-                _live(shim, folder, state, f"{seed}.{number}.{life}", mutation, dice.uniform(0.1, 1) * seconds)
+                promises = _PROMISES if life == lives - 1 else dice.choice((0, 10, _PROMISES))
+                wait = promises, dice.uniform(0, 1) * seconds
+                _live(shim, folder, state, f"{seed}.{number}.{life}", mutation, wait)
                 outcome.kills += 1
             _cut(folder, disk, cuts_each, dice, outcome)
             shutil.rmtree(state)
@@ -86,8 +91,10 @@ def run(disks: int, cuts_each: int, seed: int, mutation: str = "", *, lives: int
     return outcome
 
 
-def _live(shim: Path, folder: Path, state: Path, seed: str, mutation: str, seconds: float) -> None:
-    """A sender, from its start to its violent end; it may also end before it has sent anything."""
+def _live(shim: Path, folder: Path, state: Path, seed: str, mutation: str, wait: tuple[int, float]) -> None:
+    """A sender, from its start to its violent end: after so many promises, and so many seconds."""
+    acks = folder / "acks"
+    before = acks.stat().st_size if acks.exists() else 0
     environment = os.environ | {
         "LD_PRELOAD": str(shim),
         "POWERCUT_ROOT": str(state),
@@ -100,7 +107,10 @@ def _live(shim: Path, folder: Path, state: Path, seed: str, mutation: str, secon
         assert process.stdout is not None
         if process.stdout.readline() != b"sending\n":
             raise RuntimeError("the sender did not start")
-        time.sleep(seconds)
+        end_ns = time.monotonic_ns() + _START_NS
+        while acks.stat().st_size < before + wait[0] * _LINE and time.monotonic_ns() < end_ns:
+            time.sleep(0.005)
+        time.sleep(wait[1])
         process.kill()
 
 
