@@ -230,6 +230,7 @@ class HostedModel:
                 limits=worker.limits,
                 fallback_limits=worker.fallback_limits,
                 on_status=self._changed,
+                timed=True,  # what a clinician waits for is told by stages: copies apart from computing
             )
             runner.begin()
         except EdgemedError as error:
