@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
 
-from edgemed.base.errors import EdgemedError
-from edgemed.base.store import write_atomic
+from edgemed.base.store import fsync_path
 from edgemed.serve.config import FolderDestination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.file import unsound
+
+_CHUNK: Final = 1 << 20
 
 
 class FolderCourier:
@@ -31,16 +35,26 @@ class FolderCourier:
         for parcel in parcels:
             if not pulse():
                 return
-            done(parcel, unsound(parcel, pulse) or self._write(parcel))
+            done(parcel, unsound(parcel, pulse) or self._write(parcel, pulse))
 
-    def _write(self, parcel: Parcel) -> Outcome:
+    def _write(self, parcel: Parcel, pulse: Pulse) -> Outcome:
         target = self._folder / file_name(parcel)
+        partial = self._folder / f".{target.name}.partial"  # one lane writes here: a left one is written over
         try:
-            write_atomic(target, parcel.path.read_bytes())
-            target.chmod(0o640)  # its group may read it
-        except (EdgemedError, OSError) as error:
+            with parcel.path.open("rb") as source, partial.open("wb") as file:
+                while chunk := source.read(_CHUNK):
+                    file.write(chunk)
+                    pulse()
+                file.flush()
+                os.fchmod(file.fileno(), 0o640)  # its group may read it
+                os.fsync(file.fileno())
+            partial.replace(target)
+            fsync_path(self._folder)
+        except OSError as error:
             # not the fault of this one: the order stays, so that an older revision never replaces a newer one
-            raise Unavailable("The folder cannot be written.") from error
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise Unavailable(f"The folder cannot be written: {error.strerror}.") from error
         return Outcome("delivered")
 
     def close(self) -> None:

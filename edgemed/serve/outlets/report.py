@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.audit.trail import AuditEvent, Result
 from edgemed.serve.outlets.courier import Parcel
 from edgemed.serve.services import Services
 from edgemed.serve.states import State
@@ -37,6 +38,7 @@ class Report:
             services.alarms.raise_(
                 "delivery-failed", f"Results for {self._name} were not delivered; they are kept.", self._name
             )
+            self._audit("serious", parcel.study, [parcel.sop_instance], "It was not delivered.")
         if end is not None:
             ended(services, parcel.task, parcel.model, end)
 
@@ -52,10 +54,11 @@ class Report:
         """Enter what was sent since into the audit trail: one entry for each study."""
         sent, self._sent = self._sent, {}
         for study, instances in sent.items():
-            named = tuple(uid for uid in instances if uid)
-            self._services.audit.record(
-                AuditEvent("sent", user=self._name, address=self._address, study=study, instances=named)
-            )
+            self._audit("success", study, instances)
+
+    def _audit(self, result: Result, study: str, instances: Sequence[str], detail: str = "") -> None:
+        named = tuple(uid for uid in instances if uid)
+        self._services.audit.record(AuditEvent("sent", result, self._name, self._address, study, named, detail))
 
     def standing(self, struggle: str | None) -> None:
         """Raise or clear the alarm that the destination does not take what it should."""

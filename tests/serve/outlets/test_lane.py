@@ -132,6 +132,7 @@ def test_what_can_never_be_taken_fails_at_once_and_is_alarmed(services: Services
     assert bench.states(services, "task") == ["failed"]
     assert bench.states(services, "object") == ["failed"]
     assert bench.alarms(services) == {"delivery-failed"}
+    assert [event.result for event in services.audit.events] == ["serious"]  # type: ignore[attr-defined]
 
 
 def test_it_is_given_up_for_its_age_but_never_untried(services: Services) -> None:

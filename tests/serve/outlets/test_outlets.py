@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edgemed.serve.journal.records import move_delivery
-from edgemed.serve.outlets.outlets import Outlets
+from edgemed.serve.outlets.outlets import Outlets, make_lane
 from edgemed.serve.services import Services
 from tests.serve.outlets import bench
 from tests.serve.outlets.servers import Asked, Reply, site
@@ -44,10 +48,34 @@ def test_files_appear_whole_under_names_that_stay(tmp_path: Path) -> None:
             "1.2.3.dcm": b"report",
             "chest-9.8.7.json": b"{}",
         }
-        assert metric(services, "deliveries_total", destination="out", outcome="delivered") == 2
-        assert metric(services, "inputs_ended_total", model="chest", end="delivered") == 1
+        wait_for(lambda: metric(services, "deliveries_total", destination="out", outcome="delivered") == 2)
+        wait_for(lambda: metric(services, "inputs_ended_total", model="chest", end="delivered") == 1)
         (line,) = services.timelines.recent
         assert set(line.points) == {"sent"}
+
+
+def test_a_full_share_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "1.2.3.dcm").write_bytes(b"the one before")
+    sync = os.fsync
+
+    def full(fd: int) -> None:
+        if not list(out.glob(".*.partial")):
+            return sync(fd)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with bench.services(tmp_path, folder(out)) as services:
+        bench.add_task(services, [("sr", "1.2.3", b"report")])
+        lane = make_lane(services, services.config.destinations[0])
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            lane.step(bench.always)
+        assert "No space left" in bench.reasons(services)[0]
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == {"1.2.3.dcm": b"the one before"}
+        wait_for(lambda: lane.step(bench.always) or bench.states(services) == ["delivered"])
+        assert (out / "1.2.3.dcm").read_bytes() == b"report"
+        assert (out / "1.2.3.dcm").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_share_that_is_not_mounted_is_waited_for(tmp_path: Path) -> None:
@@ -80,7 +108,7 @@ def test_one_destination_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
             services.loops.wake("outlets")
             wait_for(lambda: bench.states(services) == ["pending", "delivered"])
             wait_for(lambda: server.asked)
-            assert metric(services, "waiting_deliveries", destination="hook") == 1
+            wait_for(lambda: metric(services, "waiting_deliveries", destination="hook") == 1)
             release.set()
             wait_for(lambda: bench.states(services, "task") == ["delivered"])
 
