@@ -82,9 +82,15 @@ class Bedside:
 
 
 class Target(Protocol):
-    """Something that takes input."""
+    """Something that takes input.
+
+    Attributes:
+        name: in the table.
+        answered: inputs that were understood so far that the daemon took or refused an object; 0 is a broken target.
+    """
 
     name: str
+    answered: int
 
     def make(self, rng: random.Random) -> object:
         """One input."""
@@ -109,6 +115,7 @@ class Score:
     crashes: int = 0
     hangs: int = 0
     unaccounted: int = 0
+    answered: int = 0
     by_target: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -144,7 +151,9 @@ def main() -> None:
         score = run(Path(folder), counts, arguments.seed)
     for note in score.notes[:40]:
         print(note)
-    print(f"{score.by_target} in {(time.monotonic_ns() - began_ns) / 1e9:.0f} s")
+    print(
+        f"{score.by_target}, of which {score.answered} led to objects that were taken or refused, in {(time.monotonic_ns() - began_ns) / 1e9:.0f} s"
+    )
     print(f"none of {score.inputs}: at most {3 / max(score.inputs, 1):.2%} with 95 % confidence" if score.clean else "")
     record = {"inputs": score.inputs, "crashes": score.crashes, "hangs": score.hangs, "unaccounted": score.unaccounted}
     print("BENCH", json.dumps({"name": "fuzz", **record}))
@@ -169,6 +178,7 @@ def run(folder: Path, counts: dict[str, int], seed: int = 0) -> Score:
                 score.by_target[name] = score.by_target.get(name, 0) + len(numbers)
                 if not _look(bedside, target, held, score):
                     return score
+            score.answered += target.answered
     return score
 
 
