@@ -151,9 +151,8 @@ def main() -> None:
         score = run(Path(folder), counts, arguments.seed)
     for note in score.notes[:40]:
         print(note)
-    print(
-        f"{score.by_target}, of which {score.answered} led to objects that were taken or refused, in {(time.monotonic_ns() - began_ns) / 1e9:.0f} s"
-    )
+    seconds = (time.monotonic_ns() - began_ns) / 1e9
+    print(f"{score.by_target} in {seconds:.0f} s; {score.answered} led to objects that were taken or refused")
     print(f"none of {score.inputs}: at most {3 / max(score.inputs, 1):.2%} with 95 % confidence" if score.clean else "")
     record = {"inputs": score.inputs, "crashes": score.crashes, "hangs": score.hangs, "unaccounted": score.unaccounted}
     print("BENCH", json.dumps({"name": "fuzz", **record}))
