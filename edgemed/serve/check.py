@@ -38,7 +38,7 @@ class Line:
 
 def check(config: Config) -> list[Line]:
     """Look at state, models, ports, certificates and destinations, in this order."""
-    return [*_state(config), *_models(config), *_ports(config), *_certificates(config), *_others(config)]
+    return [*_state(config), *_models(config), *_ports(config), *_certificates(config), *_peers(config), *_others(config)]
 
 
 def _state(config: Config) -> Iterator[Line]:
@@ -110,6 +110,27 @@ def _certificates(config: Config) -> Iterator[Line]:
             yield Line(f"certificate {use}", "error", error.what, error)
         else:
             yield Line(f"certificate {use}", "ok" if days > 30 else "warning", f"{days:.0f} days left.")
+
+
+def _peers(config: Config) -> Iterator[Line]:
+    """What the DICOM inlet would stumble over."""
+    if config.dicom is None:
+        return
+    from edgemed.serve.dicom.contexts import contexts_for
+    from edgemed.serve.tls import server_context
+
+    for peer in config.dicom.peers:
+        try:
+            count = len(contexts_for(peer))
+        except EdgemedError as error:
+            yield Line(f"peer {peer.ae_title}", "error", str(error), error)
+        else:
+            yield Line(f"peer {peer.ae_title}", "ok", f"{', '.join(peer.may)}; {count} SOP classes.")
+    if config.dicom.tls is not None:
+        try:
+            server_context(config.dicom.tls)
+        except EdgemedError as error:
+            yield Line("dicom TLS", "error", str(error), error)
 
 
 def _others(config: Config) -> Iterator[Line]:
