@@ -38,7 +38,7 @@ class Line:
 
 def check(config: Config) -> list[Line]:
     """Look at state, models, ports, certificates and destinations, in this order."""
-    return [*_state(config), *_models(config), *_ports(config), *_certificates(config), *_peers(config), *_others(config)]
+    return [*_state(config), *_models(config), *_ports(config), *_certificates(config), *_others(config)]
 
 
 def _state(config: Config) -> Iterator[Line]:
@@ -112,30 +112,10 @@ def _certificates(config: Config) -> Iterator[Line]:
             yield Line(f"certificate {use}", "ok" if days > 30 else "warning", f"{days:.0f} days left.")
 
 
-def _peers(config: Config) -> Iterator[Line]:
-    """What the DICOM inlet would stumble over."""
-    if config.dicom is None:
-        return
-    from edgemed.serve.dicom.contexts import contexts_for
-    from edgemed.serve.tls import server_context
-
-    for peer in config.dicom.peers:
-        try:
-            count = len(contexts_for(peer))
-        except EdgemedError as error:
-            yield Line(f"peer {peer.ae_title}", "error", str(error), error)
-        else:
-            yield Line(f"peer {peer.ae_title}", "ok", f"{', '.join(peer.may)}; {count} SOP classes.")
-    if config.dicom.tls is not None:
-        try:
-            server_context(config.dicom.tls)
-        except EdgemedError as error:
-            yield Line("dicom TLS", "error", str(error), error)
-
-
 def _others(config: Config) -> Iterator[Line]:
     yield from _agrees("models", check_matches, config)
     yield from _agrees("folders", check_folders, config)
+    yield from _agrees("dicom", _dicom, config)
     used = {name for model in config.models for name in model.send_to}
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
@@ -147,6 +127,18 @@ def _others(config: Config) -> Iterator[Line]:
     for folder in config.folders:
         if not folder.path.is_dir():
             yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")
+
+
+def _dicom(config: Config) -> None:
+    """What the inlet would not start with."""
+    from edgemed.serve.dicom.contexts import contexts_for
+    from edgemed.serve.tls import server_context
+
+    if config.dicom is not None:
+        for peer in config.dicom.peers:
+            contexts_for(peer)
+        if config.dicom.tls is not None:
+            server_context(config.dicom.tls)
 
 
 def _agrees(what: str, look: Callable[[Config], None], config: Config) -> Iterator[Line]:
