@@ -137,8 +137,8 @@ class Examination:
         if len(set(self._infos)) > 1:
             who = ", ".join(dict.fromkeys(f"{info.backend}/{info.precision}" for info in self._infos))
             notes.append(f"It was computed in parts, by {who}.")
-        if self._served.section.runner == "tensorrt" and self._infos[-1].backend != "tensorrt":
-            notes.append("The model's own worker did not answer: it was computed on the CPU.")
+        if self._served.on_fallback:
+            notes.append("The model's own worker did not answer: the fallback on the CPU did.")
 
     # -- what is looked at -------------------------------------------------------------------------------------------
 
