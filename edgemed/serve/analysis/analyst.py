@@ -235,6 +235,8 @@ class Analyst:
             if drop and time.monotonic_ns() >= due_ns:
                 raise Declined(TOO_LATE)
         except Declined as error:
+            if error.unanswered and self._services.models.get(served.name).version != served.version:
+                raise Interrupted("Another version of the model has taken over.", counts=False) from error
             judge.done(())
             return self._made(task, served, Findings(), due_ns, ood=judge.score, refusal=str(error)), []
         judge.done(found.readings)

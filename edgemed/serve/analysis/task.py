@@ -50,7 +50,15 @@ class Task:
 
 
 class Declined(Exception):
-    """It is not analysed, for a reason that lies in the input or its deadline; a sentence."""
+    """It is not analysed, for a reason that lies in the input or its deadline; a sentence.
+
+    Attributes:
+        unanswered: the reason is that the model does not answer.
+    """
+
+    def __init__(self, reason: str, *, unanswered: bool = False) -> None:
+        super().__init__(reason)
+        self.unanswered = unanswered
 
 
 class Broken(Exception):
