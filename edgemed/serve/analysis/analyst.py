@@ -275,6 +275,7 @@ class Analyst:
             ood=ood,
             planes=found.planes,
             revision=task.revision,
+            replaces=task.replaces,
         )
 
     def _finish(self, task: Task, served: Served, due_ns: int, content: Content, spans: list[Span]) -> None:
