@@ -127,12 +127,13 @@ class Score:
 def targets() -> dict[str, Callable[[], Target]]:
     """The table: how a target of each name is made."""
     from benchmarks.fuzz_file import FileTarget, FolderTarget
+    from benchmarks.fuzz_http import HttpTarget, StowTarget
     from benchmarks.fuzz_pdu import PduTarget
 
-    return {"pdu": PduTarget, "file": FileTarget, "folder": FolderTarget}
+    return {"http": HttpTarget, "stow": StowTarget, "pdu": PduTarget, "file": FileTarget, "folder": FolderTarget}
 
 
-SHARES = {"pdu": 0.6, "file": 0.3, "folder": 0.1}
+SHARES = {"pdu": 0.4, "file": 0.2, "folder": 0.1, "http": 0.2, "stow": 0.1}
 
 
 def main() -> None:
