@@ -122,8 +122,9 @@ class Room:
         with Link(target, [wanted]) as link:
             for ds in images:
                 file = kit.write(ds, files[0])
-                offset = read_meta(io.BytesIO(file.read_bytes()[:4096])).offset
-                status = link.store(link.granted.contexts[wanted], sop_class, str(ds.SOPInstanceUID), file, offset)
+                data = io.BytesIO(file.read_bytes())
+                data.seek(read_meta(data).offset)
+                status = link.store(link.granted.contexts[wanted], sop_class, str(ds.SOPInstanceUID), data.read)
                 if status != 0:
                     raise SystemExit(f"an image was refused: 0x{status:04X}")
 
