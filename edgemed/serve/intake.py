@@ -16,8 +16,9 @@ from typing import Final, Literal
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.config import SpoolSection
+from edgemed.serve.digest import digest_of
 from edgemed.serve.journal.database import Journal
-from edgemed.serve.journal.records import NewObject, add_object
+from edgemed.serve.journal.records import NewObject, add_object, receive_again
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import State
@@ -152,20 +153,29 @@ class Intake:
         """The UID is known: the very same image, or another one under its name."""
         number: int = known["id"]
         ours = self._spool.path(known["path"]) if known["path"] else None  # None: it has had its end, and its time
-        if known["sha256"] == arrival.sha256 or _says_the_same(arrival, ours, file):
-            lost = ours is not None and file != ours and not ours.exists()
-            if lost and known["sha256"] == arrival.sha256:  # here it is again
-                self._spool.keep(file, name_of(arrival.sop_instance, arrival.sha256), _note(arrival))
-            elif file != ours:
+        name = name_of(arrival.sop_instance, arrival.sha256)
+        same = arrival.sha256 == known["sha256"] or known["path"] == self._spool.place_of(name)
+        if same and ours is not None and not _is_whole(ours, arrival):
+            self._mend(arrival, file, number)
+            return Outcome("repeated", number=number)
+        if same or _says_the_same(arrival, ours, file):
+            if file != ours:
                 file.unlink(missing_ok=True)
             with suppress(EdgemedError):  # that it came is worth a number, no more
                 self._journal.submit(lambda connection: _repeat(connection, number))
             return Outcome("repeated", number=number)
         with suppress(FileNotFoundError):  # two of the same at once: the other one has brought it there
-            relative = self._spool.put_aside(file, name_of(arrival.sop_instance, arrival.sha256))
+            relative = self._spool.put_aside(file, name)
             self._journal.write(lambda connection: _conflict(connection, _new(arrival, relative)))
         self._alarms.raise_("input-conflict", CONFLICT, arrival.peer or arrival.inlet)
         return Outcome("conflict", CONFLICT, number)
+
+    def _mend(self, arrival: Arrival, file: Path, number: int) -> None:
+        """The disk has lost or changed what was taken; the sender has brought it again."""
+        log.warning("object %d was damaged on the disk; the same came again, and takes its place", number)
+        self._spool.keep(file, name_of(arrival.sop_instance, arrival.sha256), _note(arrival))
+        if self._journal.write(lambda connection: _mended(connection, number, arrival)):
+            self._tell(number, arrival)
 
     def _not_taken(self, arrival: Arrival, error: EdgemedError) -> Outcome:
         with suppress(OSError):
@@ -208,6 +218,13 @@ class Intake:
         self._journal.write(work)
 
 
+def _is_whole(ours: Path, arrival: Arrival) -> bool:
+    try:
+        return digest_of(ours, dicom=bool(arrival.sop_class)) == arrival.sha256
+    except OSError:
+        return False
+
+
 def _says_the_same(arrival: Arrival, ours: Path | None, file: Path) -> bool:
     """Whether it is the same image in another transfer syntax, or with other padding."""
     if ours is None or not arrival.sop_class:
@@ -242,6 +259,17 @@ def _new(arrival: Arrival, path: str) -> NewObject:
 
 def _repeat(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("UPDATE object SET repeats = repeats + 1 WHERE id = ?", (number,))
+
+
+def _mended(connection: sqlite3.Connection, number: int, arrival: Arrival) -> bool:
+    """The bytes are there again; what had failed for want of them is to be routed: whether it is."""
+    sql = "UPDATE object SET sha256 = ?, size = ?, repeats = repeats + 1 WHERE id = ?"
+    connection.execute(sql, (arrival.sha256, arrival.size, number))
+    sql = "SELECT 1 FROM object WHERE id = ? AND state = 'failed' AND NOT EXISTS (SELECT 1 FROM part WHERE object = id)"
+    if connection.execute(sql, (number,)).fetchone() is None:
+        return False
+    receive_again(connection, number, "Its bytes came again.")
+    return True
 
 
 def _conflict(connection: sqlite3.Connection, new: NewObject) -> None:

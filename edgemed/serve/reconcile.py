@@ -10,13 +10,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from edgemed.base.errors import EdgemedError, InputError, IntegrityError
-from edgemed.base.hashing import sha256_file
+from edgemed.base.errors import InputError, IntegrityError
+from edgemed.serve.digest import digest_of
 from edgemed.serve.journal.database import connect, translate
 from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import NoTransition, move_task, receive_again
@@ -183,8 +183,8 @@ def route_again(root: Path) -> list[int]:
 
 def _is_sound(path: Path, row: sqlite3.Row) -> bool:
     try:
-        return bool(_digest(path, dicom=bool(row["sop_class"])) == row["sha256"])
-    except (OSError, EdgemedError):
+        return bool(digest_of(path, dicom=bool(row["sop_class"])) == row["sha256"])
+    except OSError:
         return False
 
 
@@ -285,7 +285,7 @@ def _check(spool: Spool, relative: str, row: sqlite3.Row, account: Account) -> I
     what, path = f"{row['what']} {row['id']}", spool.path(relative)
     try:
         size = path.stat().st_size
-        digest = _digest(path, dicom=row["kind"] == "image" and bool(row["sop_class"]))
+        digest = digest_of(path, dicom=row["kind"] == "image" and bool(row["sop_class"]))
     except FileNotFoundError:
         yield Trouble("lost", what, f"Its file is not there: {relative}.")
         return
@@ -296,16 +296,6 @@ def _check(spool: Spool, relative: str, row: sqlite3.Row, account: Account) -> I
     account.size += size
     if (size, digest) != (row["size"], row["sha256"]):
         yield Trouble("changed", what, f"Its bytes are not those that were kept: {relative}.")
-
-
-def _digest(path: Path, *, dicom: bool) -> str:
-    """As the inlets hash: of a DICOM file, what comes after its meta header."""
-    if dicom:
-        from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
-
-        with suppress(EdgemedError), path.open("rb") as file:
-            return hash_dataset(file, read_meta(file).offset)
-    return sha256_file(path)
 
 
 @contextmanager

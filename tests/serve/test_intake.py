@@ -6,6 +6,8 @@ from pathlib import Path
 
 from edgemed.base.hashing import sha256_bytes
 from edgemed.serve.intake import Arrival, Intake
+from edgemed.serve.journal.database import Journal
+from edgemed.serve.journal.recovery import JOURNAL
 from tests.serve import kit
 
 
@@ -24,9 +26,10 @@ def test_accepted_repeated_conflict(tmp_path: Path) -> None:
         other = intake.accept(arrive(intake, "1.2.3", b"two"))
         assert (other.verdict, other.success) == ("conflict", False)
         assert [file.read_bytes() for file in spool.quarantine.iterdir()] == [b"two"]
-        query = "SELECT path, repeats FROM object WHERE id = ?"  # asked of the writer: a repeat is counted afterwards
-        row = daemon.services.journal.write(lambda c: c.execute(query, (first.number,)).fetchone())
-        assert spool.path(row["path"]).read_bytes() == b"one"
-        assert row["repeats"] == 1
+        with daemon.services.journal.read() as connection:
+            path = connection.execute("SELECT path FROM object WHERE id = ?", (first.number,)).fetchone()["path"]
+        assert spool.path(path).read_bytes() == b"one"
         assert "input-conflict" in [alarm.code for alarm in daemon.services.alarms.standing]
         assert list(spool.incoming.iterdir()) == []
+    with Journal(tmp_path / "state" / JOURNAL) as journal, journal.read() as connection:  # it is counted by and by
+        assert connection.execute("SELECT repeats FROM object WHERE id = ?", (first.number,)).fetchone()[0] == 1

@@ -17,6 +17,7 @@ from edgemed.serve.intake import name_of
 from edgemed.serve.journal.database import OtherVersion
 from edgemed.serve.journal.records import move_task
 from edgemed.serve.journal.recovery import JOURNAL
+from edgemed.serve.reconcile import reconcile
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event
 from tests.serve import kit
@@ -62,13 +63,18 @@ def test_what_changed_on_the_disk_is_failed_and_alarmed(tmp_path: Path, data: by
     with disk(tmp_path) as one:
         one.send(data)
         (row,) = one.rows()
-        one.journal.write(lambda c: c.execute("DELETE FROM object"))
+        for table in ("object", "event"):
+            one.journal.write(lambda c, table=table: c.execute(f"DELETE FROM {table}"))
     path = tmp_path / row["path"]
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with disk(tmp_path) as two:
         (row,) = two.rows()
         assert (row["state"], two.found.changed) == ("failed", 1)
         assert [alarm.code for alarm in two.alarms.standing] == ["input-failed"]
+        assert two.send(data).verdict == "repeated"  # what its sender still has takes its place
+        assert [row["state"] for row in two.rows()] == ["received"]
+        assert path.read_bytes() == data
+    assert reconcile(tmp_path).troubles == []
 
 
 def test_quarantine_without_a_row(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from functools import partial
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 
@@ -17,11 +17,13 @@ from edgemed.serve.config import HttpSection
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.app import is_infer, make_app
 from edgemed.serve.http.connection import Connection, Patience
-from edgemed.serve.http.oip.rpc import RpcServer
 from edgemed.serve.http.tokens import Tokens
 from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services
 from edgemed.serve.tls import Certificates
+
+if TYPE_CHECKING:
+    from edgemed.serve.http.oip.rpc import RpcServer
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,8 @@ class HttpServer:
         self._services.readiness.register("http", self._check, live=True)
         log.info("http listens on %s, port %d", config.host, self.port)
         if config.grpc_port is not None:
+            from edgemed.serve.http.oip.rpc import RpcServer  # a tenth of a second that most starts need not wait
+
             self._rpc = RpcServer(self._services, logins)
             self.grpc_port = self._rpc.start()
             log.info("grpc listens on %s, port %d", config.host, self.grpc_port)
