@@ -82,9 +82,15 @@ class Bedside:
 
 
 class Target(Protocol):
-    """Something that takes input."""
+    """Something that takes input.
+
+    Attributes:
+        name: in the table.
+        answered: inputs that were understood so far that the daemon took or refused an object; 0 is a broken target.
+    """
 
     name: str
+    answered: int
 
     def make(self, rng: random.Random) -> object:
         """One input."""
@@ -109,6 +115,7 @@ class Score:
     crashes: int = 0
     hangs: int = 0
     unaccounted: int = 0
+    answered: int = 0
     by_target: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -120,12 +127,13 @@ class Score:
 def targets() -> dict[str, Callable[[], Target]]:
     """The table: how a target of each name is made."""
     from benchmarks.fuzz_file import FileTarget, FolderTarget
+    from benchmarks.fuzz_http import HttpTarget, StowTarget
     from benchmarks.fuzz_pdu import PduTarget
 
-    return {"pdu": PduTarget, "file": FileTarget, "folder": FolderTarget}
+    return {"http": HttpTarget, "stow": StowTarget, "pdu": PduTarget, "file": FileTarget, "folder": FolderTarget}
 
 
-SHARES = {"pdu": 0.6, "file": 0.3, "folder": 0.1}
+SHARES = {"pdu": 0.4, "file": 0.2, "folder": 0.1, "http": 0.2, "stow": 0.1}
 
 
 def main() -> None:
@@ -144,7 +152,8 @@ def main() -> None:
         score = run(Path(folder), counts, arguments.seed)
     for note in score.notes[:40]:
         print(note)
-    print(f"{score.by_target} in {(time.monotonic_ns() - began_ns) / 1e9:.0f} s")
+    seconds = (time.monotonic_ns() - began_ns) / 1e9
+    print(f"{score.by_target} in {seconds:.0f} s; {score.answered} led to objects that were taken or refused")
     print(f"none of {score.inputs}: at most {3 / max(score.inputs, 1):.2%} with 95 % confidence" if score.clean else "")
     record = {"inputs": score.inputs, "crashes": score.crashes, "hangs": score.hangs, "unaccounted": score.unaccounted}
     print("BENCH", json.dumps({"name": "fuzz", **record}))
@@ -169,6 +178,7 @@ def run(folder: Path, counts: dict[str, int], seed: int = 0) -> Score:
                 score.by_target[name] = score.by_target.get(name, 0) + len(numbers)
                 if not _look(bedside, target, held, score):
                     return score
+            score.answered += target.answered
     return score
 
 

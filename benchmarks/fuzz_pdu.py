@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
 from pydicom.uid import generate_uid
 
@@ -197,12 +197,14 @@ class PduTarget:
     name = "pdu"
 
     def __init__(self) -> None:
+        self.answered = 0
         self._answers: dict[str, list[int]] = {}
 
     def make(self, rng: random.Random) -> PDUS:
         pdus, _ = whole(rng)
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
-            pdus = rng.choice(MUTATIONS)(rng, pdus)
+            with suppress(ValueError, IndexError, struct.error):  # what was mutated already may have no such place
+                pdus = rng.choice(MUTATIONS)(rng, pdus)
         return [pdu for pdu in pdus if pdu] + [_RELEASE]
 
     def send(self, bedside: Bedside, data: object) -> None:
@@ -211,6 +213,7 @@ class PduTarget:
             self._answers.setdefault(uid, []).append(status)
 
     def unaccounted(self, bedside: Bedside) -> list[str]:
+        self.answered = sum(map(len, self._answers.values()))
         return held_against(bedside, self._answers)
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from edgemed.base.errors import EdgemedError
 from edgemed.runtime.contained.requests import Reply
+from edgemed.serve.models.agreement import upper_bound
 from edgemed.serve.models.gate import Gate
 from tests.runtime.contained.faulty import Control
 from tests.runtime.contained.kit import frame, right
@@ -152,6 +153,8 @@ def _print(rows: dict[str, Seen]) -> None:
         )
     print(f"golden inferences every {EVERY_MS} ms; answers that were wrong before a drift was found: ", end="")
     print(rows["drift"].wrong_before)
+    wrong, answers = (sum(getattr(seen, name) for seen in rows.values()) for name in ("wrong_after", "answers"))
+    print(f"wrong after it was found: {wrong} of {answers} (at most {upper_bound(wrong, answers):.2%} at 95 %)")
     print(
         "BENCH "
         + json.dumps(

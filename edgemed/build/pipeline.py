@@ -43,6 +43,7 @@ from edgemed.bundle.manifest import (
 from edgemed.bundle.manifest import Golden as GoldenRef
 from edgemed.convert import Converted, ConvertOptions, KerasModel, scan_model
 from edgemed.device.profile import load_profile
+from edgemed.evaluate import likeness
 from edgemed.graph.store import GraphFile
 from edgemed.report.data import Report
 from edgemed.report.html import render
@@ -210,6 +211,7 @@ def _write(name: str, options: BuildOptions, work: _Work, progress: TimedProgres
     graphs = _write_graphs(writer, work)
     calibration = _write_calibration(writer, options, work)
     golden = _write_golden(writer, work)
+    _write_reference(writer, work)
     engines = _write_engines(writer, work.engine)
     sizes = {work.source.file: work.source_bytes} | {file: entry.size for file, entry in writer.files.items()}
     report = report_of(
@@ -290,6 +292,13 @@ def _write_calibration(writer: BundleWriter, options: BuildOptions, work: _Work)
         digest=work.samples.calibration.digest,
         images=work.quantized.table.images,
     )
+
+
+def _write_reference(writer: BundleWriter, work: _Work) -> None:
+    """What the judged images are like, for the bedside to hold its inputs against; nothing without images."""
+    if len(work.samples.judging) >= likeness.LEAST:
+        layouts = {spec.name: _input_layout(spec, work.samples) for spec in work.samples.reader.inputs}
+        writer.add_json(likeness.FILE, likeness.document(work.samples.judged, layouts))
 
 
 def _write_golden(writer: BundleWriter, work: _Work) -> GoldenRef:

@@ -115,6 +115,7 @@ def _certificates(config: Config) -> Iterator[Line]:
 def _others(config: Config) -> Iterator[Line]:
     yield from _agrees("models", check_matches, config)
     yield from _agrees("folders", check_folders, config)
+    yield from _agrees("dicom", _dicom, config)
     used = {name for model in config.models for name in model.send_to}
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
@@ -126,6 +127,18 @@ def _others(config: Config) -> Iterator[Line]:
     for folder in config.folders:
         if not folder.path.is_dir():
             yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")
+
+
+def _dicom(config: Config) -> None:
+    """What the inlet would not start with."""
+    from edgemed.serve.dicom.contexts import contexts_for
+    from edgemed.serve.tls import server_context
+
+    if config.dicom is not None:
+        for peer in config.dicom.peers:
+            contexts_for(peer)
+        if config.dicom.tls is not None:
+            server_context(config.dicom.tls)
 
 
 def _agrees(what: str, look: Callable[[Config], None], config: Config) -> Iterator[Line]:

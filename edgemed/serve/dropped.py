@@ -16,12 +16,12 @@ from edgemed.serve.intake import Arrival
 _CHUNK: Final = 1 << 20
 _PICTURES: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 
-Mark = tuple[int, int, int]
-"""Inode, bytes and time of the last change: a file with the same ones is taken to be the same."""
+Mark = tuple[int, int, int, int]
+"""Inode, bytes, and times of the last change of content and of entry: a file with the same ones is the same."""
 
 
 def mark_of(status: os.stat_result) -> Mark:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def open_dropped(name: str, folder: int) -> BinaryIO | None:
@@ -47,7 +47,7 @@ def copy_dropped(source: BinaryIO, mark: Mark, target: Path, limit: int, step: C
     Args:
         source: the file.
         mark: that it had when it was opened.
-        target: where to; it is there afterwards whatever happens.
+        target: where to; part of it may be there after an error.
         limit: bytes.
         step: called between pieces of 1 MiB.
 
@@ -58,15 +58,21 @@ def copy_dropped(source: BinaryIO, mark: Mark, target: Path, limit: int, step: C
         InputError: it is larger than the limit.
         OSError: it could not be read, or not be written.
     """
+    if mark[1] > limit:
+        raise _too_large(limit)
     done = 0
     with target.open("wb") as file:
         while chunk := source.read(_CHUNK):
             done += len(chunk)
             if done > limit:
-                raise InputError(f"it is larger than {limit:,} bytes.", "Raise max_file of the folder.")
+                raise _too_large(limit)
             file.write(chunk)
             step()
     return mark_of(os.fstat(source.fileno())) == mark and done == mark[1]
+
+
+def _too_large(limit: int) -> InputError:
+    return InputError(f"it is larger than {limit:,} bytes.", "Raise max_file of the folder.")
 
 
 @dataclass(frozen=True)

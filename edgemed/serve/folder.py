@@ -108,9 +108,10 @@ class WatchedFolder:
                 status = _status(name, folder)
                 if status is None or not stat.S_ISREG(status.st_mode):
                     continue
-                there.add(key)
-                if self._has_settled(key, mark_of(status)):
-                    self._take(top, folder, name, self._seen[key], beat)
+                if self._has_settled(key, mark_of(status)) and self._take(top, folder, name, self._seen[key], beat):
+                    del self._seen[key]  # what comes under its name, be it in its inode, is another file
+                else:
+                    there.add(key)
         self._seen = {key: seen for key, seen in self._seen.items() if key in there}
         if closed:
             self._raise_once(f"A folder inside {self._section.name} cannot be read: {_why(closed[0])}")
@@ -124,10 +125,9 @@ class WatchedFolder:
             return False
         return now_ns >= seen.next_ns
 
-    def _take(self, top: int, folder: int, name: str, seen: _Seen, beat: Beat) -> None:
-        """Take a file, or go on with one."""
-        now_ns = time.monotonic_ns()
-        seen.next_ns, seen.stuck = now_ns + _AGAIN_NS, False
+    def _take(self, top: int, folder: int, name: str, seen: _Seen, beat: Beat) -> bool:
+        """Take a file, or go on with one; whether it is gone."""
+        seen.next_ns, seen.stuck = time.monotonic_ns() + _AGAIN_NS, False
         try:
             if not seen.done:
                 self._bring(folder, name, seen, beat)
@@ -136,19 +136,27 @@ class WatchedFolder:
             if seen.done == "refused":
                 self._put_aside(top, folder, name)
         except InputError as error:
-            if now_ns - seen.since_ns < _DOUBT * self._section.settle_ns:  # its writer may only be slow
-                seen.next_ns = seen.since_ns + _DOUBT * self._section.settle_ns
-                return
-            log.warning("folder %s: %s is not taken", self._section.name, self._services.pseudonyms.of(name))
-            self._services.intake.refuse(self._section.name, "", "", "", f"It is not taken: {error.what}")
-            seen.done, seen.next_ns = "refused", now_ns
+            self._refuse(name, seen, error)
         except FileNotFoundError:  # somebody else has taken it away
-            return
+            return True
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise from_os_error(error, "the spool") from error
             seen.stuck = True
             self._raise_once(f"A file in {self._section.name} cannot be taken or removed: {_why(error)}")
+        else:
+            return bool(seen.done)
+        return False
+
+    def _refuse(self, name: str, seen: _Seen, error: InputError) -> None:
+        """Enter what is nothing for us; not at once, for its writer may only be slow."""
+        now_ns, certain_ns = time.monotonic_ns(), seen.since_ns + _DOUBT * self._section.settle_ns
+        if now_ns < certain_ns:
+            seen.next_ns = certain_ns
+            return
+        log.warning("folder %s: %s is not taken", self._section.name, self._services.pseudonyms.of(name))
+        self._services.intake.refuse(self._section.name, "", "", "", f"It is not taken: {error.what}")
+        seen.done, seen.next_ns = "refused", now_ns
 
     def _bring(self, folder: int, name: str, seen: _Seen, beat: Beat) -> None:
         """Copy a file into the spool and the journal, where it is what it was when it settled."""
@@ -176,7 +184,7 @@ class WatchedFolder:
         aside = _TAKEN + secrets.token_hex(8)
         os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
         status = _status(aside, folder)
-        if status is not None and mark_of(status) == seen.mark:
+        if status is not None and mark_of(status)[:-1] == seen.mark[:-1]:  # its entry has just been changed
             os.unlink(aside, dir_fd=folder)
 
     def _put_aside(self, top: int, folder: int, name: str) -> None:

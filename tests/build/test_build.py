@@ -16,6 +16,8 @@ from pydicom.data import get_testdata_file
 
 from edgemed.build.fidelity import PARITY_LIMIT
 from edgemed.bundle.read import Bundle, open_bundle
+from edgemed.evaluate.bundled import golden_of
+from edgemed.evaluate.likeness import Reference, features
 from edgemed.graph.model import digest, load
 from tests.build.conftest import REPO, edgemed, write_images
 from tests.build.test_fp16 import check_typed
@@ -89,6 +91,11 @@ def test_the_bundle_is_whole_and_says_where_it_comes_from(built, folder):
     assert {"recipe.toml", "scales.json", "calibration.json", "costs.json", "report.json", "report.html"} <= set(
         manifest.files
     )
+    reference = Reference.of(bundle)
+    assert reference.images == 8
+    golden = golden_of(bundle)
+    rows = [features(golden.feeds(i), reference.layouts) for i in range(golden.samples)]
+    assert max(map(reference.score, rows)) <= 1  # they are among those images
 
 
 def test_the_int8_graph_keeps_every_rule(built):

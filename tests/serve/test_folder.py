@@ -256,6 +256,17 @@ def test_a_new_file_that_comes_under_the_name_meanwhile_is_not_lost(inlet: Inlet
     assert list(inlet.path.iterdir()) == []
 
 
+def test_another_file_in_the_same_inode_is_another_file(inlet: Inlet) -> None:
+    path = inlet.path / "a.dcm"
+    for number in range(2, 5):
+        kit.write(kit.image(instance=f"1.2.{number}"), path)  # of the same size
+        os.utime(path, ns=(1, 1))  # rsync and cp -p bring the time with them
+        inlet.look()
+        assert not path.exists()
+        assert inlet.folder._seen == {}  # not every file system gives a number again at once
+    assert [row["sop_instance"] for row in inlet.rows()] == ["1.2.2", "1.2.3", "1.2.4"]
+
+
 def test_a_folder_that_goes_and_comes_back(inlet: Inlet) -> None:
     aside = inlet.path.with_name("aside")
     inlet.path.rename(aside)

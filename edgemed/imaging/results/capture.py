@@ -65,7 +65,8 @@ class Capture:
         if self.content.planes:
             every = list(self.content.planes)
         else:
-            every = [(i, frame) for i, source in enumerate(self.sources) for frame in range(source.frames)]
+            shown = [(i, source) for i, source in enumerate(self.sources) if source.opened is not None]
+            every = [(i, frame) for i, source in shown for frame in range(source.frames)]
         if self.content.refusal is not None:
             return every[len(every) // 2 :][:1]
         return every[:: -(-len(every) // MAX_FRAMES)]
@@ -75,7 +76,10 @@ class Capture:
         """What it leaves out."""
         every = len(self.content.planes) or sum(source.frames for source in self.sources)
         step = -(-every // MAX_FRAMES)
-        return [f"The secondary capture shows one of {step} frames."] if step > 1 else []
+        said = [f"The secondary capture shows one of {step} frames."] if step > 1 else []
+        if any(source.opened is None for source in self.sources):
+            said.append("The secondary capture leaves out images whose pixels cannot be read.")
+        return said
 
     @cached_property
     def _size(self) -> tuple[int, int]:
@@ -240,8 +244,7 @@ class Capture:
 def make_captures(content: Content, sources: list[Source]) -> tuple[list[ResultFile], list[str]]:
     """One capture of all that was looked at, and what a reader must know of it; none where pixels cannot be read."""
     capture = Capture(content, sources)
-    shown_ones = {index for index, _ in capture.slides}
-    if any(sources[index].opened is None for index in shown_ones):
+    if not capture.slides or any(sources[index].opened is None for index, _ in capture.slides):
         return [], ["There is no secondary capture: the pixels of an image cannot be read."]
     try:
         return [capture.make()], capture.notes

@@ -112,6 +112,8 @@ class Content:
         ood: out-of-distribution score, where the bundle can tell.
         planes: of a volume: for each slice of `labels`, the source and its frame.
         revision: of the result; the second and later ones replace the one before.
+        replaces: SOP Instance UIDs of the reports of earlier revisions, the oldest first: they were about other files,
+            so nothing here tells.
     """
 
     author: Author
@@ -123,6 +125,7 @@ class Content:
     ood: float | None = None
     planes: tuple[tuple[int, int], ...] = ()
     revision: int = 1
+    replaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from edgemed.imaging.results.content import Content, ResultFile
 from edgemed.imaging.results.document import make_document
 from edgemed.imaging.results.evidence import Source, read_source
 from edgemed.imaging.results.presentation import make_presentations
-from edgemed.imaging.results.regions import find_regions, planes_of
+from edgemed.imaging.results.regions import Regions, find_regions, planes_of
 from edgemed.imaging.results.report import Report
 from edgemed.imaging.results.segment import Segmentations, make_segmentations
 
@@ -57,7 +57,8 @@ def make_results(content: Content, kinds: Sequence[str]) -> list[ResultFile]:
 def _objects(content: Content, sources: list[Source], kinds: Sequence[str]) -> dict[str, list[ResultFile]]:
     content, notes = _fitting(content, sources)
     unnamed = {number for number, source in enumerate(sources) if source.unnamed}
-    regions = find_regions(content, unnamed)
+    outlined = not {"sr", "gsps"}.isdisjoint(kinds)
+    regions = find_regions(content, unnamed) if outlined else Regions((), 0.0, 0)
     drawn = make_segmentations(content, sources) if "seg" in kinds else Segmentations()
     made = {"seg": drawn.files}
     notes += drawn.notes + regions.notes

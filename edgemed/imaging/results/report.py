@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from edgemed.imaging.results import part10, words
@@ -54,7 +55,7 @@ class Report:
         report = ComprehensiveSR(
             evidence=evidence,
             content=document,
-            sop_instance_uid=self._uid(),
+            sop_instance_uid=self._uid,
             **part10.series(self.content, "sr", first),
             **part10.equipment(self.content),
             is_complete=self.content.refusal is None,
@@ -67,18 +68,18 @@ class Report:
         part10.copy_patient(report, first)
         return part10.finish(report, self.content, "sr", self.sources, "findings")
 
-    def _uid(self, revision: int | None = None) -> str:
-        content = self.content if revision is None else replace(self.content, revision=revision)
-        return identity(content, "sr", [source.uid for source in self.sources])
+    @cached_property
+    def _uid(self) -> str:
+        return identity(self.content, "sr", [source.uid for source in self.sources])
 
     def _earlier(self) -> list[Dataset] | None:
         """The revisions that this one replaces (Predecessor Documents Sequence)."""
         from pydicom.dataset import Dataset
 
         found = []
-        for revision in range(1, self.content.revision):
+        for uid in self.content.replaces:
             item = Dataset()
-            item.SOPClassUID, item.SOPInstanceUID = COMPREHENSIVE, self._uid(revision)
+            item.SOPClassUID, item.SOPInstanceUID = COMPREHENSIVE, uid
             item.StudyInstanceUID = self.sources[0].study
             item.SeriesInstanceUID = part10.series(self.content, "sr", self.sources[0])["series_instance_uid"]
             found.append(item)
@@ -279,7 +280,7 @@ class Report:
             plain(author.model), plain(author.version) or "1", words.parameters(author) if whole else None
         )
         return {
-            "tracking_identifier": sr.TrackingIdentifier(uid_of(self._uid(), self._count), plain(label, 1024)),
+            "tracking_identifier": sr.TrackingIdentifier(uid_of(self._uid, self._count), plain(label, 1024)),
             "finding_type": words.coded(finding) if finding is not None else None,
             "algorithm_id": algorithm if named else None,
             "measurements": measurements or None,

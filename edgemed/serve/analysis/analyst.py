@@ -40,6 +40,7 @@ MOST_TRIES: Final = 3
 
 _AT_A_TIME: Final = 4
 _STEP_NS: Final = 600 * SECOND  # a frame, or a whole volume, may take so long; then the daemon is taken to hang
+_WRITE_NS: Final = 60 * SECOND  # of the loop that wakes the others: it writes to a disk that may be busy
 _LOOK_S: Final = 1.0
 _PAUSE_NS: Final = SECOND  # for a model that did not answer, before it is asked again
 _PATIENCE_S: Final = 2.0
@@ -75,7 +76,7 @@ class Analyst:
                 self._distributions.require(self._services.models.get(model.name))
         for name in self._loops:
             self._services.loops.start(name, self._work, limit_ns=_STEP_NS)
-        self._services.loops.start(LOOP, self._wake)
+        self._services.loops.start(LOOP, self._wake, limit_ns=_WRITE_NS)
 
     def drain(self) -> None:
         """Take nothing new; what is under way goes on."""
@@ -235,6 +236,8 @@ class Analyst:
             if drop and time.monotonic_ns() >= due_ns:
                 raise Declined(TOO_LATE)
         except Declined as error:
+            if error.unanswered and self._services.models.get(served.name).version != served.version:
+                raise Interrupted("Another version of the model has taken over.", counts=False) from error
             judge.done(())
             return self._made(task, served, Findings(), due_ns, ood=judge.score, refusal=str(error)), []
         judge.done(found.readings)
@@ -273,6 +276,7 @@ class Analyst:
             ood=ood,
             planes=found.planes,
             revision=task.revision,
+            replaces=task.replaces,
         )
 
     def _finish(self, task: Task, served: Served, due_ns: int, content: Content, spans: list[Span]) -> None:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.base.quantity import SECOND
+from edgemed.evaluate.likeness import Feeds, Reference, features
 from edgemed.imaging.results.content import Reading
 from edgemed.serve.analysis.drift import REFERENCE, Drift
-from edgemed.serve.analysis.ood import Feeds, Reference, features
 from edgemed.serve.analysis.task import Declined
 from edgemed.serve.models.served import Served
 from edgemed.serve.services import Services
@@ -151,4 +151,4 @@ def _reference(served: Served) -> Reference | None:
         most = served.section.max_ood
         log.log(logging.INFO if most is None else logging.ERROR, "%s has no reference: %s", served.name, error.what)
         return None
-    return reference if reference.images >= 3 else None
+    return reference

@@ -30,11 +30,12 @@ MOST_FRAMES: Final = 128
 """Frames of one file that are looked at; of more, so many, evenly spread, and a note says so. A report on each of them
 takes 40 ms to write on a desktop's core: with more it would be what takes longest, and nobody reads it."""
 
-MOST_MASKED: Final = 256 << 20
+MOST_MASKED: Final = 128 << 20
 """Bytes of masks that one task may hold at a time."""
 
 _UNDER_WAY: Final = 4  # a worker has one, and the next ones are ready: what is prepared meanwhile costs memory
 _MOST_REASONS: Final = 3
+_NO_MASKS: Final = "Masks of clips are not kept: a frame may be in several."
 TOO_LATE: Final = "There was no answer before the deadline."
 _STAGES: Final = {"copy-in": "h2d", "copy-out": "d2h"}
 
@@ -137,8 +138,8 @@ class Examination:
         if len(set(self._infos)) > 1:
             who = ", ".join(dict.fromkeys(f"{info.backend}/{info.precision}" for info in self._infos))
             notes.append(f"It was computed in parts, by {who}.")
-        if self._served.section.runner == "tensorrt" and self._infos[-1].backend != "tensorrt":
-            notes.append("The model's own worker did not answer: it was computed on the CPU.")
+        if self._served.on_fallback:
+            notes.append("The model's own worker did not answer: the fallback on the CPU did.")
 
     # -- what is looked at -------------------------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ class Examination:
         if self._deadline_ns is not None and time.monotonic_ns() >= self._deadline_ns:
             return Declined(TOO_LATE)
         if self._served.section.when_lost == "refuse":
-            return Declined(f"The model does not answer: {error.what}")
+            return Declined(f"The model does not answer: {error.what}", unanswered=True)
         return Interrupted(error.what, counts=isinstance(error, ChildError | GpuError))
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -264,6 +265,11 @@ class Examination:
     def _read(self, item: Item, outputs: Feeds, place: Place) -> tuple[Reading, ...]:
         try:
             with self._log.record("postprocess", self._task.number):
-                return self._readings.read(item, outputs, place)
+                readings = self._readings.read(item, outputs, place)
         except InputError as error:
             raise Broken(error.what) from error
+        if self._found.planes or all(r.labels is None or r.labels.ndim == 3 for r in readings):
+            return readings
+        if _NO_MASKS not in self._found.notes:  # clips overlap: a frame would have several
+            self._found.notes.append(_NO_MASKS)
+        return tuple(replace(reading, labels=None) for reading in readings)

@@ -36,6 +36,7 @@ class Task:
             again is the same thing.
         tries: analyses begun, with this one.
         files: in the order in which they were received.
+        replaces: SOP Instance UIDs of the reports of earlier revisions, the oldest first.
     """
 
     number: int
@@ -47,10 +48,19 @@ class Task:
     began: datetime
     tries: int
     files: tuple[TaskFile, ...]
+    replaces: tuple[str, ...] = ()
 
 
 class Declined(Exception):
-    """It is not analysed, for a reason that lies in the input or its deadline; a sentence."""
+    """It is not analysed, for a reason that lies in the input or its deadline; a sentence.
+
+    Attributes:
+        unanswered: the reason is that the model does not answer.
+    """
+
+    def __init__(self, reason: str, *, unanswered: bool = False) -> None:
+        super().__init__(reason)
+        self.unanswered = unanswered
 
 
 class Broken(Exception):
@@ -90,6 +100,11 @@ def read_task(connection: sqlite3.Connection, number: int, spool: Spool) -> Task
         "SELECT path, series FROM object JOIN part ON part.object = object.id WHERE part.task = ? ORDER BY object.id",
         (number,),
     ).fetchall()
+    earlier = connection.execute(
+        "SELECT sop_instance FROM result JOIN task ON task.id = result.task WHERE kind = 'sr'"
+        " AND model = ? AND subject = ? AND revision < ? ORDER BY revision, result.id",
+        (row["model"], row["subject"], row["revision"]),
+    ).fetchall()
     completed = row["completed"] or row["created"]
     return Task(
         number=number,
@@ -101,6 +116,7 @@ def read_task(connection: sqlite3.Connection, number: int, spool: Spool) -> Task
         began=from_stamp(began or completed),
         tries=row["tries"],
         files=tuple(TaskFile(spool.path(file["path"]), file["series"]) for file in files),
+        replaces=tuple(uid for (uid,) in earlier),
     )
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
+from itertools import repeat
 from typing import Final
 
 from pynetdicom.presentation import PresentationContext
@@ -106,7 +107,8 @@ class Admission:
 
     def enter(self, address: str) -> bool:
         """Let a connection wait for its association; `False`: it is nobody's address, or too many wait."""
-        if not any(self._is_of(guest, address) for guest in self._guests.values()):
+        guests = self._guests.values()  # the second look may ask a name server
+        if not (any(map(_is_peer, guests, repeat(address))) or any(self._is_of(guest, address) for guest in guests)):
             return False
         with self._lock:
             if self._waiting.total() >= _WAITING or self._waiting[address] >= _WAITING_EACH:
@@ -146,7 +148,7 @@ class Admission:
             self._there -= Counter((guest.ae_title,))
 
     def _is_of(self, guest: Guest, address: str) -> bool:
-        if guest.peer is not None and any(ip_address(address) in network for network in guest.peer.networks):
+        if _is_peer(guest, address):
             return True
         return guest.destination is not None and address in self._addresses(guest.destination.host)
 
@@ -161,6 +163,10 @@ class Admission:
                 found = frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))
             self._resolved[host] = (now_ns + _RESOLVED_NS, found)
         return found
+
+
+def _is_peer(guest: Guest, address: str) -> bool:
+    return guest.peer is not None and any(ip_address(address) in network for network in guest.peer.networks)
 
 
 def _guests(section: DicomSection, config: Config) -> dict[str, Guest]:

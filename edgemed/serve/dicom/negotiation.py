@@ -68,8 +68,8 @@ def parse_request(data: bytes) -> Request:
             raise ValueError
         lengths = [i.maximum_length_received for i in _items(primitive, MaximumLengthNotification)]
         return Request(
-            str(primitive.calling_ae_title).strip(),
-            str(primitive.called_ae_title).strip(),
+            _title(primitive.calling_ae_title),
+            _title(primitive.called_ae_title),
             lengths[0] if lengths else 16384,
             primitive,
         )
@@ -139,6 +139,11 @@ def _answer(
     answer.presentation_context_definition_results_list = results
     answer.user_information = [length, implementation, version, *roles]
     return answer
+
+
+def _title(text: object) -> str:
+    """Fit for logs, whoever made it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)).strip()
 
 
 def _items(primitive: A_ASSOCIATE, kind: type[T]) -> list[T]:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 from typing import Final
 
 from edgemed.base.quantity import SECOND
@@ -96,17 +96,21 @@ class Link:
         finally:
             self._wire.close()
 
-    def store(self, context: Accepted, sop_class: str, sop_instance: str, path: Path, offset: int) -> int:
-        """C-STORE of the bytes of a file from an offset on, as they are; the status that comes back.
+    def store(self, context: Accepted, sop_class: str, sop_instance: str, read: Callable[[int], bytes]) -> int:
+        """C-STORE of a data set that is written as the context says; the status that comes back.
+
+        Args:
+            context: that was granted.
+            sop_class: UID.
+            sop_instance: UID.
+            read: gives so many bytes of it; fewer at its end, and none after.
 
         Raises:
             Broken: no valid answer came.
         """
         message = self._next()
         self._send(context, commands.encode_store(message, sop_class, sop_instance))
-        with path.open("rb") as file:
-            file.seek(offset)
-            self._send_data(context, file.read)
+        self._send_data(context, read)
         return self._answer(commands.C_STORE, message)
 
     def act(self, context: Accepted, sop_class: str, sop_instance: str, action: int, data: bytes) -> int:
@@ -117,14 +121,7 @@ class Link:
         """
         message = self._next()
         self._send(context, commands.encode_action(message, sop_class, sop_instance, action))
-        place = 0
-
-        def read(size: int) -> bytes:
-            nonlocal place
-            place += size
-            return data[place - size : place]
-
-        self._send_data(context, read)
+        self._send_data(context, BytesIO(data).read)
         return self._answer(commands.N_ACTION, message)
 
     def event(self, within_ns: int) -> Message | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from io import BytesIO
+from typing import BinaryIO, Final
 
 from edgemed.base.errors import EdgemedError
 from edgemed.imaging.dicom.part10 import FileMeta, read_meta
+from edgemed.imaging.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from edgemed.serve.config import DicomDestination
-from edgemed.serve.dicom import commitment_scu
+from edgemed.serve.dicom import commitment_scu, requestor
 from edgemed.serve.dicom.requestor import Wanted
 from edgemed.serve.dicom.scu import Broken, Link, Target
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.file import unsound
+from edgemed.serve.outlets.plan import IMAGE
 from edgemed.serve.outlets.status import of_status
 from edgemed.serve.services import Services
 from edgemed.serve.tls import client_context
@@ -27,7 +30,7 @@ _NEVER: Final = {
 class DicomCourier:
     """One association for what waits, another one for the request to keep it."""
 
-    most = 100  # so many presentation contexts fit, were each of its own kind
+    most = requestor.MOST_CONTEXTS // 2  # were each of its own kind, with two contexts
 
     def __init__(self, services: Services, destination: DicomDestination) -> None:
         section = services.config.dicom
@@ -54,7 +57,8 @@ class DicomCourier:
         if not found:
             return
         try:
-            with Link(self._target(), list(dict.fromkeys(_wanted(meta) for _, meta in found)), pulse) as link:
+            wanted = dict.fromkeys(each for parcel, meta in found for each in _wanted(parcel, meta))
+            with Link(self._target(), list(wanted), pulse) as link:
                 for parcel, meta in found:
                     if not pulse():
                         return
@@ -65,16 +69,18 @@ class DicomCourier:
             raise Unavailable(error.what) from error
 
     def _store(self, link: Link, parcel: Parcel, meta: FileMeta) -> Outcome:
-        wanted = _wanted(meta)
-        if wanted in link.granted.refused:
-            result = link.granted.refused[wanted]
+        wanted = next((each for each in _wanted(parcel, meta) if each in link.granted.contexts), None)
+        if wanted is None:
+            result = link.granted.refused[_wanted(parcel, meta)[0]]
             if result in _NEVER:
                 return Outcome("refused", _NEVER[result])
             return Outcome("later", "It takes no such object now.")
+        context = link.granted.contexts[wanted]
         try:
-            status = link.store(
-                link.granted.contexts[wanted], meta.sop_class, meta.sop_instance, parcel.path, meta.offset
-            )
+            with parcel.path.open("rb") as file:
+                data: BinaryIO = file if wanted.syntaxes == (meta.syntax,) else _implicit(file)
+                data.seek(meta.offset if data is file else 0)
+                status = link.store(context, meta.sop_class, meta.sop_instance, data.read)
         except Broken as error:
             raise Unavailable(error.reason, parcel) from error
         outcome = of_status(status)
@@ -110,5 +116,22 @@ def _meta(parcel: Parcel) -> FileMeta | None:
     return meta if meta.sop_class and meta.sop_instance and meta.syntax else None
 
 
-def _wanted(meta: FileMeta) -> Wanted:
-    return Wanted(meta.sop_class, (meta.syntax,))
+def _wanted(parcel: Parcel, meta: FileMeta) -> tuple[Wanted, ...]:
+    """The contexts in which it may be sent, the best first: an image in its own syntax alone.
+
+    What we have made is offered in implicit little endian too, which every application entity takes (PS3.5 10.1).
+    """
+    own = Wanted(meta.sop_class, (meta.syntax,))
+    if parcel.kind == IMAGE or meta.syntax != EXPLICIT_LITTLE.uid:
+        return (own,)
+    return own, Wanted(meta.sop_class, (IMPLICIT_LITTLE.uid,))
+
+
+def _implicit(file: BinaryIO) -> BinaryIO:
+    """The data set of one of our files in implicit little endian."""
+    from pydicom import dcmread
+    from pynetdicom.dsutils import encode
+
+    data = encode(dcmread(file), is_implicit_vr=True, is_little_endian=True)
+    assert data is not None
+    return BytesIO(data)

@@ -59,7 +59,7 @@ class Player:
         self._lock = threading.Lock()
         self._source: Source | None = None
         self._closing = threading.Event()
-        self._stalled = False
+        self._stalled = self._switched = False
         self._heard_ns = time.monotonic_ns()
         self._before = NO_COUNTS  # of earlier runs
         self._told = NO_COUNTS
@@ -70,6 +70,8 @@ class Player:
         while not self._closing.is_set() and not beat.stopping.is_set():
             answered = self._before.submitted
             error = self._played(beat)
+            if error is None and self._switched:
+                continue
             if error is None and not self._address.live:
                 if not self._section.loop:
                     self.channel.move("ended", "The file has been played.", self._before)
@@ -100,7 +102,7 @@ class Player:
 
     def _played(self, beat: Beat) -> EdgemedError | None:
         """Play until the end; what went wrong, if anything did."""
-        self._stalled = False
+        self._stalled = self._switched = False
         self._heard_ns = time.monotonic_ns()
         stream: SourceRun | None = None
         try:
@@ -130,6 +132,7 @@ class Player:
         for outcome in stream:
             yield outcome
             if self._services.models.get(self._section.model).version != served.version:
+                self._switched = True
                 return
 
     def _opened(self, fill: ShownFill) -> Source:

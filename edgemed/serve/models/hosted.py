@@ -114,6 +114,11 @@ class HostedModel:
         return self._runner.status if self._runner is not None else None
 
     @property
+    def on_fallback(self) -> bool:
+        status = self.status
+        return status is not None and status.state == "fallback"
+
+    @property
     def finding(self) -> Finding | None:
         if self._forbidden is not None:
             return Finding(self.name, f"It may not run any more. {self._forbidden.what}")

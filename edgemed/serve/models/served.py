@@ -45,6 +45,11 @@ class Served(Protocol):
         ...
 
     @property
+    def on_fallback(self) -> bool:
+        """Whether its own worker is lost, and the fallback answers."""
+        ...
+
+    @property
     def finding(self) -> Finding | None:
         """Why it is not ready; `None` where it is."""
         ...

@@ -229,7 +229,11 @@ class Lane:
 
     def _ask_for(self, confirming: Confirming, parcels: Sequence[Parcel], pulse: Pulse) -> None:
         transaction = f"2.25.{secrets.randbits(128)}"
-        self._services.journal.write(lambda connection: asked(connection, transaction, parcels))
+        try:
+            self._services.journal.write(lambda connection: asked(connection, transaction, parcels))
+        except EdgemedError as error:
+            self._ask.failed(self._retry, self._clock(), error.what)
+            return
         end_ns = self._clock() + confirming.within_ns
         self._asked.update((parcel.number, end_ns) for parcel in parcels)
         try:

@@ -152,6 +152,17 @@ def test_damaged_pixels_have_a_report_and_no_picture(tmp_path: Path) -> None:
     assert cases.made(said)["sr"].data.count(b"no secondary capture")
 
 
+def test_one_damaged_image_of_several_is_left_out(tmp_path: Path) -> None:
+    good = kit.write(kit.image(study="1.2.1", series="1.2.2"), tmp_path / "good.dcm")
+    image = kit.image(study="1.2.1", series="1.2.2")
+    image.PixelData = image.PixelData[:100]
+    bad = tmp_path / "bad.dcm"
+    image.save_as(bad, enforce_file_format=True)
+    files = cases.made(cases.content(bad, good, readings=(cases.classified(1),)), "sc", "sr")
+    assert "NumberOfFrames" not in read(files["sc"])
+    assert b"leaves out images" in files["sr"].data
+
+
 def test_what_was_not_analysed_says_so_on_the_picture(gray: Path) -> None:
     said = cases.content(gray, refusal="The contract asks for CT, and this is CR.")
     lifted = replace(said, author=replace(cases.AUTHOR, research_only=False))

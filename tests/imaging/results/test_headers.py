@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
 from edgemed.imaging.results.content import Content
+from edgemed.imaging.results.hl7 import oru
 from tests.imaging.results import cases
 from tests.serve import kit
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-BLANK = bytes(128) + b"DICM"
 
 
 def raw(tag: int, vr: bytes, value: bytes) -> bytes:
@@ -41,9 +40,6 @@ def with_raw(image: Dataset, elements: dict[int, tuple[bytes, bytes]]) -> bytes:
             del image[tag]
     data = kit.encode(image)
     body = pydicom.dcmread(io.BytesIO(data))
-    out = io.BytesIO()
-    written = data[: data.index(b"ISO_IR") - 8] if b"ISO_IR" in data[:1000] else None
-    assert written is None
     start = 132 + 12 + body.file_meta.FileMetaInformationGroupLength
     pieces = [(tag, raw(tag, *what)) for tag, what in elements.items()]
     for element in body:
@@ -52,10 +48,7 @@ def with_raw(image: Dataset, elements: dict[int, tuple[bytes, bytes]]) -> bytes:
         part = io.BytesIO()
         pydicom.filewriter.write_dataset(_little(part), one)
         pieces.append((int(element.tag), part.getvalue()))
-    out.write(data[:start])
-    for _, piece in sorted(pieces):
-        out.write(piece)
-    return out.getvalue()
+    return data[:start] + b"".join(piece for _, piece in sorted(pieces))
 
 
 def _little(buffer: io.BytesIO) -> Any:
@@ -135,8 +128,7 @@ def test_all_results_are_made_and_valid(name: str, tmp_path: Path) -> None:
             line for line in cases.complaints(path) if name not in KEPT or not ("UID" in line or "Value Repr" in line)
         ]
         assert errors == [], kind
-        for element in read(files[kind]).iterall():
-            assert element.value is not NotImplemented, "each element can be read"
+        assert len(list(read(files[kind]).iterall())) > 50, "each element can be read"
 
 
 @cases.peers
@@ -181,12 +173,9 @@ def test_names_of_all_scripts_stay_what_they_are(charset: str, tmp_path: Path) -
         assert str(opened.PatientName) == NAMES[charset], kind
         declared = opened.SpecificCharacterSet
         assert ("\\".join(declared) if not isinstance(declared, str) else declared) == charset, kind
-    if charset.isascii():
-        from edgemed.imaging.results.hl7 import oru
-
-        message = oru(__import__("json").loads(files["json"].data)).decode("utf-8")
-        assert "UNICODE UTF-8" in message.split("\r")[0]
-        assert NAMES[charset].split("=")[-1].split("^")[0] in message
+    message = oru(json.loads(files["json"].data)).decode("utf-8")
+    assert "UNICODE UTF-8" in message.split("\r")[0]
+    assert NAMES[charset].split("=")[-1].split("^")[0] in message
 
 
 def test_a_word_that_the_character_set_lacks_makes_it_utf8(tmp_path: Path) -> None:
@@ -268,7 +257,6 @@ def test_no_name_gets_into_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 KEYWORDS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
 KEYWORDS += ("AccessionNumber", "ReferringPhysicianName", "StudyDescription", "BodyPartExamined", "PatientAge")
-VRS: dict[str, Callable[[bytes], tuple[int, tuple[bytes, bytes]]]] = {}
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

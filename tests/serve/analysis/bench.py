@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,16 @@ def queue(services: Services, *images: Dataset | bytes, model: str = "chest", le
     task: int = services.journal.write(enter)
     services.loops.wake("analyst")
     return task
+
+
+def until(true: Callable[[], Any]) -> Any:
+    """What it gives, once that is something."""
+    end = time.monotonic_ns() + int(PATIENCE_S * 1e9)
+    while time.monotonic_ns() < end:
+        if found := true():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come to that")
 
 
 def row(services: Services, task: int) -> sqlite3.Row:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluate.hostile import reseal
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import InputError, IntegrityError
 from edgemed.bundle.read import open_bundle
+from edgemed.evaluate.likeness import FILE, Reference, document, features
 from edgemed.serve.analysis.drift import LEVEL, REFERENCE, WINDOW, Drift, differ, distance
-from edgemed.serve.analysis.ood import Reference, features
 from tests.serve import kit
 
 NHWC = {"x": "NHWC"}
@@ -78,12 +79,29 @@ def test_channels_lie_where_the_layout_says() -> None:
 
 
 def test_a_bundles_golden_inputs_are_the_reference(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not calibrated on images"):
+    with pytest.raises(InputError, match="without images"):
         Reference.of(open_bundle(kit.write_classifier(tmp_path / "chest.edgemed")))
     made = Reference.of(open_bundle(kit.write_classifier(tmp_path / "int8.edgemed", int8=0.5)))
     assert made.images == 8
     assert score_of(made, np.random.default_rng(5).random((1, 4, 4, 1), np.float32)) < 3
     assert score_of(made, np.full((1, 4, 4, 1), 40, np.float32)) > 50
+
+
+def test_what_the_build_has_kept_of_its_images_comes_first(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    dark = [{"image": (rng.random((1, 4, 4, 1)) * 0.1).astype(np.float32)} for _ in range(12)]
+    data = json.dumps(document(dark, {"image": "NHWC"})).encode()
+    path = reseal(kit.write_classifier(tmp_path / "chest.edgemed"), files={FILE: data})
+    made = Reference.of(open_bundle(path))
+    assert made.images == 12
+    assert score_of(made, dark[0]["image"]) <= 1
+    assert score_of(made, rng.random((1, 4, 4, 1), np.float32)) > 3
+    with pytest.raises(IntegrityError, match="another model"):
+        made.score(np.zeros(12))
+    for damaged in (b"", b"[]", b'{"schema": "x"}', data.replace(b"0.0", b"NaN", 1), data.replace(b"spread", b"other")):
+        reseal(path, files={FILE: damaged})
+        with pytest.raises(IntegrityError):
+            Reference.of(open_bundle(path))
 
 
 def score_of(made: Reference, image: np.ndarray) -> float:

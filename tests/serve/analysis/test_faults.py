@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
+from edgemed.serve.intake import Arrival
 from edgemed.serve.models.hosted import HostedModel
 from edgemed.serve.services import Services
 from edgemed.serve.states import State
@@ -41,6 +43,27 @@ def test_a_worker_that_is_killed_under_a_task_costs_nothing_but_time(tmp_path: P
         os.kill(pid, signal.SIGKILL)
         (row,) = bench.ended(services, task)
         assert (row["state"], row["tries"]) == ("delivered", 1)
+
+
+def test_every_stage_from_the_first_byte_on_is_in_the_timeline(tmp_path: Path) -> None:
+    image = kit.image(level=200)
+    data = kit.encode(image)
+    with kit.running(config(tmp_path)) as daemon:
+        services = daemon.services
+        file = services.intake.new_file()
+        file.write_bytes(data)
+        with file.open("rb") as opened:
+            digest = hash_dataset(opened, read_meta(opened).offset)
+        named = {"study": str(image.StudyInstanceUID), "series": str(image.SeriesInstanceUID)}
+        uid = str(image.SOPInstanceUID)
+        assert services.intake.accept(Arrival(file, "dicom", "CT1", kit.CT, uid, digest, len(data), **named)).success
+        (line,) = bench.until(lambda: services.timelines.recent)
+        order = ["first_byte", "last_object", "complete", "started", "written"]
+        moments = [line.points[name] for name in order]
+        assert moments == sorted(moments)
+        spans = {span.name for span in line.spans}
+        assert spans == {"decode", "preprocess", "queue", "compute", "postprocess", "write"}
+        assert all(line.points["started"] <= span.start_ns <= span.end_ns for span in line.spans)
 
 
 def test_what_is_made_again_is_the_same_thing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pynetdicom import AE
 
 from edgemed.base.errors import ResourceError, UsageError
 from edgemed.imaging.dicom.part10 import read_meta
+from edgemed.serve.check import check
 from edgemed.serve.dicom.admission import Rate
 from edgemed.serve.dicom.contexts import storage_class
 from tests.serve import kit
@@ -211,3 +212,11 @@ def test_sop_classes_by_keyword_or_uid() -> None:
     assert storage_class("CTImageStorage") == storage_class(kit.CT) == kit.CT
     with pytest.raises(UsageError, match="CTImage"):
         storage_class("CTImage")
+
+
+def test_a_sop_class_that_is_none_is_found_before_the_daemon_runs(tmp_path: Path) -> None:
+    peers = [{**rig.MODALITY, "sop_classes": ["CTImage"]}]
+    config = kit.bedside(tmp_path, dicom={"host": "127.0.0.1", "port": 0, "peers": peers})
+    found = [line.text for line in check(config) if line.what == "dicom" and line.verdict == "error"]
+    assert len(found) == 1
+    assert "CTImageStorage" in found[0]

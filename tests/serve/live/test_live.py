@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,7 @@ from edgemed.serve.live.overlay import render
 from edgemed.serve.live.player import by_outcome
 from tests.serve import kit
 from tests.serve.analysis import bundles
-
-PATIENCE_S = 60.0
-
-
-def until(true: Callable[[], Any]) -> Any:
-    end = time.monotonic_ns() + int(PATIENCE_S * 1e9)
-    while time.monotonic_ns() < end:
-        if found := true():
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it did not come to that")
+from tests.serve.analysis.bench import until
 
 
 def cine(path: Path, levels: list[int]) -> Path:

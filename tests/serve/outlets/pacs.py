@@ -40,6 +40,7 @@ class ToyPacs:
     report_to: tuple[str, int] | None = None
     refuses: set[str] = field(default_factory=set)
     commits: bool = True
+    syntaxes: tuple[str, ...] = (EXPLICIT, JPEG)
     stored: list[tuple[str, bytes]] = field(default_factory=list)
     associations: int = 0
     requests: list[str] = field(default_factory=list)
@@ -113,7 +114,7 @@ def toy(pacs: ToyPacs, *, port: int = 0, tls: ssl.SSLContext | None = None) -> I
     """Run one on loopback."""
     ae = AE("PACS")
     for context in AllStoragePresentationContexts:
-        ae.add_supported_context(context.abstract_syntax, [EXPLICIT, JPEG])
+        ae.add_supported_context(context.abstract_syntax, list(pacs.syntaxes))
     if pacs.commits:
         ae.add_supported_context(StorageCommitmentPushModel, EXPLICIT)
     ae.require_called_aet = True

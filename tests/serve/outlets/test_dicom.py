@@ -7,12 +7,14 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
+from pynetdicom.dsutils import decode
 
 from edgemed.serve.outlets.lane import Lane
 from edgemed.serve.outlets.outlets import make_lane
@@ -95,6 +97,21 @@ def test_what_it_does_not_negotiate_fails_and_the_rest_is_stored(tmp_path: Path)
         assert bench.states(services) == ["failed", "delivered"]
         assert "transfer syntax" in bench.reasons(services)[0]
         assert [stored for stored, _ in pacs.stored] == [uid]
+
+
+def test_a_pacs_of_implicit_little_endian_gets_what_we_made_but_no_changed_image(tmp_path: Path) -> None:
+    implicit = "1.2.840.10008.1.2"
+    with toy(ToyPacs(syntaxes=(implicit,))) as pacs, lane(tmp_path, pacs.port) as (services, it):
+        uid, data = add_image(services)
+        add_image(services, kind="image")
+        it.step(always)
+        assert bench.states(services) == ["delivered", "failed"]
+        assert "transfer syntax" in bench.reasons(services)[1]
+        ((stored, received),) = pacs.stored
+        assert stored == uid
+        assert received != data
+        theirs, ours = decode(BytesIO(received), True, True), decode(BytesIO(data), False, True)
+        assert theirs.to_json() == ours.to_json().replace('"vr": "OB"', '"vr": "OW"')
 
 
 def test_one_that_makes_it_abort_does_not_stop_the_others(tmp_path: Path) -> None:

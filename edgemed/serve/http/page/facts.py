@@ -25,6 +25,7 @@ Facts = dict[str, Any]
 _STUDIES: Final = 50
 _TASKS: Final = 100
 _ENTRIES: Final = 100
+_ORDER: Final = ("queue", "decode", "preprocess", "h2d", "infer", "compute", "d2h", "postprocess", "write", "deliver")
 _WAYS: Final = 500  # ended tasks whose times are drawn
 
 
@@ -167,7 +168,8 @@ def queue(services: Services) -> Facts:
 def latency(services: Services) -> Facts:
     """Where the time of the last tasks went: one row each, and percentiles of each stage. Milliseconds."""
     ways = [way for way in map(_way, services.timelines.answered[-_WAYS:]) if way is not None]
-    stages = sorted({name for way in ways for name in way["stages"]})
+    seen = {name for way in ways for name in way["stages"]}
+    stages = [name for name in _ORDER if name in seen] + sorted(seen.difference(_ORDER))
     deadlines = {section.name: section.deadline_ns / 1e6 for section in services.config.models}
     return {
         "deadlines_ms": deadlines,

@@ -36,9 +36,10 @@ export function chart(place, data) {
     const ago = (span * step) / 4;
     element(svg, "text", { x: x(ago), y: HEIGHT - 12, "text-anchor": step === 0 ? "end" : "middle" }, step ? `${(ago / size[0]).toFixed(ago / size[0] < 10 ? 1 : 0)} ${size[1]} ago` : "now");
   }
-  for (const [name, limit] of Object.entries(data.deadlines_ms)) {
+  for (const limit of new Set(limits)) {
+    const names = Object.keys(data.deadlines_ms).filter((name) => data.deadlines_ms[name] === limit);
     element(svg, "line", { class: "limit", x1: LEFT, x2: WIDTH - RIGHT, y1: y(limit), y2: y(limit) });
-    element(svg, "text", { x: LEFT + 6, y: y(limit) - 5 }, `deadline of ${name}`);
+    element(svg, "text", { x: LEFT + 6, y: y(limit) - 5 }, `deadline of ${names.join(", ")}`);
   }
   for (const way of data.ways) {
     const dot = element(svg, "circle", { class: "dot", cx: x(way.ago_s), cy: y(way.total_ms), r: 3 });

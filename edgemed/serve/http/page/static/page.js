@@ -60,7 +60,7 @@ class Live {
     this.name = place.dataset.live;
     this.stale = Number(place.dataset.staleMs);
     this.canvas = place.querySelector("canvas");
-    this.age = null;
+    this.age = place.dataset.ageMs ? Number(place.dataset.ageMs) : null;
     this.at = performance.now();
     this.draw();
   }

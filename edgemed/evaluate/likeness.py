@@ -11,18 +11,25 @@ patient has: a picture with the right gray values and the wrong organ passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import InputError, IntegrityError
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import golden_of
 
 Feeds = Mapping[str, NDArray[Any]]
+
+FILE: Final = "reference.json"
+LEAST: Final = 3
+"""Images that a reference must be made of."""
+
+SCHEMA: Final = "edgemed/reference/1"
 
 FEATURES: Final = ("mean", "spread", "5 %", "median", "95 %", "roughness")
 """Of each channel of each input."""
@@ -52,16 +59,18 @@ class Reference:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Reference:
-        """Of the bundle's golden inputs.
+        """Of what the build has kept of its images; of bundles that were built before it did, of the golden inputs.
 
         Raises:
-            InputError: nothing says that they are images: those of a build without any are noise.
-            IntegrityError: they cannot be read.
+            InputError: there is nothing: golden inputs of a build without images are noise.
+            IntegrityError: it cannot be read.
         """
-        if bundle.manifest.calibration is None:
-            raise InputError("The bundle was not calibrated on images.", "Build it with INT8 for a score.")
-        golden = golden_of(bundle)
         layouts = {tensor.name: tensor.layout for tensor in bundle.manifest.inputs}
+        if FILE in bundle.manifest.files:
+            return cls.made(_rows(bundle.read(FILE)), layouts)
+        if bundle.manifest.calibration is None:
+            raise InputError("The bundle was built without images.", "Build it with a calibration set.")
+        golden = golden_of(bundle)
         return cls.made([features(golden.feeds(i), layouts) for i in range(golden.samples)], layouts)
 
     @classmethod
@@ -73,8 +82,38 @@ class Reference:
         return cls(middle, scale, max(alone), len(table), layouts)
 
     def score(self, row: NDArray[np.float64]) -> float:
-        """Of an input's features."""
+        """Of an input's features.
+
+        Raises:
+            IntegrityError: they are others than those of the reference.
+        """
+        if row.shape != self.middle.shape:
+            raise IntegrityError("The reference is of another model's inputs.", "Build the bundle anew.")
         return _distance(row, self.middle, self.scale) / max(self.farthest, 1e-9)
+
+
+def document(samples: Sequence[Feeds], layouts: Mapping[str, str]) -> dict[str, Any]:
+    """What a bundle keeps of images: numbers, no pixels."""
+    rows = [[float(f"{number:.6g}") for number in features(feeds, layouts)] for feeds in samples]
+    return {"schema": SCHEMA, "features": FEATURES, "rows": rows}
+
+
+def _rows(data: bytes) -> list[NDArray[np.float64]]:
+    try:
+        read = json.loads(data)
+        table = np.asarray(read["rows"], np.float64)
+        sound = read["schema"] == SCHEMA and tuple(read["features"]) == FEATURES
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{FILE} cannot be read.", "Build the bundle anew.") from error
+    if (
+        not sound
+        or table.ndim != 2
+        or len(table) < LEAST
+        or table.shape[1] % len(FEATURES)
+        or not np.isfinite(table).all()
+    ):
+        raise IntegrityError(f"{FILE} holds something else than it should.", "Build the bundle anew.")
+    return list(table)
 
 
 def features(feeds: Feeds, layouts: Mapping[str, str]) -> NDArray[np.float64]:

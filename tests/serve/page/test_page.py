@@ -1,0 +1,199 @@
+"""The page in a real browser: alive, honest when the server is frozen, for keyboards, phones and dark rooms."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.serve import kit
+from tests.serve.page.browser import Browser, started
+from tests.serve.process import Process
+from tests.serve.process import started as daemon
+from tests.serve.test_canary import MARK, marked, send
+
+PAGES = ("/", "/studies", "/queue", "/latency", "/models", "/alarms", "/audit")
+HOSTILE = "<script>alert(1)</script>"
+SHOTS = os.environ.get("EDGEMED_SHOTS")
+"""Folder for pictures of what the tests see, to be looked at."""
+
+
+def cine(path: Path) -> Path:
+    """A bright spot that wanders."""
+    rows, columns = np.mgrid[:240, :320]
+    spots = [60 + 140 * np.exp(-((columns - 100 - 3 * i) ** 2 + (rows - 120) ** 2) / 1500) for i in range(40)]
+    ds = kit.image(sop_class=kit.US_MULTIFRAME, rows=240, columns=320, frames=40)
+    ds.PixelData = np.stack(spots).astype(np.uint8).tobytes()
+    return kit.write(ds, path)
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory):
+    root = tmp_path_factory.mktemp("page")
+    kit.write_segmenter(root / "bright.edgemed")
+    cine(root / "cine.dcm")
+    model = {"runner": "onnxruntime", "results": ["sr", "json"]}
+    with daemon(
+        root,
+        models=[
+            {"name": "chest", "bundle": "chest.edgemed", "send_to": ["shelf", "pacs"], **model},
+            {"name": "bright", "bundle": "bright.edgemed", "match": {"modalities": ["none"]}, **model},
+        ],
+        live=[{"name": "scope", "source": str(root / "cine.dcm"), "model": "bright", "loop": True, "stale": "2s"}],
+        destinations=[
+            {"name": "shelf", "kind": "folder", "path": str(root / "shelf"), "results": ["json"]},
+            {"name": "pacs", "kind": "dicom", "ae_title": HOSTILE[:16], "host": "127.0.0.1", "port": 9},
+        ],
+    ) as one:
+        (root / "shelf").mkdir(exist_ok=True)
+        one.ready()
+        assert send(one, [marked(level) for level in (20, 120, 240)]) == [0, 0, 0]
+        end_ns = time.monotonic_ns() + 60_000_000_000
+        while len(list((root / "shelf").rglob("*.json"))) < 3:
+            assert time.monotonic_ns() < end_ns, one.log
+            time.sleep(0.1)
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    with started(tmp_path_factory.mktemp("chromium")) as one:
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def _usual(browser: Browser) -> None:
+    browser.size(1280, 900)
+    browser.dark(False)
+
+
+def shot(browser: Browser, name: str) -> None:
+    if SHOTS:
+        browser.shot(Path(SHOTS) / f"{name}.png")
+
+
+def test_every_page_is_whole_and_asks_nobody_else(browser: Browser, process: Process) -> None:
+    for path in PAGES:
+        browser.open(process.http + path)
+        browser.until("document.querySelector('#light-word').textContent !== ''")
+        assert browser.complaints() == [], path
+        assert all(url.startswith((process.http, "data:")) for url in browser.asked()), path
+        assert MARK not in browser.js("document.documentElement.outerHTML"), path
+        shot(browser, f"page{path.replace('/', '-')}")
+
+
+def test_it_moves_by_itself(browser: Browser, process: Process) -> None:
+    browser.open(process.http + "/")
+    browser.until("document.querySelector('.age').textContent.endsWith('ms old')")
+    drawn = "(c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).some(v => v > 100))"
+    browser.until(f"{drawn}(document.querySelector('canvas'))")
+    assert "bright" in browser.until("document.querySelector('.said').textContent")
+    before = browser.js("document.querySelector('.account').textContent")
+    browser.until(f"document.querySelector('.account').textContent !== {before!r}")
+    shot(browser, "live")
+    browser.dark(True)
+    shot(browser, "live-dark")
+
+
+def test_a_frozen_server_says_so_in_less_than_three_seconds(browser: Browser, process: Process) -> None:
+    browser.open(process.http + "/")
+    browser.until("document.querySelector('.age').textContent !== ''")
+    assert browser.js("document.getElementById('frozen').hidden")
+    # the browser's own clock: from the last word of the server to the banner
+    browser.js(
+        "window.seen = null; window.last = performance.now();"
+        "new EventSource('/page/events').onmessage = () =>"
+        " { if (window.seen === null) window.last = performance.now(); };"
+        "setInterval(() => { const shown = !document.getElementById('frozen').hidden;"
+        " if (shown && window.seen === null) window.seen = performance.now(); }, 10); 1"
+    )
+    os.kill(process.child.pid, signal.SIGSTOP)
+    try:
+        browser.until("window.seen !== null")
+        taken_ms = browser.js("window.seen - window.last")
+        assert browser.js("document.body.hasAttribute('data-frozen')")
+        assert "does not answer" in browser.js("document.getElementById('frozen').innerText")
+        assert "Unknown" in browser.js("document.getElementById('light-word').textContent")
+        shot(browser, "frozen")
+    finally:
+        os.kill(process.child.pid, signal.SIGCONT)
+    # 2.5 s of silence, looked at each 0.2 s; a browser on a busy machine may come late to its timers
+    assert 2000 < taken_ms < 3000
+    browser.until("document.getElementById('frozen').hidden")
+    browser.until("document.getElementById('light-word').textContent.startsWith('Ready')")
+
+
+def test_a_live_picture_that_grows_old_is_marked_and_then_gone(browser: Browser, process: Process) -> None:
+    """Age grows in the page while the server says nothing newer: the source, not the server, has stopped."""
+    browser.open(process.http + "/")
+    browser.until("document.querySelector('.age').textContent.endsWith('ms old')")
+    os.kill(process.child.pid, signal.SIGSTOP)
+    try:
+        browser.until("document.querySelector('.live').hasAttribute('data-stale')")
+        assert browser.js("document.querySelector('.age').textContent").startswith("STALE")
+        browser.until("document.querySelector('.live').hasAttribute('data-gone')")
+    finally:
+        os.kill(process.child.pid, signal.SIGCONT)
+    browser.until("!document.querySelector('.live').hasAttribute('data-stale')")
+
+
+def test_keyboard_alone(browser: Browser, process: Process) -> None:
+    browser.open(process.http + "/")
+    focused = []
+    for _ in range(12):
+        browser.press("Tab", 9)
+        focused.append(browser.js("document.activeElement.innerText"))
+        style = "getComputedStyle(document.activeElement)"
+        assert browser.js(f"{style}.outlineStyle !== 'none' && parseFloat({style}.outlineWidth) >= 2"), focused
+    assert focused[0] == "Skip to content"
+    assert focused[2:9] == ["Bedside", "Studies", "Queue", "Latency", "Models", "Alarms", "Audit"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_phone_scrolls_down_only(browser: Browser, process: Process, path: str) -> None:
+    browser.size(360, 740)
+    browser.open(process.http + path)
+    assert browser.js("document.documentElement.scrollWidth") <= 360
+    shot(browser, f"phone{path.replace('/', '-')}")
+
+
+def test_without_javascript_it_says_the_same(process: Process) -> None:
+    text = httpx.get(process.http + "/", timeout=10).text
+    assert "Ready" in text
+    assert '<img src="/live/scope.jpg"' in text
+    studies = httpx.get(process.http + "/studies", timeout=10).text
+    number = studies.partition('href="/studies/')[2].partition('"')[0]
+    study = httpx.get(f"{process.http}/studies/{number}", timeout=10).text
+    assert "delivering" in study
+    assert "pacs" in study
+    assert httpx.get(f"{process.http}/studies/999999", timeout=10).status_code == 404
+    assert httpx.get(f"{process.http}/static/..%2f__init__.py", timeout=10).status_code == 404
+
+
+def test_what_comes_from_outside_is_shown_and_not_obeyed(process: Process, browser: Browser) -> None:
+    title = "<i>EVIL</i>"
+    assert send_as(process, title) is False
+    end_ns = time.monotonic_ns() + 30_000_000_000
+    while "&lt;i&gt;EVIL&lt;/i&gt;" not in (text := httpx.get(process.http + "/audit", timeout=10).text):
+        assert time.monotonic_ns() < end_ns, text
+        time.sleep(0.2)
+    assert title not in text
+    browser.open(process.http + "/audit")
+    assert browser.complaints() == []
+
+
+def send_as(process: Process, title: str) -> bool:
+    from pynetdicom import AE
+
+    ae = AE(title)
+    ae.add_requested_context("1.2.840.10008.1.1")
+    association = ae.associate("127.0.0.1", process.dicom, ae_title="EDGEMED")
+    established = bool(association.is_established)
+    if established:
+        association.release()
+    return established
