@@ -121,7 +121,7 @@ bench-intake: $(STAMP) debian  ## C-STORE kept durably beside Orthanc, a minimal
 	$(BIN)/python -m benchmarks.intake
 
 bench-fuzz: $(STAMP)  ## 10,000 mutated PDUs, files and bodies against a running daemon: crashes, hangs, what is unaccounted for
-	$(BIN)/python -m benchmarks.fuzz
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.fuzz
 
 bench-gate: $(STAMP)  ## faults of a model's worker under load: how soon they are found, and that nothing wrong is answered after
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.gate

@@ -62,7 +62,7 @@ def talk(port: int, data: bytes) -> bytes:
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):
+            with suppress(OSError):  # it may be closed already, with an answer
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(1 << 16):

@@ -183,20 +183,22 @@ def test_compose_takes_every_right_that_is_not_needed() -> None:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "user": "10001",
-        "network_mode": "none",
+        "command": ["serve", "/etc/edgemed/bedside.toml"],
         "restart": "unless-stopped",
     }
     assert {key: SERVICE.get(key) for key in wanted} == wanted
-    assert not SERVICE.keys() & {"privileged", "cap_add", "devices", "pid", "ports", "userns_mode"}
+    assert not SERVICE.keys() & {"privileged", "cap_add", "devices", "pid", "network_mode", "userns_mode"}
+    assert SERVICE["ports"] == ["${EDGEMED_DICOM_PORT:-11112}:11112"]
     assert SERVICE["mem_limit"] == SERVICE["memswap_limit"]
     assert isinstance(SERVICE["pids_limit"], int)
 
 
 def test_compose_gives_one_place_to_write() -> None:
-    state, bundles, *facts = SERVICE["volumes"]
+    state, bundles, config, *facts = SERVICE["volumes"]
     assert state == "state:/var/lib/edgemed"
     assert COMPOSE["volumes"] == {"state": {}}
     assert bundles.endswith(":/bundles:ro")
+    assert config.endswith(":/etc/edgemed:ro")
     assert [fact["target"] for fact in facts] == [
         "/etc/nv_tegra_release",
         "/run/edgemed/device-tree",

@@ -21,7 +21,7 @@ from edgemed.evaluate.readings import Readings
 from edgemed.imaging.results.content import Author, Content
 from edgemed.serve.analysis.distribution import Distributions
 from edgemed.serve.analysis.examine import TOO_LATE, Examination, Findings
-from edgemed.serve.analysis.results import deliver
+from edgemed.serve.analysis.results import deliver, warm
 from edgemed.serve.analysis.task import Broken, Declined, Interrupted, Task, first_queued, read_task, without_names
 from edgemed.serve.analysis.telling import Teller
 from edgemed.serve.analysis.units import makes_volumes
@@ -91,6 +91,7 @@ class Analyst:
 
     def _wake(self, beat: Beat) -> None:
         """Whoever has queued a task wakes this loop, and it wakes those that work."""
+        warm()
         while beat.wait(_LOOK_S):
             for name in self._loops:
                 self._services.loops.wake(name)
@@ -284,6 +285,7 @@ class Analyst:
         end = deliver(self._services, served.section, task.number, content, served.bundle.digest)
         write = Span("write", began_ns, time.monotonic_ns(), task.number)
         self._teller.written(task, content, [*spans, write], due_ns, end)
+        self._services.loops.wake("outlets")  # after it: what delivers ends the task's timeline
 
     def _interrupt(self, task: Task, served: Served, error: Interrupted) -> None:
         """Queue it again; the last time, it has failed."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edgemed.base.hashing import sha256_bytes
+from edgemed.base.lazy import require
 from edgemed.imaging.results.content import Content, ResultFile
 from edgemed.serve.config import Config, ModelSection
 from edgemed.serve.journal.records import NewResult, add_results, finish_if_delivered, move_task
@@ -58,9 +59,15 @@ def deliver(services: Services, section: ModelSection, task: int, content: Conte
         move_task(connection, task, event, reason, digest=digest)
         return finish_if_delivered(connection, task)
 
-    end = services.journal.write(enter)
-    services.loops.wake("outlets")
-    return end
+    return services.journal.write(enter)
+
+
+def warm() -> None:
+    """Import what writes results: a second or two, which the first patient need not wait for."""
+    from edgemed.imaging.results import make_results  # noqa: F401
+
+    for module in ("highdicom.sr", "highdicom.seg", "highdicom.sc", "highdicom.pr"):
+        require(module, extra="serve", purpose="write DICOM results")
 
 
 def _written(services: Services, task: int, file: ResultFile) -> NewResult:
