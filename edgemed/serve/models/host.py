@@ -17,9 +17,10 @@ from edgemed.serve.config import Config, ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics
+from edgemed.serve.models.archive import Archive, Keepers
 from edgemed.serve.models.hosted import HostedModel
 from edgemed.serve.models.hot import HotStandby
-from edgemed.serve.models.lifecycle import Keepers, Line
+from edgemed.serve.models.lifecycle import Line
 from edgemed.serve.models.served import Served
 from edgemed.serve.models.shadow import PrecisionShadow
 from edgemed.serve.models.store import BundleStore
@@ -56,7 +57,7 @@ class ModelHost:
         self._lines: dict[str, Line] = {}
         for section in config.models:
             store = BundleStore(config.daemon.state, section.name)
-            self._lines[section.name] = Line(section, store, self._trust, keepers, self._make)
+            self._lines[section.name] = Line(Archive(section, store, self._trust, keepers), self._make)
         self._hot: dict[str, HotStandby] = {}
         self.thermal = Thermal(config.thermal, alarms, metrics, self._warmed, self.tree)
         self._shadows = {
