@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.http.answers import HttpError
 from edgemed.serve.http.gate import USER
 from edgemed.serve.http.trace import chrome_trace
@@ -24,6 +25,10 @@ _NO_MODEL: Final[dict[int | str, dict[str, Any]]] = {
         "description": "There is no such model.",
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
     }
+}
+_NO_ALARM: Final[dict[int | str, dict[str, Any]]] = {
+    303: {"description": "To /alarms."},
+    404: {**_NO_MODEL[404], "description": "It does not stand."},
 }
 Name = Annotated[str, PathParameter(max_length=64, description="of a model, as the configuration has it")]
 
@@ -64,6 +69,25 @@ def operate_routes(services: Services) -> APIRouter:
         seconds: Annotated[int, Query(ge=1, le=_LONGEST, description="back from now")] = 60,
     ) -> JSONResponse:
         return JSONResponse(chrome_trace(services.timelines.recent, seconds))
+
+    @routes.post(
+        "/admin/alarms/{code}/seen",
+        status_code=303,
+        response_class=Response,
+        responses=_NO_ALARM,
+        summary="Somebody has looked at an alarm: it stands no more, until it is raised again",
+    )
+    async def seen(
+        code: Annotated[str, PathParameter(max_length=64, description="as `/api/alarms` has it")],
+        request: Request,
+        subject: Annotated[str, Query(max_length=64, description="likewise")] = "",
+    ) -> Response:
+        if not services.alarms.stands(code, subject):
+            raise HttpError(404, "That alarm does not stand. See /api/alarms.")
+        user = str(request.scope[USER])
+        services.audit.record(AuditEvent("retry", user=user, detail=f"Alarm {code} {subject} was looked at."))
+        await asyncio.to_thread(services.alarms.clear, code, subject)
+        return Response(status_code=303, headers={"location": "/alarms"})
 
     if isinstance(services.models, ModelHost):
         _admin(routes, services.models)

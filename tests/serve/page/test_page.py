@@ -197,3 +197,17 @@ def send_as(process: Process, title: str) -> bool:
     if established:
         association.release()
     return established
+
+
+def test_an_alarm_that_somebody_has_seen_to(browser: Browser, process: Process) -> None:
+    end_ns = time.monotonic_ns() + 60_000_000_000
+    while not httpx.get(process.http + "/api/alarms", timeout=10).json():
+        assert time.monotonic_ns() < end_ns
+        time.sleep(0.2)
+    browser.open(process.http + "/alarms")
+    before = browser.until("document.querySelectorAll('ul.alarms button').length")
+    browser.js("document.querySelector('ul.alarms button').focus(); 1")
+    browser.press("Enter", 13)
+    browser.until(f"location.pathname === '/alarms' && document.querySelectorAll('ul.alarms button').length < {before}")
+    gone = httpx.post(f"{process.http}/admin/alarms/disk-low/seen", timeout=10)
+    assert (gone.status_code, gone.json()["error"]) == (404, "That alarm does not stand. See /api/alarms.")
