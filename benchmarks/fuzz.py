@@ -86,7 +86,7 @@ class Target(Protocol):
 
     Attributes:
         name: in the table.
-        answered: inputs that were understood so far that the daemon took or refused an object; 0 is a broken target.
+        answered: inputs so near to good ones that an object was taken or refused, or a request done; 0: it is broken.
     """
 
     name: str
@@ -153,7 +153,7 @@ def main() -> None:
     for note in score.notes[:40]:
         print(note)
     seconds = (time.monotonic_ns() - began_ns) / 1e9
-    print(f"{score.by_target} in {seconds:.0f} s; {score.answered} led to objects that were taken or refused")
+    print(f"{score.by_target} in {seconds:.0f} s; {score.answered} were near enough to good ones to be done or refused")
     print(f"none of {score.inputs}: at most {3 / max(score.inputs, 1):.2%} with 95 % confidence" if score.clean else "")
     record = {"inputs": score.inputs, "crashes": score.crashes, "hangs": score.hangs, "unaccounted": score.unaccounted}
     print("BENCH", json.dumps({"name": "fuzz", **record}))
