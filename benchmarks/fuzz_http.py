@@ -80,6 +80,7 @@ class HttpTarget:
     name = "http"
 
     def __init__(self) -> None:
+        self.answered = 0
         self._failed: list[str] = []
 
     def make(self, rng: random.Random) -> bytes:
@@ -102,6 +103,7 @@ class HttpTarget:
     def send(self, bedside: Bedside, data: object) -> None:
         assert isinstance(data, bytes)
         answer = talk(bedside.http, data)
+        self.answered += answer.startswith(b"HTTP/1.1 2")
         if b"500" in _STATUS.findall(answer):
             self._failed.append(f"500 for {data[:300]!r}")
 
@@ -116,6 +118,7 @@ class StowTarget:
     name = "stow"
 
     def __init__(self) -> None:
+        self.answered = 0
         self._failed: list[str] = []
         self._stored: set[str] = set()
 
@@ -134,6 +137,7 @@ class StowTarget:
         answer = talk(bedside.http, data)
         if b"500" in _STATUS.findall(answer):
             self._failed.append(f"500 for {data[:300]!r}")
+        self.answered += b"0008119" in answer  # the module: an instance was stored, or refused
         self._stored |= set(_STORED.findall(answer.decode("latin-1")))
 
     def unaccounted(self, bedside: Bedside) -> list[str]:
