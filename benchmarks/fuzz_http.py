@@ -138,6 +138,7 @@ class StowTarget:
         self.answered += answer.startswith(b"HTTP/1.1 2")
         if b"500" in _STATUS.findall(answer):
             self._failed.append(f"500 for {data[:300]!r}")
+        self.answered += b"0008119" in answer  # the module: an instance was stored, or refused
         self._stored |= set(_STORED.findall(answer.decode("latin-1")))
 
     def unaccounted(self, bedside: Bedside) -> list[str]:

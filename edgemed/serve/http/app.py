@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,9 +25,9 @@ from edgemed.serve.http.stow.store import Store, describe_store, study_of
 from edgemed.serve.services import Services
 
 
-def make_app(services: Services, logins: Logins) -> Gate:
-    """Everything that is served over HTTP."""
-    rest, store = Rest(services), Store(services)
+def make_app(services: Services, logins: Logins, disk: Executor) -> Gate:
+    """Everything that is served over HTTP; what is stored is written by the threads of `disk`."""
+    rest, store = Rest(services), Store(services, disk)
     api = FastAPI(title="edgemed", openapi_url="/openapi.json", docs_url=None, redoc_url=None, redirect_slashes=False)
     api.include_router(oip_routes(rest))
     api.include_router(describe_infer())

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -32,6 +33,7 @@ _END_S: Final = 5.0
 _WATCHERS: Final = 64
 """Connections besides those of requests: pages that are looked at, probes."""
 
+_WRITERS: Final = 4
 _SILENT_NS: Final = 10_000_000_000
 
 
@@ -50,6 +52,7 @@ class HttpServer:
         self._config = services.config.http
         self._thread: threading.Thread | None = None
         self._rpc: RpcServer | None = None
+        self._disk = ThreadPoolExecutor(_WRITERS, thread_name_prefix="http-disk")
         self._failed: Exception | None = None
         self.port = 0
         self.grpc_port: int | None = None
@@ -64,7 +67,7 @@ class HttpServer:
         config = self._config
         tokens = Tokens(config.tokens) if config.tokens is not None else None
         logins = Logins(tokens, self._services.audit)
-        self._gate = make_app(self._services, logins)
+        self._gate = make_app(self._services, logins, self._disk)
         settings = _settings(config, self._gate)
         listener = _listen(config.host, config.port)
         self.port = listener.getsockname()[1]
@@ -105,6 +108,7 @@ class HttpServer:
             self._server.should_exit = True
             self._thread.join(2 * _END_S)
             self._thread = None
+        self._disk.shutdown(wait=True, cancel_futures=True)
 
     def _serve(self, listener: socket.socket) -> None:
         try:

@@ -14,8 +14,8 @@ import httpx
 REPO = Path(__file__).resolve().parents[3]
 
 
-def schemathesis(port: int, examples: int, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run it against a server."""
+def schemathesis(folder: Path, port: int, examples: int, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run it against a server; it leaves its cache in a folder."""
     program = Path(sys.executable).with_name("schemathesis")
     command = [
         str(program),
@@ -29,12 +29,12 @@ def schemathesis(port: int, examples: int, *more: str) -> subprocess.CompletedPr
     env = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.serve.http.schemathesis_hooks", "PYTHONPATH": paths}
     # which tensors a model takes, no description of a path can say: a body by the schema may be one for another model
     command += ["--exclude-checks", "positive_data_acceptance", *more]
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=REPO, timeout=3600)
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, timeout=3600)
 
 
-def test_schemathesis(running: Any) -> None:
+def test_schemathesis(running: Any, tmp_path: Path) -> None:
     _, server, client = running
-    done = schemathesis(server.port, 2, "--phases", "coverage,fuzzing", "--seed", "1")
+    done = schemathesis(tmp_path, server.port, 2, "--phases", "coverage,fuzzing", "--seed", "1")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert re.search(r"(\d\d) selected / \1 total", done.stdout)
     assert client.get("/v2/health/ready").status_code == 200

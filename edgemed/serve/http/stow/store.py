@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse
@@ -19,6 +22,8 @@ from edgemed.serve.http.stow.part import Sender, Stored
 from edgemed.serve.http.stow.receive import Receiver
 from edgemed.serve.services import Services
 
+T = TypeVar("T")
+
 ROOT: Final = "/dicom-web/studies"
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 Study = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$", description="Study Instance UID")]
@@ -30,10 +35,16 @@ _DEFAULT_LIMIT: Final = 2 << 30
 
 
 class Store:
-    """The inlet."""
+    """The inlet.
 
-    def __init__(self, services: Services) -> None:
+    Args:
+        services: of the daemon.
+        disk: threads that write: a disk that is slow holds up those who store, and nobody else.
+    """
+
+    def __init__(self, services: Services, disk: Executor) -> None:
         self._services = services
+        self._disk = disk
         dicom = services.config.dicom
         self._limit = dicom.max_object_bytes if dicom is not None else _DEFAULT_LIMIT
 
@@ -46,16 +57,15 @@ class Store:
             raise HttpError(415, "The body is compressed. Send it as it is.")
         association = f"stow-{secrets.token_hex(8)}"
         sender = Sender(scope[USER], association, study)
-        receiver = await asyncio.to_thread(
-            Receiver, self._services, sender, header(scope, b"content-type") or b"", self._limit
-        )
+        content_type = header(scope, b"content-type") or b""
+        receiver = await self._there(lambda: Receiver(self._services, sender, content_type, self._limit))
         complete = False
         try:
             await self._read(receive, receiver)
-            stored = await asyncio.to_thread(receiver.finish)
+            stored = await self._there(receiver.finish)
             complete = True
         finally:
-            await asyncio.to_thread(self._end, receiver, scope, association, complete)
+            await self._there(lambda: self._end(receiver, scope, association, complete))
         await send_bytes(send, status_of(stored), as_json(response_of(stored)), b"application/dicom+json")
 
     async def _read(self, receive: Receive, receiver: Receiver) -> None:
@@ -68,8 +78,11 @@ class Store:
             gathered += message.get("body", b"")
             more = message.get("more_body", False)
             if gathered and (len(gathered) >= _TOGETHER or not more):
-                await asyncio.to_thread(receiver.write, bytes(gathered))
+                await self._there(partial(receiver.write, bytes(gathered)))
                 gathered.clear()
+
+    async def _there(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     def _end(self, receiver: Receiver, scope: Scope, association: str, complete: bool) -> None:
         receiver.cancel()
