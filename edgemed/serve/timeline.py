@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,9 +36,14 @@ class Timeline:
 
 
 class Timelines:
-    """Those of tasks that are open, and of the last ones that ended."""
+    """Those of tasks that are open, and of the last ones that ended.
+
+    Attributes:
+        on_ended: told of each that has ended, in the thread that ended it: be quick.
+    """
 
     def __init__(self) -> None:
+        self.on_ended: list[Callable[[Timeline], None]] = []
         self._lock = threading.Lock()
         self._arrivals: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self._open: OrderedDict[int, Timeline] = OrderedDict()
@@ -82,7 +87,10 @@ class Timelines:
             line = self._open.pop(task, None)
             if line is not None:
                 self._ended.append(line)
-            return line
+        if line is not None:
+            for tell in self.on_ended:
+                tell(line)
+        return line
 
     def point(self, task: int, name: str) -> int | None:
         """When an open task reached a point."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from edgemed.serve.timeline import Timeline
 
 _BETWEEN: Final = (
+    ("wait", "intended", "first_byte"),  # of a replay alone: nobody knows when a patient's image should have come
     ("receive", "first_byte", "last_object"),
     ("collect", "last_object", "complete"),
     ("queue", "complete", "started"),
