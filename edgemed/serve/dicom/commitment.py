@@ -166,9 +166,10 @@ class Commitments:
                 return
 
     def _answered(self, transaction: str, peer: str, status: int) -> None:
-        """The peer has taken a report, or says why not: that will not change, so it is over, too."""
+        """The peer has taken a report; else it is tried again, as long as one is."""
         if status != SUCCESS:
             log.warning("%s answers the report of a storage commitment with status 0x%04X", peer, status)
+            return
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
