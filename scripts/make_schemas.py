@@ -27,6 +27,7 @@ from edgemed.profile.layers import Engine
 from edgemed.profile.modes.record import Sweep
 from edgemed.profile.result import Result
 from edgemed.profile.slo import Slo
+from edgemed.profile.way import Way
 from edgemed.recipe.schema import Recipe
 from edgemed.report.data import Report
 from edgemed.serve.models.trial import TrialReport
@@ -57,6 +58,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "signature-statement": Statement,
     "slo": Slo,
     "trial": TrialReport,
+    "way": Way,
 }
 
 

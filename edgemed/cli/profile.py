@@ -12,16 +12,28 @@ from edgemed.cli.console import err, print_json, say, show
 from edgemed.cli.runner import DlaCoreOption, PrecisionOption, RunnerOption
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from edgemed.bundle.model import RunPrecision
     from edgemed.profile.result import Result
     from edgemed.profile.verdict import Verdict
+    from edgemed.profile.way import Way
 
 
 def profile(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
+    context: typer.Context,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed; or bedside.toml, with --study, for the whole way.")
+    ],
     *,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="With bedside.toml: replay its DICOM files to the daemon.", show_default=False
+        ),
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, max=1_000_000, help="With --study: how often.")] = 20,
+    pace: Annotated[str, typer.Option(metavar="TIME", help="With --study: from one to the next.")] = "1s",
     precision: PrecisionOption = None,
     runner: RunnerOption = "auto",
     dla_core: DlaCoreOption = None,
@@ -122,10 +134,17 @@ def profile(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     root: Annotated[Path, typer.Option(hidden=True, help="Read sensors of a file system mounted there.")] = Path("/"),
 ) -> None:
-    """Measure the latency of BUNDLE, from when each frame was meant to arrive.
+    """Measure the latency of BUNDLE, from when each frame was meant to arrive; or of a study's way through the daemon.
 
     With --slo: exit code 0 pass, 1 fail, 3 inconclusive, 4 the device is in another state. The result is written first.
     """
+    if study is not None or bundle.suffix == ".toml":
+        _only(context, _OF_A_WAY, "A study's way through the daemon")
+        _walk(
+            bundle, study, repeat=repeat, pace=pace, deadline=deadline, slo=slo, output=output, trace=trace, json=json
+        )
+        return
+    _only(context, {name for name in context.params if name not in ("study", "repeat", "pace")}, "A bundle")
     if estimate or device:
         measured = [slo, output, trace, frames, dla_core, None if runner == "auto" else runner]
         _estimate(bundle, device or [], precision, estimate=estimate, measured=measured, json=json)
@@ -188,6 +207,69 @@ def profile(
         enforce(result.verdict)
 
 
+_OF_A_WAY = frozenset(("bundle", "study", "repeat", "pace", "deadline", "slo", "output", "trace", "json", "root"))
+
+
+def _only(context: typer.Context, allowed: Collection[str], what: str) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{what} has no --{name.replace('_', '-')}.", "Leave it out; see --help.")
+
+
+def _walk(
+    config: Path,
+    study: Path | None,
+    *,
+    repeat: int,
+    pace: str,
+    deadline: str | None,
+    slo: Path | None,
+    output: Path | None,
+    trace: Path | None,
+    json: bool,
+) -> None:
+    from edgemed.cli.console import ConsoleProgress
+    from edgemed.cli.way import WayRequest, walk
+
+    if study is None:
+        raise UsageError("A daemon is profiled with a study.", "Give --study FOLDER, with its DICOM files.")
+    request = WayRequest(config, study, repeat, pace, deadline, slo, output, trace)
+    with ConsoleProgress().stage("replay", repeat) as stage:
+        walked = walk(request, lambda text: say(text, console=err), stage.advance)
+        stage.note(f"{walked.way.sent.accepted} images")
+    if json:
+        print_json(walked.way.model_dump(mode="json", by_alias=True))
+    else:
+        print_way(walked.way)
+        if output is not None:
+            say(f"{output / 'report.html'}")
+    if walked.stop is not None:
+        raise walked.stop
+    if walked.way.verdict is not None:
+        enforce(walked.way.verdict)
+
+
+def print_way(way: Way) -> None:
+    """A replayed study as tables."""
+    from edgemed.profile.text import percentile_rows
+    from edgemed.profile.way_text import model_rows, stage_rows, way_rows
+
+    _print_rows(way_rows(way))
+    for model in way.models:
+        say("")
+        _print_rows(model_rows(model))
+        _print_table(("stage", "median ms", "p90", "p99", "max"), stage_rows(model))
+        if model.latency is not None:
+            _print_table(("whole way", "ms", "upper bound", "from"), percentile_rows(model.latency))
+    _print_end(way.warnings, way.verdict)
+
+
 def _estimate(
     bundle: Path,
     devices: Sequence[str],
@@ -210,27 +292,39 @@ def _estimate(
 
 def print_result(result: Result) -> None:
     """The result as tables."""
+    from edgemed.profile.text import head_rows, percentile_rows, stage_rows
+
+    _print_rows(head_rows(result))
+    _print_table(("latency", "ms", "upper bound", "from"), percentile_rows(result.latency) if result.latency else [])
+    _print_table(("stage", "median ms", "p99", "max"), stage_rows(result))
+    _print_end(result.warnings, result.verdict)
+
+
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
+    for label, text in rows:
+        say((f"{label:<14}", "dim"), text)
+
+
+def _print_table(heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.table import Table
 
     from edgemed.base.text import printable
-    from edgemed.profile.text import head_rows, percentile_rows, stage_rows, verdict_rows
 
-    for label, text in head_rows(result):
-        say((f"{label:<14}", "dim"), text)
-    tables = [
-        (("latency", "ms", "upper bound", "from"), percentile_rows(result.latency) if result.latency else []),
-        (("stage", "median ms", "p99", "max"), stage_rows(result)),
-        (("objective", "limit", "seen", "verdict", "why"), verdict_rows(result.verdict) if result.verdict else []),
-    ]
-    for heads, rows in tables:
-        if rows:
-            table = Table(*heads, box=None, pad_edge=False, padding=(0, 3, 0, 0))
-            for row in rows:
-                table.add_row(*map(printable, row))
-            show(table)
-    for text in result.warnings:
+    if rows:
+        table = Table(*heads, box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        for row in rows:
+            table.add_row(*map(printable, row))
+        show(table)
+
+
+def _print_end(warnings: Sequence[str], verdict: Verdict | None) -> None:
+    """Objectives, notes, and the verdict."""
+    from edgemed.profile.text import verdict_rows
+
+    _print_table(("objective", "limit", "seen", "verdict", "why"), verdict_rows(verdict) if verdict else [])
+    for text in warnings:
         say(f"note: {text}")
-    if (verdict := result.verdict) is not None:
+    if verdict is not None:
         for text in (*verdict.wrong_state, *verdict.invalid):
             say(f"not evidence: {text}")
         say(("verdict       ", "dim"), (verdict.outcome, "bold"))

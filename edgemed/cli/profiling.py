@@ -37,6 +37,7 @@ from edgemed.profile.soak import until_steady
 from edgemed.profile.stats import Distribution
 from edgemed.profile.steady import SteadyRule
 from edgemed.profile.trace import write_trace
+from edgemed.profile.way import WAY
 from edgemed.runtime.policy import Policy
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def results_folder(output: Path) -> Path:
     """
     if enclosing_bundle(output) is not None:
         raise InputError(f"{output} lies in a bundle, which nothing may be added to.", "Choose another --output.")
-    for name in (RESULT, SAMPLES, QUIET, SWEEP):
+    for name in (RESULT, SAMPLES, QUIET, SWEEP, WAY):
         if (output / name).exists():
             raise InputError(f"{output} holds the results of another run.", "Choose another --output.")
     output.mkdir(parents=True, exist_ok=True)

@@ -123,8 +123,8 @@ def distill(measurement: Measurement, question: Question) -> Figures:
     if question.deadline_ns is not None:
         misses = find_misses(intended, latency, question.deadline_ns, **question.rules)
         if question.miss_rate is not None and len(latency):
-            more = _excess(latency, question.deadline_ns, question.miss_rate, question).more
-    excess = {limit: _excess(latency, *limit, question) for limit in question.limits if len(latency)}
+            more = excess_of(latency, question.deadline_ns, question.miss_rate, question).more
+    excess = {limit: excess_of(latency, *limit, question) for limit in question.limits if len(latency)}
     if len(latency):
         lost = bound_rate(latency < 0, **question.rules)
     start = int(intended[0]) if len(intended) else measurement.start_ns
@@ -272,7 +272,8 @@ def _arrival(samples: Samples, confidence: float) -> Distribution | None:
     return distribution(_gathered(samples, idle), confidence=confidence)
 
 
-def _excess(latency: NDArray[np.int64], limit_ns: int, allowed: float, question: Question) -> Excess:
+def excess_of(latency: NDArray[np.int64], limit_ns: int, allowed: float, question: Question) -> Excess:
+    """How often latencies (ns; negative: never answered) in order of arrival exceed a limit that a share may exceed."""
     above = latency > limit_ns
     above |= latency < 0
     return Excess(bound_rate(above, **question.rules), frames_needed(above, allowed, **question.rules))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+from edgemed.profile.beside import Energy, Telemetry
 from edgemed.profile.distill import Excess, Figures
-from edgemed.profile.misses import RateBounds
-from edgemed.profile.result import Fingerprint, Result
+from edgemed.profile.misses import Misses, RateBounds
+from edgemed.profile.result import Ended, Fingerprint, FirstFrames, Result
 from edgemed.profile.slo import PERCENTILE_KEYS, Objectives, Slo
-from edgemed.profile.stats import share_of
+from edgemed.profile.stats import Distribution, share_of
+from edgemed.profile.steady import Steady
 from edgemed.profile.verdict import ClauseResult, Verdict, combine
 
 _NOT_MEASURED = "not measured here"
@@ -25,16 +28,63 @@ def limits_of(slo: Slo) -> dict[str, tuple[int, float]]:
     return limits
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What is judged. What was not measured is left out: its clauses stay open.
+
+    Attributes:
+        fingerprint: of what was measured.
+        latency: from the intended arrival.
+        misses, more_for_misses, excess, lost: see `Figures`.
+        duration_ns: from the first measured arrival to the last answer.
+        first_frames, energy, telemetry, steady, ended: see `Result`.
+    """
+
+    fingerprint: Fingerprint
+    latency: Distribution | None
+    misses: Misses | None
+    excess: Mapping[tuple[int, float], Excess]
+    lost: RateBounds | None
+    duration_ns: int
+    more_for_misses: int | None = None
+    first_frames: FirstFrames = field(default_factory=lambda: FirstFrames(first_ns=None, gap_ns=1, after_gap=None))
+    energy: tuple[Energy, ...] = ()
+    telemetry: tuple[Telemetry, ...] = ()
+    steady: Steady | None = None
+    ended: Ended | None = None
+
+
 def judge(objectives: Objectives, result: Result, figures: Figures) -> Verdict:
     """The verdict on a result that was distilled into `figures` with the same objectives."""
+    return weigh(
+        objectives,
+        Evidence(
+            fingerprint=result.fingerprint,
+            latency=result.latency,
+            misses=result.misses,
+            excess=figures.excess,
+            lost=figures.lost,
+            duration_ns=result.duration_ns,
+            more_for_misses=figures.more_for_misses,
+            first_frames=result.first_frames,
+            energy=result.energy,
+            telemetry=result.telemetry,
+            steady=result.steady,
+            ended=result.ended,
+        ),
+    )
+
+
+def weigh(objectives: Objectives, evidence: Evidence) -> Verdict:
+    """The verdict of objectives on evidence."""
     slo = objectives.slo
     clauses = (
-        *_latency(slo, result, figures.excess),
-        *_misses(slo, result, figures.more_for_misses),
-        *_lost(slo, figures.lost),
-        *_seen(slo, result),
+        *_latency(slo, evidence, evidence.excess),
+        *_misses(slo, evidence, evidence.more_for_misses),
+        *_lost(slo, evidence.lost),
+        *_seen(slo, evidence),
     )
-    invalid, wrong = tuple(_invalid(slo, result)), tuple(_wrong_state(slo, result))
+    invalid, wrong = tuple(_invalid(slo, evidence)), tuple(_wrong_state(slo, evidence))
     return Verdict(
         outcome=combine(clauses, invalid, wrong),
         confidence=slo.confidence,
@@ -45,7 +95,7 @@ def judge(objectives: Objectives, result: Result, figures: Figures) -> Verdict:
     )
 
 
-def _latency(slo: Slo, result: Result, excess: Mapping[tuple[int, float], Excess]) -> Iterator[ClauseResult]:
+def _latency(slo: Slo, result: Evidence, excess: Mapping[tuple[int, float], Excess]) -> Iterator[ClauseResult]:
     for clause, key in limits_of(slo).items():
         limit_ms, found = key[0] / 1e6, excess.get(key)
         if found is None:
@@ -89,7 +139,7 @@ def _by_rate(bounds: RateBounds, allowed: float, what: str) -> tuple[Outcome, st
     return "inconclusive", f"{seen}: between {bounds.lower:.3g} and {bounds.upper:.3g} of all, at {level}"
 
 
-def _misses(slo: Slo, result: Result, more: int | None) -> Iterator[ClauseResult]:
+def _misses(slo: Slo, result: Evidence, more: int | None) -> Iterator[ClauseResult]:
     wanted, misses = slo.misses, result.misses
     if misses is None:
         for key, limit in wanted.model_dump(exclude_none=True).items():
@@ -153,7 +203,7 @@ def _lost(slo: Slo, lost: RateBounds | None) -> Iterator[ClauseResult]:
     )
 
 
-def _seen(slo: Slo, result: Result) -> Iterator[ClauseResult]:
+def _seen(slo: Slo, result: Evidence) -> Iterator[ClauseResult]:
     """Clauses that are judged by what this run showed; there is no bound for one first frame."""
     first, gap = result.first_frames.first_ns, result.first_frames.after_gap
     energy = result.energy[0] if result.energy else None
@@ -179,7 +229,7 @@ def _seen(slo: Slo, result: Result) -> Iterator[ClauseResult]:
             )
 
 
-def _hottest(result: Result) -> int | None:
+def _hottest(result: Evidence) -> int | None:
     readings = [
         channel.max
         for telemetry in result.telemetry
@@ -202,7 +252,7 @@ def _open(clause: str, limit: float, why: str, *, n: int | None) -> ClauseResult
     )
 
 
-def _invalid(slo: Slo, result: Result) -> Iterator[str]:
+def _invalid(slo: Slo, result: Evidence) -> Iterator[str]:
     if result.ended is not None:
         yield f"the run ended early: {result.ended.message}"
     if slo.require_steady and result.steady is None:
@@ -220,7 +270,7 @@ def _invalid(slo: Slo, result: Result) -> Iterator[str]:
             yield f"nothing shows that it did not throttle: sampling {telemetry.lost} ({telemetry.source})"
 
 
-def _wrong_state(slo: Slo, result: Result) -> Iterator[str]:
+def _wrong_state(slo: Slo, result: Evidence) -> Iterator[str]:
     for telemetry in result.telemetry:
         if telemetry.throttled_at_start:
             yield f"the device was throttled before the first frame ({telemetry.source})"

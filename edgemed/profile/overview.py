@@ -6,13 +6,14 @@ frame in a million did is still drawn.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemed.profile.stamps import ANSWERED, DONE, INTENDED, OUTCOME, STATUS, WARMUP, Samples
+from edgemed.profile.stamps import ANSWERED, DONE, INTENDED, OUTCOME, STATUS, WARMUP
 from edgemed.profile.stats import median_of
 
 SLICES: Final = 720
@@ -20,6 +21,14 @@ BINS: Final = 160
 _TAIL_POINTS: Final = 400
 
 Array = NDArray[Any]
+
+
+class Stamps(Protocol):
+    """Rows of `stamps.COLUMNS`, in chunks: of a file, or in memory."""
+
+    def __len__(self) -> int: ...
+
+    def chunks(self) -> Iterator[NDArray[np.int64]]: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Overview:
     slowest_ns: int
 
 
-def overview(samples: Samples, slices: int = SLICES, bins: int = BINS) -> Overview | None:
+def overview(samples: Stamps, slices: int = SLICES, bins: int = BINS) -> Overview | None:
     """Look at a whole run; `None` where nothing was answered. Memory is that of one column, and of one slice.
 
     Args:
@@ -92,7 +101,7 @@ def overview(samples: Samples, slices: int = SLICES, bins: int = BINS) -> Overvi
     )
 
 
-def _ends(samples: Samples) -> tuple[int, int | None]:
+def _ends(samples: Stamps) -> tuple[int, int | None]:
     """The first and the last intended arrival; None where no frame arrived."""
     first, last = 1 << 62, -1
     for rows in samples.chunks():
@@ -102,7 +111,7 @@ def _ends(samples: Samples) -> tuple[int, int | None]:
     return first, None if last < 0 else last
 
 
-def _latencies(samples: Samples) -> Array:
+def _latencies(samples: Stamps) -> Array:
     """Latencies of all measured answers; of all answers, where everything was warm-up."""
     kept = np.empty(len(samples), np.int64)
     for warm in (0, WARMUP):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,13 +13,18 @@ from edgemed.profile.misses import Event, Misses
 from edgemed.profile.overview import Overview, overview
 from edgemed.profile.result import Result
 from edgemed.profile.stamps import Samples
+from edgemed.profile.stats import Distribution
 from edgemed.profile.text import NA, beside_rows, honest_rows, machine_rows, ms, percentile_rows, summary
+from edgemed.profile.verdict import Verdict
 from edgemed.report.markup import Column, Html, bar, facts, fill, join, table
 from edgemed.report.page import box, card, figure, page, section
 
 REPORT: Final = "report.html"
 _TAGS: Final = {"pass": ("good", "pass"), "fail": ("bad", "fail"), "inconclusive": ("float", "open")}
 _MOST_EVENTS: Final = 40
+OVER_TIME: Final = (
+    "From the intended arrival. Time is cut into slices, and each keeps its extremes: no spike is averaged away."
+)
 
 
 def write_page(result: Result, samples: Samples | None, series: Sequence[Series], path: Path) -> None:
@@ -41,12 +46,12 @@ def render(result: Result, samples: Samples | None = None, series: Sequence[Seri
     """
     seen = None if samples is None else overview(samples)
     sections = (
-        _verdict(result),
+        verdict_section(result.verdict),
         _honesty(result),
         _time(result, seen, series),
-        _distribution(result, seen),
-        _stages(result),
-        _misses(result),
+        distribution_section(result.latency, _deadline(result), seen),
+        stages_section(result.stages),
+        misses_section(result.misses, result.duration_ns),
         _steady(result),
         _beside(result),
         _machine(result),
@@ -99,11 +104,12 @@ def _cards(result: Result) -> Iterator[Html]:
         yield card("Misses", f"{misses.rate.count:,}", f"in {events}, of {misses.rate.n:,} frames")
 
 
-def _verdict(result: Result) -> Html:
-    if result.verdict is None:
+def verdict_section(verdict: Verdict | None) -> Html:
+    """What each objective came to; nothing without any."""
+    if verdict is None:
         return Html("")
     rows = []
-    for clause in result.verdict.clauses:
+    for clause in verdict.clauses:
         kind, word = _TAGS[clause.outcome]
         more = f"; needs {clause.more:,} more frames" if clause.more else ""
         rows.append(
@@ -125,7 +131,7 @@ def _verdict(result: Result) -> Html:
         Column("Why", "sentence"),
     )
     lead = (
-        f"Bounds are one-sided at {result.verdict.confidence:.4g}. A clause passes only where its bound shows "
+        f"Bounds are one-sided at {verdict.confidence:.4g}. A clause passes only where its bound shows "
         "it; where the run cannot tell, it stays open."
     )
     return section("Objectives", lead, table("Verdict of each objective", columns, rows))
@@ -143,21 +149,19 @@ def _sentence(text: str) -> Html:
 def _time(result: Result, seen: Overview | None, series: Sequence[Series]) -> Html:
     if seen is None:
         return Html("")
-    deadline = None if result.misses is None else result.misses.deadline_ns
+    deadline = _deadline(result)
+    warm = " The shaded start is warm-up: kept, but in no figure." if seen.warm_ns else ""
+    return section("Latency over time", OVER_TIME + warm, *over_time(seen, deadline), *_sensors(seen, series))
+
+
+def over_time(seen: Overview, deadline: int | None) -> tuple[Html, Html]:
+    """Legend and picture of the latency over time."""
     entries = [("from the fastest to the slowest of a stretch of time", "bars"), ("median", "accent")]
     if deadline is not None:
         entries.append(("later than the deadline", "clip"))
     if len(seen.lost_ns):
         entries.append(("frames never answered", "bad"))
-    lead = "From the intended arrival. Time is cut into slices, and each keeps its extremes: no spike is averaged away."
-    warm = " The shaded start is warm-up: kept, but in no figure." if seen.warm_ns else ""
-    return section(
-        "Latency over time",
-        lead + warm,
-        pictures.legend(entries),
-        figure("Latency", "", pictures.over_time(seen, deadline)),
-        *_sensors(seen, series),
-    )
+    return pictures.legend(entries), figure("Latency", "", pictures.over_time(seen, deadline))
 
 
 def _sensors(seen: Overview, series: Sequence[Series]) -> Iterator[Html]:
@@ -179,11 +183,14 @@ def _sensors(seen: Overview, series: Sequence[Series]) -> Iterator[Html]:
         yield Html('<p class="lead">Temperature, clocks and power: n/a, no sensor was read.</p>')
 
 
-def _distribution(result: Result, seen: Overview | None) -> Html:
-    latency = result.latency
+def _deadline(result: Result) -> int | None:
+    return None if result.misses is None else result.misses.deadline_ns
+
+
+def distribution_section(latency: Distribution | None, deadline: int | None, seen: Overview | None) -> Html:
+    """Percentiles with their bounds, histogram and tail."""
     if latency is None:
         return Html("")
-    deadline = None if result.misses is None else result.misses.deadline_ns
     marks = [
         (p.name, p.value_ns) for p in latency.percentiles if p.value_ns is not None and p.p in ("50", "99", "99.9")
     ]
@@ -207,10 +214,11 @@ def _distribution(result: Result, seen: Overview | None) -> Html:
     )
 
 
-def _stages(result: Result) -> Html:
-    if not result.stages:
+def stages_section(stages: Mapping[str, Distribution], *drawn: Html) -> Html:
+    """Median, p99 and the slowest of each stage; before them what else is drawn of it."""
+    if not stages:
         return Html("")
-    largest = max(stage.percentile("99").value_ns or stage.max_ns for stage in result.stages.values()) or 1
+    largest = max(stage.percentile("99").value_ns or stage.max_ns for stage in stages.values()) or 1
     columns = (
         Column("Stage"),
         Column("Median, ms"),
@@ -226,14 +234,14 @@ def _stages(result: Result) -> Html:
             ms(stage.max_ns),
             f"{stage.n:,}",
         )
-        for name, stage in result.stages.items()
+        for name, stage in stages.items()
     ]
     lead = "Stages add up to the latency in each frame; their percentiles do not: the slowest frames differ."
-    return section("Stages", lead, table("Time of each stage", columns, rows))
+    return section("Stages", lead, *drawn, table("Time of each stage", columns, rows))
 
 
-def _misses(result: Result) -> Html:
-    misses = result.misses
+def misses_section(misses: Misses | None, duration_ns: int) -> Html:
+    """Deadline misses in events; nothing without a deadline."""
     if misses is None:
         return Html("")
     rate = misses.rate
@@ -250,7 +258,7 @@ def _misses(result: Result) -> Html:
     lead = f"An event begins with a miss and ends once {misses.recovered_frames} frames in a row were in time."
     body = [facts(pairs)]
     if misses.events:
-        body.append(figure("Events over time", "", pictures.bursts(misses, result.duration_ns)))
+        body.append(figure("Events over time", "", pictures.bursts(misses, duration_ns)))
         worst = sorted(misses.events, key=lambda event: -event.misses)[:_MOST_EVENTS]
         columns = (
             Column("At"),

@@ -123,7 +123,7 @@ def profile(
     """
     measurement = measure()
     known = about() if callable(about) else about
-    question = _question(objectives, deadline_ns, rule or SteadyRule(), beside)
+    question = question_of(objectives, deadline_ns, rule or SteadyRule(), beside)
     figures = distill(measurement, question)
     measured = Measured(figures.start_ns, figures.start_ns + figures.duration_ns, figures.counts.answered)
     findings = [finding for each in beside for finding in each.findings(measured)]
@@ -135,9 +135,10 @@ def profile(
     return Profiled(measurement, figures, result, tuple(series for each in beside for series in each.series))
 
 
-def _question(
-    objectives: Objectives | None, deadline_ns: int | None, rule: SteadyRule, beside: Sequence[Beside]
+def question_of(
+    objectives: Objectives | None, deadline_ns: int | None, rule: SteadyRule, beside: Sequence[Beside] = ()
 ) -> Question:
+    """What objectives, or a deadline alone, ask of the stamps."""
     slo = None if objectives is None else objectives.slo
     return Question(
         deadline_ns=deadline_ns if slo is None or slo.deadline_ns is None else slo.deadline_ns,

@@ -51,7 +51,7 @@ class Receiver:
                 "No port of this machine can be listened on.", "End programs that have many."
             ) from error
         assert server is not None
-        self._server, self.port = server, server.socket.getsockname()[1]
+        self._server, self.port = server, server.server_address[1]
         return self
 
     def __exit__(

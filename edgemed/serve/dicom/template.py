@@ -146,9 +146,10 @@ def read_study(folder: Path, scratch: Path) -> Study:
     groups: dict[tuple[str, str], list[_Found]] = {}
     for each in found.values():
         groups.setdefault((each.study, each.series), []).append(each)
-    made, size = [], 0
+    made: list[Series] = []
+    size = 0
     for (study, series), files in groups.items():
-        images = []
+        images: list[Template] = []
         for each in sorted(files, key=lambda file: (file.number, file.path)):
             data = _stood_in(each, stand_ins)
             images.append(_template(each, data, stand_ins, scratch / f"{size}.{len(images)}"))
@@ -172,10 +173,10 @@ def _look(path: Path) -> _Found | None:
         raise
     except Exception:  # whatever pydicom stumbles over is not an image that a modality could send
         return None
-    uids = [str(ds.get(name) or "") for name in _WHO[:3]]
-    if not all(uids) or not meta.syntax or not meta.sop_class or "Rows" not in ds:
+    study, series, instance = (str(ds.get(name) or "") for name in _WHO[:3])
+    if not (study and series and instance) or not meta.syntax or not meta.sop_class or "Rows" not in ds:
         return None
-    return _Found(path, *uids, int(ds.get("InstanceNumber") or 0), meta)
+    return _Found(path, study, series, instance, int(ds.get("InstanceNumber") or 0), meta)
 
 
 def _stood_in(found: _Found, stand_ins: Fresh) -> bytes:
