@@ -51,6 +51,7 @@ class Bedside:
         folder: of its state, and of all else.
         dicom: port.
         http: port.
+        rpc: port of gRPC.
         inbox: the watched folder.
     """
 
@@ -58,6 +59,7 @@ class Bedside:
     folder: Path
     dicom: int
     http: int
+    rpc: int
     inbox: Path
 
     @property
@@ -129,11 +131,19 @@ def targets() -> dict[str, Callable[[], Target]]:
     from benchmarks.fuzz_file import FileTarget, FolderTarget
     from benchmarks.fuzz_http import HttpTarget, StowTarget
     from benchmarks.fuzz_pdu import PduTarget
+    from benchmarks.fuzz_rpc import RpcTarget
 
-    return {"http": HttpTarget, "stow": StowTarget, "pdu": PduTarget, "file": FileTarget, "folder": FolderTarget}
+    return {
+        "pdu": PduTarget,
+        "file": FileTarget,
+        "folder": FolderTarget,
+        "http": HttpTarget,
+        "stow": StowTarget,
+        "grpc": RpcTarget,
+    }
 
 
-SHARES = {"pdu": 0.4, "file": 0.2, "folder": 0.1, "http": 0.2, "stow": 0.1}
+SHARES = {"pdu": 0.35, "file": 0.2, "folder": 0.1, "http": 0.15, "stow": 0.1, "grpc": 0.1}
 
 
 def main() -> None:
@@ -250,7 +260,7 @@ def running(folder: Path) -> Iterator[Bedside]:
     """A daemon in a process of its own."""
     bundle, inbox = kit.write_classifier(folder / "chest.edgemed"), folder / "inbox"
     inbox.mkdir()
-    dicom, http = _free_ports(2)
+    dicom, http, rpc = _free_ports(3)
     (folder / "bedside.toml").write_text(
         f"""
         [daemon]
@@ -267,6 +277,7 @@ def running(folder: Path) -> Iterator[Bedside]:
         associations = 50
         [http]
         port = {http}
+        grpc_port = {rpc}
         [[folders]]
         name = "inbox"
         path = "{inbox}"
@@ -286,7 +297,7 @@ def running(folder: Path) -> Iterator[Bedside]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         try:
-            bedside = Bedside(process, folder, dicom, http, inbox)
+            bedside = Bedside(process, folder, dicom, http, rpc, inbox)
             if not until(lambda: process.poll() is not None or bedside.ready()) or process.poll() is not None:
                 raise SystemExit(f"The daemon does not come up:\n{(folder / 'log').read_text()[-2000:]}")
             yield bedside

@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import Final, TextIO
 
 from edgemed.base.errors import EdgemedError
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _UID: Final = re.compile(r"\b(?:[0-2](?:\.\d{1,40}){5,}|2\.25\.\d{10,})\b")
 _OURS: Final = "edgemed"
 _LONGEST: Final = 4096
+_PLACES: Final = 8
+_HERE: Final = str(Path(__file__).parents[1])
 
 
 def configure(section: LogSection, stream: TextIO | None = None) -> logging.Handler:
@@ -107,6 +110,8 @@ def error_of(error: BaseException) -> str:
 
 
 def places_of(error: BaseException) -> str:
-    """Where it happened: files and lines, no values."""
-    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    """Where it happened: files and lines, no values. Of libraries between our own places, the last one alone."""
+    every = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in every[:-1] if frame.filename.startswith(_HERE)]
+    frames = [*ours, *every[-1:]][-_PLACES:]
     return " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)

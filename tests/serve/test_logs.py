@@ -11,6 +11,7 @@ import pytest
 
 from edgemed.base.errors import InputError
 from edgemed.serve.config import LogSection
+from edgemed.serve.http.answers import as_json, log_bug
 from edgemed.serve.logs import configure
 
 UID = "1.2.840.113619.2.5.1762583153.215519.978957063.78"
@@ -52,3 +53,20 @@ def test_nothing_of_a_patient_gets_out(stream: io.StringIO, form: str) -> None:
         assert first["error"] == "ValueError"
         assert second["error"] == "The file [uid] is odd.\\x0aDoe Look."
         assert third["text"] == "(0010,0010) PN: %s"
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_bug_is_one_readable_line(stream: io.StringIO, form: str) -> None:
+    """Its kind, our own places and the last one; neither the way through libraries, nor its text."""
+    configure(LogSection(format=form), stream)
+    try:
+        as_json({"Doe^Jane": float("nan")})
+    except ValueError as error:
+        log_bug(error)
+    text = stream.getvalue()
+    assert len(text.splitlines()) == 1
+    assert "a request failed by ValueError at answers.py:" in text
+    assert "as_json > " in text
+    assert "Jane" not in text
+    assert "x0a" not in text
+    assert len(text) < 400

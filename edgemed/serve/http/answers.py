@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import time
-import traceback
 from collections.abc import Iterable
 from typing import Any, Final
 
 from edgemed.base.errors import DeviceStateError, EdgemedError, InputError, IntegrityError, ResourceError
 from edgemed.serve.http.asgi import Header, Send
+from edgemed.serve.logs import places_of
 
 log = logging.getLogger(__name__)
 
@@ -77,5 +77,4 @@ async def send_bytes(send: Send, status: int, body: bytes, content_type: bytes, 
 
 def log_bug(error: BaseException) -> None:
     """Log a bug of ours: where it is, without its text, which may hold what identifies a patient."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    log.error("a request failed by %s\n%s", type(error).__name__, where)
+    log.error("a request failed by %s at %s", type(error).__name__, places_of(error))

@@ -110,3 +110,13 @@ def test_a_message_that_is_too_long(rpc: Client) -> None:
     body = bytes(5 << 20)  # the configuration allows 4 MiB
     code = rpc.refused("ModelInfer", model_name="chest", inputs=[image()], raw_input_contents=[body])
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("name", ["ModelInfer", "ServerLive"])
+def test_what_is_no_message(running: Any, name: str) -> None:
+    """It is the client's fault, and called so."""
+    with grpc.insecure_channel(f"127.0.0.1:{running[1].grpc_port}") as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(f"/{SERVICE}/{name}")(b"\xff\xff\xff", timeout=30)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "is no " in str(caught.value.details())

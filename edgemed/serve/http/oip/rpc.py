@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from edgemed.base.errors import EdgemedError, ResourceError, from_os_error
 from edgemed.serve.config import Tls
@@ -97,8 +98,7 @@ class RpcServer:
         }
         table = {
             name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(name, bodies[name], response),
-                request_deserializer=request.FromString,
+                self._guarded(name, bodies[name], request, response),
                 response_serializer=response.SerializeToString,
             )
             for name, (request, response) in self._proto.methods.items()
@@ -106,14 +106,16 @@ class RpcServer:
         handlers: grpc.GenericRpcHandler = grpc.method_handlers_generic_handler(SERVICE, table)
         return handlers
 
-    def _guarded(self, name: str, body: Handler, response: Any) -> Callable[[Any, grpc.ServicerContext], Any]:
-        """One method: who may, and errors as the protocol has them."""
+    def _guarded(
+        self, name: str, body: Handler, request: Any, response: Any
+    ) -> Callable[[bytes, grpc.ServicerContext], Any]:
+        """One method: who may, what is asked, and errors as the protocol has them."""
         role: Role | None = None if name in _PUBLIC else "infer"
 
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
+        def call(data: bytes, context: grpc.ServicerContext) -> Any:
             try:
                 self._logins.check(role, _address(context), _authorization(context))
-                return body(request, response())
+                return body(_parsed(request, data), response())
             except HttpError as error:
                 context.abort(_CODES.get(error.status, grpc.StatusCode.INTERNAL), error.text)
             except EdgemedError as error:
@@ -180,6 +182,15 @@ class RpcServer:
             raise late() from error
         except EdgemedError as error:
             raise translated(error, deadline_ns) from error
+
+
+def _parsed(message: Any, data: bytes) -> Any:
+    """A message; read here and not by gRPC, which would call it our fault, and before it is known who asks."""
+    try:
+        return message.FromString(data)
+    except DecodeError as error:
+        name = message.DESCRIPTOR.name
+        raise HttpError(400, f"This is no {name}. Send one as the protocol describes it.") from error
 
 
 def _bind(server: grpc.Server, address: str, tls: Tls | None) -> int:
