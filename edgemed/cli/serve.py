@@ -89,4 +89,7 @@ def _run(config: Config, *, demo: bool = False) -> None:
         if demo:
             for line in daemon.addresses():
                 say(line)
+            for destination in config.destinations:
+                if destination.kind == "folder":
+                    say(f"results: {destination.path}")
         daemon.wait()

@@ -17,6 +17,8 @@ def demo_config(bundle: Path, state: Path) -> Config:
         bundle: to serve; it need not be signed.
         state: where everything goes.
     """
+    results = state / "results"
+    results.mkdir()
     loopback = ("127.0.0.0/8", "::1/128")
     return Config.model_validate(
         {
@@ -30,7 +32,7 @@ def demo_config(bundle: Path, state: Path) -> Config:
             "models": [
                 {"name": "demo", "bundle": bundle.absolute(), "results": ["sr", "sc", "json"], "send_to": ["folder"]}
             ],
-            "destinations": [{"name": "folder", "kind": "folder", "path": state / "results"}],
+            "destinations": [{"name": "folder", "kind": "folder", "path": results}],
             "spool": {"reserve": "64MiB", "warn": "256MiB"},
             "trust": {"allow_unsigned": True},
             "log": {"format": "text"},
