@@ -18,6 +18,18 @@ from scripts import make_schemas
 HASH = "0" * 64
 TENSOR = {"name": "x", "dtype": "float32", "shape": [None, 3]}
 
+FINGERPRINT: dict[str, Any] = {
+    **dict.fromkeys(("board", "l4t", "jetpack", "gpu", "tensorrt", "power_mode", "clocks", "engine_sha256")),
+    "backend": "onnxruntime",
+    "backend_version": "1.22",
+    "device": "cpu",
+    "precision": "int8",
+    "bundle_digest": HASH,
+    "edgemed": "0.1.0",
+    "python": "3.11.7",
+    "host": {"machine": "x86_64", "cpu": "c", "cores": 2, "kernel": "6", "os": "Linux", "governor": None},
+}
+
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "calibration-set": {
         "schema": "edgemed/calibration-set/1",
@@ -202,17 +214,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "schema": "edgemed/profile/1",
         "created": "2025-01-01T00:00:00Z",
         "name": "m",
-        "fingerprint": {
-            **dict.fromkeys(("board", "l4t", "jetpack", "gpu", "tensorrt", "power_mode", "clocks", "engine_sha256")),
-            "backend": "onnxruntime",
-            "backend_version": "1.22",
-            "device": "cpu",
-            "precision": "int8",
-            "bundle_digest": HASH,
-            "edgemed": "0.1.0",
-            "python": "3.11.7",
-            "host": {"machine": "x86_64", "cpu": "c", "cores": 2, "kernel": "6", "os": "Linux", "governor": None},
-        },
+        "fingerprint": FINGERPRINT,
         "load": {"text": "rate:30", "kind": "rate", "rate_hz": 30.0},
         "settings": {
             "warmup_frames": 1,
@@ -375,6 +377,31 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "passed": True,
         "reasons": [],
     },
+    "way": {
+        "schema": "edgemed/way/1",
+        "created": "2026-01-01T00:00:00Z",
+        "name": "bedside",
+        "study": {"series": 1, "images": 4, "bytes": 100, "left_out": 0},
+        "sent": {"repeat": 2, "begun": 2, "pace_ns": 1, "accepted": 8, "refused": {}, "behind": 0, "arrival": None},
+        "state": "ext4",
+        "duration_ns": 1,
+        "models": [
+            {
+                "name": "chest",
+                "level": "series",
+                "fingerprint": FINGERPRINT,
+                "ends": "sent",
+                "counts": {"arrived": 2, "answered": 2},
+                "latency": None,
+                "stages": {},
+                "first_ns": 1,
+                "misses": None,
+                "daemon_deadline_ns": 1,
+                "daemon_late": 0,
+                "itself": None,
+            }
+        ],
+    },
     "slo": {"schema": "edgemed/slo/1", "deadline_ms": 33.3, "misses": {"rate": 0.001}, "latency": {"p99_ms": 20.0}},
     "report": {
         "schema": "edgemed/report/1",
@@ -448,6 +475,9 @@ BROKEN: list[tuple[str, list[str | int], Any]] = [
     ("signature-statement", ["predicateType"], "urn:other:1"),
     ("trial", ["disagreed"], -1),
     ("trial", ["candidate", "digest"], "00"),
+    ("way", ["models", 0, "ends"], "lost"),
+    ("way", ["sent", "begun"], -1),
+    ("way", ["study", "images"], 0),
     ("slo", ["misses", "rate"], 0),
     ("slo", ["latency", "p99_ms"], -1),
     ("slo", ["confidence"], 0.5),

@@ -89,15 +89,15 @@ def wall_times(spans: Sequence[Span], start_ns: int, end_ns: int) -> dict[str, i
 
     Where spans overlap, as the frames of a clip do, a moment belongs to the one that began last.
     """
-    inside = sorted(
+    inside = [
         (
             max(span.start_ns, start_ns),
             min(span.end_ns, end_ns),
             "inference queue" if span.name == "queue" else span.name,
         )
-        for span in spans
+        for span in sorted(spans, key=lambda span: span.start_ns)
         if span.end_ns > start_ns and span.start_ns < end_ns
-    )
+    ]
     found = {name: 0 for _, _, name in inside}
     open_: list[tuple[int, str]] = []  # ends; the one that began last is the last
     now = start_ns

@@ -24,14 +24,21 @@ from edgemed.profile.page import (
 from edgemed.profile.passage import STAGES, Passage
 from edgemed.profile.result import Fingerprint
 from edgemed.profile.stamps import ANSWERED, COLUMNS, DONE, FAILED, INTENDED, STATUS
-from edgemed.profile.stats import nearest_rank, share_of
+from edgemed.profile.stats import least_samples, nearest_rank, share_of
 from edgemed.profile.text import NA, ms
 from edgemed.profile.way import ModelWay, Way
 from edgemed.profile.way_text import model_rows, way_rows, way_summary
 from edgemed.report.markup import Html, facts, fill, join
 from edgemed.report.page import box, card, figure, page, section
 
-_COLORS: Final = ("muted", "percentile", "bars", "entropy", "accent", "good", "float", "clip", "ink", "bad", "line")
+_COLORS: Final = dict(
+    zip(
+        STAGES,
+        ("muted", "percentile", "bars", "entropy", "accent", "good", "warn", "line")
+        + ("float", "line", "clip", "ink", "faint", "bad"),
+        strict=True,
+    )
+)
 _RANKS: Final = (("median", "50"), ("p90", "90"), ("p99", "99"))
 _BAR, _GAP, _NAME, _WIDE = 26, 12, 90, 760
 
@@ -111,13 +118,17 @@ def _how(way: Way) -> Html:
         "Each repetition of the study has fresh UIDs and is sent at its time, whatever happened to those before: "
         "latency counts from then. The daemon is the site's own, with a state of its own."
     )
-    return section("How it was measured", lead, facts((name, text) for name, text in rows))
+    return section("How it was measured", lead, facts((name, _whole(text)) for name, text in rows))
+
+
+def _whole(text: str) -> Html:
+    return fill("{text}", text=text)
 
 
 def _model(way: Way, model: ModelWay, passages: Sequence[Passage]) -> Iterator[Html]:
     deadline = None if model.misses is None else model.misses.deadline_ns
     seen = overview(_stamps(passages)) if passages else None
-    yield section(f"Model {model.name}", "", facts((name, text) for name, text in model_rows(model)[1:]))
+    yield section(f"Model {model.name}", "", facts((name, _whole(text)) for name, text in model_rows(model)[1:]))
     if seen is not None:
         yield section("Latency over time", OVER_TIME, *over_time(seen, deadline))
     yield distribution_section(model.latency, deadline, seen)
@@ -139,11 +150,12 @@ def _bars(passages: Sequence[Passage]) -> tuple[Html, ...]:
     if not ordered:
         return ()
     n = len(ordered)
-    chosen = {name: ordered[nearest_rank(n, share_of(p)) - 1].stages() for name, p in _RANKS}
+    shares = {name: share_of(p) for name, p in _RANKS if n >= least_samples(share_of(p))}
+    chosen = {name: ordered[nearest_rank(n, share) - 1].stages() for name, share in shares.items()}
     chosen["slowest"] = ordered[-1].stages()
     names = [*STAGES, *sorted({name for stages in chosen.values() for name in stages} - set(STAGES))]
     used = [name for name in names if any(stages.get(name) for stages in chosen.values())]
-    colors = {name: _COLORS[place % len(_COLORS)] for place, name in enumerate(used)}
+    colors = {name: _COLORS.get(name, "minmax") for name in used}
     caption = "the very tasks at these ranks of the whole way; their stages add up"
     drawn = figure("Where the time went", caption, _stacked(chosen, colors))
     return pictures.legend([(name, colors[name]) for name in used]), drawn
