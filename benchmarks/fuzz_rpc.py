@@ -1,7 +1,8 @@
-"""Mutated requests over gRPC: frames of HTTP/2 by hand, and good channels with mutated messages. See `benchmarks/fuzz.py`.
+"""Mutated requests over gRPC: frames of HTTP/2 by hand, and good channels with mutated messages.
 
-Every call on a channel is answered by a status, of which INTERNAL and UNKNOWN are held against us; every connection ends
-when its client has ended its side. A bug stands in the daemon's log, whichever way it was found.
+A target of `benchmarks/fuzz.py`. Every call on a channel is answered by a status, of which INTERNAL and UNKNOWN are
+held against us; every connection ends when its client has ended its side. A bug stands in the daemon's log, whichever
+way it was found.
 """
 
 from __future__ import annotations

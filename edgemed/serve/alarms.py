@@ -41,6 +41,7 @@ CODES: Final[dict[str, Severity]] = {
     "audit-failed": "alarm",
     "source-lost": "warning",  # a camera or stream gives no frames
     "deadline-missed": "warning",
+    "config-failed": "alarm",  # a changed file of tokens or certificates is not taken; the old one is in force
     "folder-failed": "warning",  # a watched folder cannot be read, or what was taken cannot be removed
 }
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from pathlib import Path
 from typing import Final
 
 from edgemed.base.errors import EdgemedError, InputError, from_os_error
 from edgemed.serve.config import Tls
+from edgemed.serve.renewal import State, Told, state_of, untold
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +54,19 @@ class Certificates:
 
     Args:
         tls: the files.
+        told: whether what has changed can be used.
 
     Raises:
         EdgemedError: they cannot be used.
     """
 
-    def __init__(self, tls: Tls) -> None:
+    def __init__(self, tls: Tls, told: Told = untold) -> None:
         self._tls = tls
+        self._told = told
         self._lock = threading.Lock()
         self._seen = self._look()
         self._context = server_context(tls)
+        told(None)
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -76,11 +79,15 @@ class Certificates:
                     self._context = server_context(self._tls)
                     log.info("a new certificate is shown from now on: %s", self._tls.certificate)
                 except EdgemedError as error:
-                    log.error("the changed certificate is not taken, the old one stays: %s", error.what)
+                    self._told(error)
+                else:
+                    self._told(None)
             return self._context
 
-    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_state(path) for path in (self._tls.certificate, self._tls.key, self._tls.ca) if path is not None)
+    def _look(self) -> tuple[State | None, ...]:
+        return tuple(
+            state_of(path) for path in (self._tls.certificate, self._tls.key, self._tls.ca) if path is not None
+        )
 
 
 def _load(context: ssl.SSLContext, tls: Tls) -> ssl.SSLContext:
@@ -99,14 +106,6 @@ def _load(context: ssl.SSLContext, tls: Tls) -> ssl.SSLContext:
     except OSError as error:
         raise from_os_error(error, error.filename or tls.certificate) from error
     return context
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _nobody_to_ask() -> str:

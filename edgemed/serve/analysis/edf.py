@@ -136,6 +136,13 @@ class EdfQueue(Generic[J]):
         self._count += 1
         return True
 
+    def withdraw(self, job: J) -> bool:
+        """Nobody wants it any more; `False` where it does not wait."""
+        if job.gone:
+            return False
+        self._leave(job)
+        return True
+
     def expired(self, now_ns: int) -> list[J]:
         """Take out all for which it is too late."""
         late = []

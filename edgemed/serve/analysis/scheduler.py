@@ -28,7 +28,7 @@ from edgemed.runtime.contained.requests import Reply, same
 from edgemed.serve.analysis.edf import EdfQueue, Job, Rules
 
 Feeds = Mapping[str, NDArray[Any]]
-Drop = Literal["expired", "full", "closed"]
+Drop = Literal["expired", "full", "closed", "cancelled"]
 
 
 class Ask(Protocol):
@@ -115,6 +115,7 @@ class Scheduler:
             frame=frame,
         )
         reason: Drop | None = None
+        request.future.add_done_callback(lambda future: self._withdrawn(request) if future.cancelled() else None)
         with self._changed:
             if self._closed:
                 reason = "closed"
@@ -149,6 +150,12 @@ class Scheduler:
     def _size(self, feeds: Feeds) -> int:
         return len(next(iter(feeds.values()))) if self._varies else 1
 
+    def _withdrawn(self, request: _Request) -> None:
+        """Who asked has gone away: what waits still makes room."""
+        with self._changed:
+            if self._queue.withdraw(request):
+                self.dropped["cancelled"] += 1
+
     def _pump(self) -> None:
         """Ask for what is next, as far as the worker takes it. One thread at a time: others leave it to that one."""
         with self._changed:
@@ -173,6 +180,9 @@ class Scheduler:
 
     def _start(self, batch: Sequence[_Request], now_ns: int) -> None:
         wanted = [request for request in batch if not request.future.cancelled()]
+        if len(wanted) < len(batch):
+            with self._changed:
+                self.dropped["cancelled"] += len(batch) - len(wanted)
         if not wanted:
             self._landed()
             return

@@ -22,6 +22,7 @@ from edgemed.serve.dicom.ledger import Ledger
 from edgemed.serve.dicom.reports import parse_data_set
 from edgemed.serve.dicom.store import UNRECOGNIZED_OPERATION, Status
 from edgemed.serve.loops import Beat
+from edgemed.serve.renewal import teller
 from edgemed.serve.services import Services
 from edgemed.serve.tls import Certificates
 
@@ -45,6 +46,7 @@ class DicomInlet:
         self._lock = threading.Lock()
         self._open: dict[Association, threading.Thread] = {}
         self._listener: socket.socket | None = None
+        self._certificates: Certificates | None = None
         self._drained_ns = 0
 
     @property
@@ -73,11 +75,17 @@ class DicomInlet:
         admission = Admission(section, services.config)
         self._commitments = Commitments(services, section)
         self._house = House(services, section, admission, self._commitments.opened, self._other, self._ending)
-        self._certificates = Certificates(section.tls) if section.tls is not None else None
+        if section.tls is not None:
+            self._certificates = Certificates(section.tls, teller(services.alarms, "certificate of dicom"))
         self._listener = _listen(section)
         log.info("%s listens on port %d", section.ae_title, self.port)
         self._commitments.start()
         services.loops.start("dicom", self._accept)
+
+    def reload(self) -> None:
+        """Look at the certificates; also done twice a second."""
+        if self._certificates is not None:
+            _ = self._certificates.context
 
     def drain(self) -> None:
         """Take nothing new: associations end with the message that is under way."""
@@ -105,6 +113,7 @@ class DicomInlet:
         assert listener is not None
         while not self._ending.is_set() and not beat.stopping.is_set():
             beat()
+            self.reload()
             try:
                 sock, name = listener.accept()
             except TimeoutError:

@@ -32,6 +32,10 @@ WHOLE: Final = "edgemed.whole"
 """Key of the scope: where the connection gathers the body by itself."""
 
 
+GONE: Final = "edgemed.gone"
+"""Key of the scope: a list of what is called when the client goes away; on it for as long as somebody wants it."""
+
+
 class Whole:
     """A body of known length that is gathered at one place, without a message for each piece.
 

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from edgemed.serve.http.asgi import WHOLE, Scope, Whole, content_length
+from edgemed.serve.http.asgi import GONE, WHOLE, Scope, Whole, content_length
 
 _LEAST_RATE: Final = 16 << 10
 """Bytes a second, beyond the time that every request is given: a slow line is none that stands still."""
@@ -50,6 +50,7 @@ class Connection(HttpToolsProtocol):
         self._taken = 0
         self._sent_s = 0.0
         self._whole: Whole | None = None
+        self._gone: list[Callable[[], object]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
@@ -64,6 +65,8 @@ class Connection(HttpToolsProtocol):
         self._cancel()
         self._taking()
         super().connection_lost(exc)
+        for tell in list(self._gone):
+            tell()
 
     # -- the head --------------------------------------------------------------------------------------------------
 
@@ -94,6 +97,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         self._whole = None
         scope = cast("Scope", self.scope)
+        scope[GONE] = self._gone
         if self._patience.gathers(scope):
             length = content_length(scope)
             if length is not None and length <= self._patience.gathered_bytes:

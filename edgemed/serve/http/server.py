@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -20,6 +21,7 @@ from edgemed.serve.http.app import is_infer, make_app
 from edgemed.serve.http.connection import Connection, Patience
 from edgemed.serve.http.tokens import Tokens
 from edgemed.serve.readiness import Finding
+from edgemed.serve.renewal import teller
 from edgemed.serve.services import Services
 from edgemed.serve.tls import Certificates
 
@@ -34,6 +36,7 @@ _WATCHERS: Final = 64
 """Connections besides those of requests: pages that are looked at, probes."""
 
 _WRITERS: Final = 4
+_TICKS: Final = 10  # of uvicorn, a second
 _SILENT_NS: Final = 10_000_000_000
 
 
@@ -53,6 +56,8 @@ class HttpServer:
         self._thread: threading.Thread | None = None
         self._rpc: RpcServer | None = None
         self._disk = ThreadPoolExecutor(_WRITERS, thread_name_prefix="http-disk")
+        self._tokens: Tokens | None = None
+        self._certificates: Certificates | None = None
         self._failed: Exception | None = None
         self.port = 0
         self.grpc_port: int | None = None
@@ -65,13 +70,17 @@ class HttpServer:
             ResourceError: the port is taken.
         """
         config = self._config
-        tokens = Tokens(config.tokens) if config.tokens is not None else None
-        logins = Logins(tokens, self._services.audit)
+        alarms = self._services.alarms
+        if config.tokens is not None:
+            self._tokens = Tokens(config.tokens, teller(alarms, "file of tokens"))
+        if config.tls is not None:
+            self._certificates = Certificates(config.tls, teller(alarms, "certificate of http"))
+        logins = Logins(self._tokens, self._services.audit)
         self._gate = make_app(self._services, logins, self._disk)
-        settings = _settings(config, self._gate)
+        settings = _settings(config, self._gate, self._certificates)
         listener = _listen(config.host, config.port)
         self.port = listener.getsockname()[1]
-        self._server = _Server(settings)
+        self._server = _Server(settings, self.reload)
         self._thread = threading.Thread(target=self._serve, args=(listener,), name="http", daemon=True)
         self._thread.start()
         if not self._server.up.wait(_START_S) or self._failed is not None:
@@ -91,6 +100,13 @@ class HttpServer:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         rpc = [] if self.grpc_port is None else [f"grpc://{host}:{self.grpc_port}"]
         return [f"{scheme}://{host}:{self.port}/", *rpc]
+
+    def reload(self) -> None:
+        """Look at tokens and certificates; also done each second."""
+        if self._tokens is not None:
+            self._tokens.refresh()
+        if self._certificates is not None:
+            _ = self._certificates.context
 
     def drain(self) -> None:
         """Take nothing new; who asks is told to come back."""
@@ -126,10 +142,11 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it is up, and that it goes on."""
+    """Tells when it is up, and that it goes on; calls `each_second`."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, each_second: Callable[[], None]) -> None:
         super().__init__(config)
+        self._each_second = each_second
         self.up = threading.Event()
         self.beat_ns = time.monotonic_ns()
 
@@ -139,10 +156,12 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self.beat_ns = time.monotonic_ns()
+        if counter % _TICKS == 0:
+            self._each_second()
         return await super().on_tick(counter)
 
 
-def _settings(config: HttpSection, app: Any) -> uvicorn.Config:
+def _settings(config: HttpSection, app: Any, certificates: Certificates | None) -> uvicorn.Config:
     patience = Patience(
         config.request_ns, config.max_requests + _WATCHERS, gathers=is_infer, gathered_bytes=config.max_body_bytes
     )
@@ -160,7 +179,7 @@ def _settings(config: HttpSection, app: Any) -> uvicorn.Config:
         timeout_graceful_shutdown=int(_END_S),
     )
     settings.load()
-    settings.ssl = None if config.tls is None else _renewing(Certificates(config.tls))
+    settings.ssl = None if certificates is None else _renewing(certificates)
     return settings
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import re
 import threading
 import time
@@ -19,8 +18,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from edgemed.base.errors import EdgemedError, InputError, from_os_error
-
-log = logging.getLogger(__name__)
+from edgemed.serve.renewal import Told, state_of, untold
 
 Role = Literal["infer", "store", "read", "admin"]
 
@@ -76,18 +74,28 @@ def read_tokens(path: Path) -> list[Token]:
 
 
 class Tokens:
-    """Those of a file, as it is now. A file that cannot be read any more leaves the last good ones in force."""
+    """Those of a file, as it is now. A file that cannot be read any more leaves the last good ones in force.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        told: whether what has changed can be used.
+
+    Raises:
+        EdgemedError: it cannot be used.
+    """
+
+    def __init__(self, path: Path, told: Told = untold) -> None:
         self._path = path
+        self._told = told
         self._lock = threading.Lock()
-        self._stat = self._look()
+        self._seen = state_of(path)
         self._tokens = read_tokens(path)
+        told(None)
         self._looked_ns = time.monotonic_ns()
 
     def of(self, secret: bytes) -> Token | None:
         """The token whose secret it is; in the same time whether there is one or not."""
-        self._refresh()
+        self.refresh()
         digest = hashlib.sha256(secret).digest()
         found = None
         for token in self._tokens:
@@ -95,24 +103,20 @@ class Tokens:
                 found = token
         return found
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Look at the file, where that was not done within the last second."""
         now_ns = time.monotonic_ns()
         with self._lock:
             if now_ns - self._looked_ns < _LOOK_NS:
                 return
             self._looked_ns = now_ns
-            stat = self._look()
-            if stat == self._stat:
+            seen = state_of(self._path)
+            if seen == self._seen:
                 return
+            self._seen = seen
             try:
                 self._tokens = read_tokens(self._path)
-                self._stat = stat
             except EdgemedError as error:
-                log.error("the tokens stay as they were: %s", error)
-
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+                self._told(error)
+            else:
+                self._told(None)

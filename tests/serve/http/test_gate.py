@@ -132,15 +132,20 @@ def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tokens, "_LOOK_NS", 0)
     path = tmp_path / "tokens"
     path.write_text(lines({"gateway": "one"}))
-    known = tokens.Tokens(path)
+    said: list[bool] = []
+    known = tokens.Tokens(path, lambda error: said.append(error is None))
     assert known.of(b"one") is not None
     path.write_text(lines({"gateway": "another"}))
     assert known.of(b"one") is None
     assert known.of(b"another") is not None
     path.write_text("half a li")  # somebody is writing it
     assert known.of(b"another") is not None
+    assert said == [True, True, False]  # once each
     path.unlink()
     assert known.of(b"another") is not None
+    path.write_text(lines({"gateway": "one"}))
+    assert known.of(b"one") is not None
+    assert said == [True, True, False, False, True]
 
 
 @pytest.mark.parametrize(

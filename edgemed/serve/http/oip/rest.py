@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
@@ -12,7 +12,17 @@ from typing import Any
 from edgemed.base.errors import EdgemedError
 from edgemed.base.runner import TensorSpec
 from edgemed.serve.http.answers import HttpError, busy, late
-from edgemed.serve.http.asgi import Header, Receive, Scope, Send, content_length, header, read_body
+from edgemed.serve.http.asgi import (
+    GONE,
+    Disconnected,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    content_length,
+    header,
+    read_body,
+)
 from edgemed.serve.http.oip.body import LENGTH_HEADER, RestAsked, parse, respond
 from edgemed.serve.http.oip.infer import EXTENSIONS, Asked, Desk, outcome_of, translated
 from edgemed.serve.http.oip.tensors import datatype, shown
@@ -61,10 +71,13 @@ class Rest:
     async def infer(self, scope: Scope, receive: Receive, send: Send, model: str, version: str | None) -> None:
         """`POST v2/models/{model}[/versions/{version}]/infer`, straight on ASGI: it is what has to be fast."""
         began_ns = time.monotonic_ns()
-        outcome = "gone"
+        outcome = "failed"
         try:
             head, parts = await self._answer(scope, receive, model, version)
             outcome = "answered"
+        except Disconnected:
+            outcome = "gone"
+            raise
         except HttpError as error:
             outcome = outcome_of(error)
             raise
@@ -86,11 +99,11 @@ class Rest:
             if body is None:
                 raise HttpError(413, f"The body has more than {self._most} bytes. Send less at a time.")
             rest = await self._parsed(served, body, header_length)
-            return await self._answered(rest)
+            return await self._answered(rest, scope.get(GONE, []))
 
-    async def _answered(self, rest: RestAsked) -> tuple[list[Header], list[bytes]]:
+    async def _answered(self, rest: RestAsked, gone: list[Callable[[], object]]) -> tuple[list[Header], list[bytes]]:
         try:
-            reply = await self._reply(rest.asked)
+            reply = await self._reply(rest.asked, gone)
             parts, length = respond(rest, reply)
         except EdgemedError as error:
             raise translated(error, rest.asked.deadline_ns) from error
@@ -108,13 +121,21 @@ class Rest:
         except EdgemedError as error:
             raise translated(error) from error
 
-    async def _reply(self, asked: Asked) -> Any:
-        future = asyncio.wrap_future(asked.submit())
+    async def _reply(self, asked: Asked, gone: list[Callable[[], object]]) -> Any:
+        """The model's answer. A client that goes away meanwhile takes its request with it."""
+        asking = asked.submit()
         left_s = (asked.deadline_ns - time.monotonic_ns()) / 1e9
+        gone.append(asking.cancel)
         try:
-            return await asyncio.wait_for(future, max(0.0, left_s) + _GRACE_S)
+            return await asyncio.wait_for(asyncio.wrap_future(asking), max(0.0, left_s) + _GRACE_S)
         except asyncio.TimeoutError as error:
             raise late() from error
+        except asyncio.CancelledError as error:
+            if asking.cancelled():
+                raise Disconnected from error
+            raise
+        finally:
+            gone.remove(asking.cancel)
 
     # -- what it is ------------------------------------------------------------------------------------------------
 

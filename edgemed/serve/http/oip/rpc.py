@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ _CODES: Final = {
 _GRACE_S: Final = 0.5
 _PUBLIC: Final = frozenset({"ServerLive", "ServerReady"})
 
-Handler = Callable[[Any, Any], Any]
+Handler = Callable[[Any, Any, grpc.ServicerContext], Any]
 
 
 class RpcServer:
@@ -115,7 +115,7 @@ class RpcServer:
         def call(data: bytes, context: grpc.ServicerContext) -> Any:
             try:
                 self._logins.check(role, _address(context), _authorization(context))
-                return body(_parsed(request, data), response())
+                return body(_parsed(request, data), response(), context)
             except HttpError as error:
                 context.abort(_CODES.get(error.status, grpc.StatusCode.INTERNAL), error.text)
             except EdgemedError as error:
@@ -131,41 +131,44 @@ class RpcServer:
 
     # -- methods ---------------------------------------------------------------------------------------------------
 
-    def _live(self, _: Any, response: Any) -> Any:
+    def _live(self, _: Any, response: Any, __: Any) -> Any:
         response.live = self._rest.live()[0] == 200
         return response
 
-    def _ready(self, _: Any, response: Any) -> Any:
+    def _ready(self, _: Any, response: Any, __: Any) -> Any:
         response.ready = self._rest.ready()[0] == 200
         return response
 
-    def _model_ready(self, request: Any, response: Any) -> Any:
+    def _model_ready(self, request: Any, response: Any, _: Any) -> Any:
         response.ready = self._rest.model_ready(request.name, request.version)[0] == 200
         return response
 
-    def _metadata(self, _: Any, response: Any) -> Any:
+    def _metadata(self, _: Any, response: Any, __: Any) -> Any:
         about = self._rest.server()
         response.name, response.version = about["name"], about["version"]
         response.extensions.extend(about["extensions"])
         return response
 
-    def _model_metadata(self, request: Any, response: Any) -> Any:
+    def _model_metadata(self, request: Any, response: Any, _: Any) -> Any:
         return fill_metadata(response, self._rest.metadata(request.name, request.version))
 
-    def _infer(self, request: Any, response: Any) -> Any:
+    def _infer(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
         began_ns = time.monotonic_ns()
         outcome = "failed"
         try:
-            filled = self._answer(request, response)
+            filled = self._answer(request, response, context)
             outcome = "answered"
             return filled
+        except CancelledError:  # nobody is there to be answered
+            outcome = "gone"
+            return response
         except HttpError as error:
             outcome = outcome_of(error)
             raise
         finally:
             self._desk.count(request.model_name, "grpc", outcome, began_ns)
 
-    def _answer(self, request: Any, response: Any) -> Any:
+    def _answer(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
         if self.draining:
             raise busy("The server is ending. Try again later.")
         served = self._desk.served(request.model_name, request.model_version)
@@ -174,6 +177,8 @@ class RpcServer:
             asked = asked_of(self._desk, served, request)
             deadline_ns = asked.deadline_ns
             future = asked.submit()
+            if not context.add_callback(future.cancel):
+                future.cancel()
             left_s = (deadline_ns - time.monotonic_ns()) / 1e9
             reply = future.result(max(0.0, left_s) + _GRACE_S)
             return response_of(response, asked, reply, raw=bool(request.raw_input_contents))
