@@ -98,5 +98,5 @@ def _print(account: Account, retried: list[int], routed: list[int], failed: list
     if not account.troubles:
         say(
             ("✓", "green"),
-            f" {account.open} objects are on their way, {account.ended} have exactly one end; nothing is lost.",
+            f" {account.open} on the way, {account.ended} with exactly one end; nothing is lost.",
         )

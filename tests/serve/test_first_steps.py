@@ -42,7 +42,7 @@ def test_they_run(repo: Path, tmp_path: Path) -> None:
             if "--check" in command:
                 assert re.search(r"✓ model chest +little, .*sequence \d+ of key", said), said
             if "reconcile" in command:
-                assert "1 has exactly one end" in said or "1 objects are on their way" in said, said
+                assert "1 with exactly one end" in said or "1 on the way" in said, said
         assert daemon is not None
         daemon.terminate()
         assert daemon.wait(60) == 0
@@ -50,7 +50,7 @@ def test_they_run(repo: Path, tmp_path: Path) -> None:
         if daemon is not None:
             daemon.kill()
             daemon.wait()
-    assert "1 has exactly one end; nothing is lost" in _run("edgemed reconcile bedside.toml", tmp_path)
+    assert "1 with exactly one end; nothing is lost" in _run("edgemed reconcile bedside.toml", tmp_path)
 
 
 def _with(text: str, ports: dict[str, str]) -> str:
