@@ -114,7 +114,7 @@ bench-kill: $(STAMP) debian  ## kill -9 and power cuts of the bedside daemon: wh
 bench-soak: $(STAMP) debian  ## a day of traffic over a whole bedside daemon: memory, files and threads stay flat
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.soak
 
-bench-way: $(STAMP) debian  ## from the modality's first byte to the result at the PACS, stage by stage
+bench-way: $(STAMP)  ## from the modality's first byte to the result at the PACS, stage by stage
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.end_to_end
 
 bench-intake: $(STAMP) debian  ## C-STORE kept durably beside Orthanc, a minimal pynetdicom SCP and DCMTK, with inference running

@@ -13,6 +13,7 @@ from typing import Final
 from edgemed.base.quantity import SECOND
 
 _SLICE_S: Final = 0.5  # so often somebody is asked whether to go on waiting
+_PATIENT_S: Final = 0.05  # so long the kernel may collect segments before it wakes us
 _SLOWEST_BYTES_PER_S: Final = 1024
 _HEADER: Final = struct.Struct(">BxL")
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
@@ -157,18 +158,25 @@ class Wire:
             self._make_room(need)
         patient = need - (self._end - self._start) > _MUCH and not isinstance(self.socket, ssl.SSLSocket)
         if patient:  # waked once for it, not for each segment
-            self._option(socket.SOL_SOCKET, socket.SO_RCVLOWAT, need - (self._end - self._start))
+            self._wake_at(need - (self._end - self._start), _PATIENT_S)
         try:
             self._receive(need, deadline_ns, keep_on)
         finally:
             if patient:
-                self._option(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+                self._wake_at(1, _SLICE_S)
+
+    def _wake_at(self, size: int, timeout_s: float) -> None:
+        self._option(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        self.socket.settimeout(timeout_s)
 
     def _receive(self, need: int, deadline_ns: int, keep_on: Callable[[], bool] | None) -> None:
         while self._end - self._start < need:
             try:
                 read = self.socket.recv_into(self._view[self._end :])
             except TimeoutError:
+                # many small segments fill the kernel's buffer, by its count of their overhead, before so many bytes
+                # are in it: the sender's window is shut, and nothing would ever wake us
+                self._wake_at(1, _SLICE_S)
                 read = -1
             except OSError as error:
                 raise Lost from error
