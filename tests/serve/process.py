@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(root: Path, **sections: Any) -> Iterator[Process]:
-    """A daemon with one model that takes everything; `sections` of the configuration replace or add."""
+def started(root: Path, *, under: Sequence[str] = (), **sections: Any) -> Iterator[Process]:
+    """A daemon with one model that takes everything.
+
+    Args:
+        root: folder for all of it.
+        under: a program that is to run the daemon, with its arguments.
+        sections: of the configuration; they replace or add.
+    """
     http, dicom = free_port(), free_port()
     if not (root / "chest.edgemed").exists():
         kit.write_classifier(root / "chest.edgemed")
@@ -86,7 +92,7 @@ def started(root: Path, **sections: Any) -> Iterator[Process]:
     (root / "bedside.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
     with (root / "log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "edgemed", "serve", "bedside.toml"],
+            [*under, sys.executable, "-m", "edgemed", "serve", "bedside.toml"],
             cwd=root,
             stderr=log,
             stdout=log,
