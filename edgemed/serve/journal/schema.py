@@ -149,6 +149,7 @@ CREATE TABLE release (                -- a version of a model at this bedside
   digest        TEXT NOT NULL,
   path          TEXT NOT NULL,
   sequence      INTEGER,              -- of its signature; NULL where it is unsigned
+  older         INTEGER NOT NULL DEFAULT 0,  -- 1: an operator allows it a lower sequence than one that has answered
   state         TEXT NOT NULL,        -- see serve/models/releases.py
   reason        TEXT NOT NULL DEFAULT '',
   created       TEXT NOT NULL,

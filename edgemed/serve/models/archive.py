@@ -147,8 +147,8 @@ class Archive:
         def work(connection: sqlite3.Connection) -> None:
             if not older:
                 self._check_sequence(connection, sequence)
-            path = self._relative(bundle.digest)
-            releases.propose(connection, self.name, bundle.digest, path, sequence, f"Proposed by {user or 'somebody'}.")
+            path, reason = self._relative(bundle.digest), f"Proposed by {user or 'somebody'}."
+            releases.propose(connection, self.name, bundle.digest, path, sequence, reason, older=older)
 
         self._keepers.journal.write(work)
         version = next(version for version in self.versions if version.digest == bundle.digest)
@@ -176,8 +176,18 @@ class Archive:
             )
 
     def switch(self, version: Version, reason: str) -> None:
-        """A version answers from now on."""
-        self._keepers.journal.write(lambda connection: releases.switch(connection, self.name, version.number, reason))
+        """A version answers from now on.
+
+        Raises:
+            IntegrityError: a newer one has answered since it was proposed.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            if not version.older:
+                self._check_sequence(connection, version.sequence)
+            releases.switch(connection, self.name, version.number, reason)
+
+        self._keepers.journal.write(work)
         self.store.remember(version.digest, version.sequence or 0)
         self.sweep()
         for code in ("model-rejected", "model-rolled-back"):

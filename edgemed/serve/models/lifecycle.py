@@ -218,7 +218,12 @@ class Line:
 
     def _switch(self, candidate: HostedModel, reason: str) -> None:
         """The journal first, then one assignment: who asks from now on is answered by the new version."""
-        self._archive.switch(self._version(candidate), reason)
+        version = self._version(candidate)
+        try:
+            self._archive.switch(version, reason)
+        except IntegrityError as error:  # a newer one has answered since it was proposed
+            self._reject(version, error.what)
+            return
         candidate.tally = Tally()
         self._lost = candidate.rebuilds
         self._answer_by(candidate)

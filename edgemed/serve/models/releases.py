@@ -69,7 +69,7 @@ class Version:
     Attributes:
         number: of the row.
         version: of this model, from 1 on; the same bytes are the same version.
-        trial: whether it is compared with the active one before it answers.
+        older: whether an operator allows it a lower sequence than one that has answered.
     """
 
     number: int
@@ -77,6 +77,7 @@ class Version:
     version: str
     digest: str
     sequence: int | None
+    older: bool
     stage: Stage
     reason: str
     created: str
@@ -88,26 +89,34 @@ def versions(connection: sqlite3.Connection, model: str) -> list[Version]:
     rows = connection.execute("SELECT * FROM release WHERE model = ? ORDER BY id", (model,)).fetchall()
     return [
         Version(
-            row["id"], model, str(count), row["digest"], row["sequence"], Stage(row["state"]), row["reason"],
-            row["created"], row["changed"],
+            row["id"], model, str(count), row["digest"], row["sequence"], bool(row["older"]), Stage(row["state"]),
+            row["reason"], row["created"], row["changed"],
         )
         for count, row in enumerate(rows, 1)
     ]  # fmt: skip
 
 
 def propose(
-    connection: sqlite3.Connection, model: str, digest: str, path: str, sequence: int | None, reason: str = ""
+    connection: sqlite3.Connection,
+    model: str,
+    digest: str,
+    path: str,
+    sequence: int | None,
+    reason: str = "",
+    *,
+    older: bool = False,
 ) -> int:
     """A version is wanted; its bytes are in the store. The number of its row."""
     row = connection.execute("SELECT id FROM release WHERE model = ? AND digest = ?", (model, digest)).fetchone()
     if row is not None:
         move(connection, row["id"], Happening.PROPOSE, reason)
+        connection.execute("UPDATE release SET older = ? WHERE id = ?", (int(older), row["id"]))
         return int(row["id"])
     now = stamp()
     number = connection.execute(
-        "INSERT INTO release (model, digest, path, sequence, state, reason, created, changed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (model, digest, path, sequence, Stage.CANDIDATE.value, reason, now, now),
+        "INSERT INTO release (model, digest, path, sequence, older, state, reason, created, changed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (model, digest, path, sequence, int(older), Stage.CANDIDATE.value, reason, now, now),
     ).lastrowid
     assert number is not None
     _event(connection, number, "", Happening.PROPOSE.value, Stage.CANDIDATE.value, reason)

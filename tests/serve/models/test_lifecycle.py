@@ -169,6 +169,24 @@ def test_what_is_damaged_unsigned_or_older_is_refused_at_the_door(tmp_path: Path
         wait_for(lambda: "not-ready" in alarms(again))
 
 
+def test_one_that_became_older_while_it_waited_does_not_answer(tmp_path: Path) -> None:
+    """9 was in order while 8 answered; 10 answered before its turn came. What an operator allowed stays allowed."""
+    new_key(tmp_path / "key")
+    key = read_private_key(tmp_path / "key")
+    sign_bundle(open_bundle(first(tmp_path)), key, sequence=8)
+    paths = {sequence: another(tmp_path, str(sequence)) for sequence in (10, 9, 7)}
+    for sequence, path in paths.items():
+        sign_bundle(open_bundle(path), key, sequence=sequence)
+    with serving(tmp_path, trust={"keys": [tmp_path / "key.pub"]}) as (_, host):
+        host.propose("chest", paths[10])
+        host.propose("chest", paths[9])
+        host.propose("chest", paths[7], older=True)
+        assert states(host) == ["active", *["candidate"] * 3]
+        with traffic(host):
+            wait_for(lambda: states(host) == ["retired", "previous", "rejected", "active"])
+        assert "sequence 9, after 10" in host.describe("chest")["versions"][2]["reason"]
+
+
 @pytest.mark.parametrize("which", ["graph", "worse"])
 def test_a_version_that_answers_wrongly_is_rejected(tmp_path: Path, which: str) -> None:
     """Of the first the golden vectors say so; the second has its own, and the active version disagrees with it."""
