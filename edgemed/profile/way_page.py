@@ -34,7 +34,10 @@ from edgemed.report.page import box, card, figure, page, section
 _COLORS: Final = dict(
     zip(
         STAGES,
-        ("muted", "percentile", "bars", "entropy", "accent", "good", "warn", "line", "float", "line", "clip", "ink", "faint", "bad"),
+        (
+            *("muted", "percentile", "bars", "entropy", "accent", "good", "warn"),
+            *("line", "float", "line", "clip", "ink", "faint", "bad"),
+        ),
         strict=True,
     )
 )
