@@ -24,7 +24,7 @@ from tests.serve import kit
 from tests.serve.analysis import bundles
 
 IMAGES, SERIES, SLICES = 300, 60, 4
-PACE = "100ms"  # between images or series: a busy room, not a flood
+PACE = "250ms"  # from one intended arrival to the next: a busy room, not a flood
 
 CONFIG = """
 [daemon]

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import InputError, Terminated
 from edgemed.base.quantity import SECOND, parse_duration
 from edgemed.base.store import scratch_directory, write_atomic
 from edgemed.bundle.outputs import require_outside_bundles
@@ -142,10 +142,16 @@ def _run(
         with Observed(rehearsal.config, scratch / "log") as observed:
             target = Target("127.0.0.1", observed.port, rehearsal.called, rehearsal.calling, _TIMEOUT_NS)
             tell(f"sending {study.images} images {request.repeat} times, as {rehearsal.calling} …")
-            sent, stop = Replayed(), None
+            sent = Replayed()
+            stop: BaseException | None = None
+
+            def done() -> None:
+                observed.check()
+                advanced()
+
             try:
-                replay(study, target, repeat=request.repeat, pace_ns=pace_ns, into=sent, done=advanced)
-            except KeyboardInterrupt as error:  # what was sent by then is worth its figures
+                replay(study, target, repeat=request.repeat, pace_ns=pace_ns, into=sent, done=done)
+            except (KeyboardInterrupt, Terminated) as error:  # what was sent by then is worth its figures
                 stop = error
             rest = observed.finish(0.0 if stop is not None else _settle_s(config))
         passages = tuple(_passages(rehearsal.config, sent, observed.passed, rest))
@@ -199,9 +205,17 @@ def _about(config: Config, study: Study, request: WayRequest, pace_ns: int, seen
         start_ns=sent.intended[0] if sent.intended else 0,
         not_measured=(*seen.rehearsal.differs, "the daemon's start, and loading of models", "energy, heat and clocks"),
         warnings=tuple(_warnings(config, seen, scratch)),
-        ended=None if seen.stop is None else Ended(reason="interrupted", message="Ctrl-C"),
+        ended=_ended(seen.stop),
         samples=None if request.output is None else SAMPLES,
     )
+
+
+def _ended(stop: BaseException | None) -> Ended | None:
+    if stop is None:
+        return None
+    if isinstance(stop, Terminated):
+        return Ended(reason="terminated", message="it was told to stop")
+    return Ended(reason="interrupted", message="Ctrl-C")
 
 
 def _models(seen: _Seen, root: Path) -> tuple[ModelFacts, ...]:

@@ -31,16 +31,22 @@ from edgemed.profile.way_text import model_rows, way_rows, way_summary
 from edgemed.report.markup import Html, facts, fill, join
 from edgemed.report.page import box, card, figure, page, section
 
-_COLORS: Final = dict(
-    zip(
-        STAGES,
-        (
-            *("muted", "percentile", "bars", "entropy", "accent", "good", "warn"),
-            *("line", "float", "line", "clip", "ink", "faint", "bad"),
-        ),
-        strict=True,
-    )
-)
+_COLORS: Final = {
+    "wait": "muted",
+    "receive": "percentile",
+    "collect": "bars",
+    "queue": "entropy",
+    "decode": "accent",
+    "preprocess": "good",
+    "inference queue": "warn",
+    "h2d": "line",
+    "compute": "float",
+    "d2h": "line",
+    "postprocess": "clip",
+    "write": "ink",
+    "other": "faint",
+    "deliver": "bad",
+}
 _RANKS: Final = (("median", "50"), ("p90", "90"), ("p99", "99"))
 _BAR, _GAP, _NAME, _WIDE = 26, 12, 90, 760
 

@@ -112,6 +112,16 @@ class Observed:
     ) -> None:
         self._stop()
 
+    def check(self) -> None:
+        """Raise what has ended the daemon, if it has.
+
+        Raises:
+            EdgemedError: it is gone.
+        """
+        with self._news:
+            if self._ended:
+                raise self._gone()
+
     def finish(self, within_s: float) -> Rest:
         """Wait until every input has its end, or for so long.
 
@@ -144,7 +154,7 @@ class Observed:
                         self._told.remove(told)
                         return told
                 if self._ended:
-                    raise ChildError(f"The daemon {how_ended(self._child.wait())}.", self._last_words())
+                    raise self._gone()
                 self._news.wait()
 
     def _read(self) -> None:
@@ -160,6 +170,9 @@ class Observed:
         with self._news:
             self._ended = True
             self._news.notify_all()
+
+    def _gone(self) -> ChildError:
+        return ChildError(f"The daemon {how_ended(self._child.wait())}.", self._last_words())
 
     def _last_words(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()

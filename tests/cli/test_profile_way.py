@@ -1,4 +1,4 @@
-"""`edgemed profile bedside.toml` as a process: the site's daemon, a study, and what comes of it."""
+"""`edgemed profile bedside.toml`: the site's daemon, a study, and what comes of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from cli.test_profile import run
 
-from edgemed.base.errors import EdgemedError
+from edgemed.base.errors import ChildError, EdgemedError
 from edgemed.cli.app import invoke
+from edgemed.cli.way import WayRequest, walk
+from edgemed.serve.observing import Observed
 from tests.serve import kit
 from tests.serve.test_replay import series, site, tripwire
 
@@ -24,19 +25,18 @@ def write_config(root: Path, config) -> Path:
     return file
 
 
-def test_a_study_goes_its_way_and_the_site_hears_nothing(tmp_path):
+def test_a_study_goes_its_way_and_the_site_hears_nothing(tmp_path, capsys):
     series(tmp_path / "study", 2)
     (tmp_path / "slo.toml").write_text('schema = "edgemed/slo/1"\ndeadline_ms = 60000\n[latency]\np50_ms = 60000\n')
     with tripwire() as (port, seen):
         file = write_config(tmp_path, site(tmp_path, port))
         out, trace = tmp_path / "out", tmp_path / "trace.json"
         options = ["--study", tmp_path / "study", "--repeat", 6, "--pace", "100ms", "--slo", tmp_path / "slo.toml"]
-        done = run("profile", file, *options, "--output", out, "--trace", trace, "--json")
-    assert done.returncode == 0, done.stderr
+        assert invoke(["profile", *map(str, [file, *options, "--output", out, "--trace", trace, "--json"])]) == 0
     assert seen == []
     assert not list((tmp_path / "results").iterdir())
     assert not (tmp_path / "state").exists()
-    way = json.loads(done.stdout)
+    way = json.loads(capsys.readouterr().out)
     assert way == json.loads((out / "way.json").read_text())
     assert way["sent"]["accepted"] == 12
     (model,) = way["models"]
@@ -74,7 +74,41 @@ def test_what_makes_no_sense_is_refused(arguments, words, capsys):
 
 def test_a_daemon_that_cannot_start_says_why(tmp_path):
     series(tmp_path / "study", 1)
-    config = kit.bedside(tmp_path, trust={"allow_unsigned": False})
-    done = run("profile", write_config(tmp_path, config), "--study", tmp_path / "study")
-    assert done.returncode not in (0, 70), done.stderr
-    assert "sign" in done.stderr
+    file = write_config(tmp_path, kit.bedside(tmp_path, trust={"allow_unsigned": False}))
+    with pytest.raises(EdgemedError, match="sign"):
+        walk(WayRequest(file, tmp_path / "study", 1, "1s"), lambda _: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["Ctrl-C", "the daemon is killed"])
+def test_a_run_that_ends_early(tmp_path, monkeypatch, how):
+    series(tmp_path / "study", 1)
+    file = write_config(tmp_path, kit.bedside(tmp_path))
+    sent = []
+
+    def step() -> None:
+        sent.append(None)
+        if how == "Ctrl-C" and len(sent) == 3:
+            raise KeyboardInterrupt
+
+    started = Observed.__enter__
+
+    def kill(observed: Observed) -> Observed:
+        started(observed)
+        if how != "Ctrl-C":
+            observed._child.kill()
+            observed._child.wait()
+        return observed
+
+    monkeypatch.setattr(Observed, "__enter__", kill)
+    request = WayRequest(file, tmp_path / "study", 50, "50ms", output=tmp_path / "out")
+    if how == "Ctrl-C":
+        walked = walk(request, lambda _: None, step)
+        assert isinstance(walked.stop, KeyboardInterrupt)
+        assert walked.way.ended.reason == "interrupted"
+        assert walked.way.sent.begun == 3
+        assert (tmp_path / "out" / "way.json").exists()
+    else:
+        with pytest.raises(ChildError, match="was killed"):
+            walk(request, lambda _: None, step)
+        assert len(sent) < 50
