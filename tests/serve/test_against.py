@@ -54,8 +54,10 @@ def pacs_at(port: int) -> dict[str, Any]:
 def scp(find: Callable[[Dataset], Found], sop_class: str = StudyRoot) -> Iterator[tuple[int, list[Dataset]]]:
     """A PACS that answers queries by a function; its port, and what it was asked."""
     asked: list[Dataset] = []
+    sockets: set[socket.socket] = set()
 
     def handle(event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        sockets.add(event.assoc.dul.socket.socket)
         asked.append(event.identifier)
         yield from find(event.identifier)
 
@@ -66,9 +68,9 @@ def scp(find: Callable[[Dataset], Found], sop_class: str = StudyRoot) -> Iterato
     try:
         yield server.socket.getsockname()[1], asked
     finally:
-        for association in server.active_associations:  # each closes its own socket
-            association.join(30)
         server.shutdown()
+        for sock in sockets:  # pynetdicom leaves that of a peer who aborts to the garbage collector
+            sock.close()
 
 
 @needs_orthanc
