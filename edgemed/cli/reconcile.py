@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from edgemed.base.errors import GateError, IntegrityError, UsageError
 from edgemed.cli.console import ConsoleProgress, print_json, say, show
 
 if TYPE_CHECKING:
+    from edgemed.serve.against import Comparison, Delivered
     from edgemed.serve.reconcile import Account
 
 _SHOWN = 20
@@ -23,32 +25,53 @@ def reconcile(
         str | None,
         typer.Option(metavar="TASK", help="Try a failed task again; 'all-failed': all of them.", show_default=False),
     ] = None,
+    against_pacs: Annotated[
+        bool, typer.Option("--against-pacs", help="Ask the archives, too, for all that was delivered to them.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Hold spool, journal and deliveries against each other: every input is open or has exactly one end.
 
-    It works beside a daemon that runs. The code is 1 where something is unaccounted for, 5 where bytes changed.
+    It works beside a daemon that runs. The code is 1 where something is unaccounted for, 5 where bytes changed, 6 where
+    an archive cannot be asked.
     """
+    from edgemed.serve.against import hold_against
     from edgemed.serve.config import load_config
     from edgemed.serve.reconcile import failed, reconcile, route_again
     from edgemed.serve.reconcile import retry as try_again
 
-    root = state if state.is_dir() else load_config(state).daemon.state
+    config = None if state.is_dir() else load_config(state)
+    if against_pacs and config is None:
+        raise UsageError("A state alone does not say where archives are.", "Name the bedside.toml.")
+    root = state if config is None else config.daemon.state
     task = None if retry is None else _task(retry)
     retried = [] if retry is None else try_again(root, task)
     routed = [] if retry is None or task is not None else route_again(root)
     with ConsoleProgress().stage("files") as stage:
         account = reconcile(root, stage.advance)
         stage.note(f"{account.files} read, {account.size} bytes")
+    held = None
+    if against_pacs and config is not None:
+        with ConsoleProgress().stage("archives") as stage:
+            held = hold_against(config, stage.advance)
+            stage.note(f"{sum(held.asked.values())} asked for")
     if json:
-        print_json(_document(root, account, retried, routed))
+        print_json(_document(root, account, retried, routed, held))
     else:
         _print(account, retried, routed, failed(root))
+        if held is not None:
+            _print_held(held)
     if account.bytes_differ:
         raise IntegrityError("The bytes of files are not those that were kept.", "Mend the disk; see docs.")
     if account.troubles:
         count = "1 thing is" if len(account.troubles) == 1 else f"{len(account.troubles)} things are"
         raise GateError(f"{count} not accounted for.", "Start the daemon, and reconcile again.")
+    if held is not None and held.missing:
+        count = "1 result is" if len(held.missing) == 1 else f"{len(held.missing)} results are"
+        raise GateError(
+            f"{count} called delivered, and not in the archive.",
+            "Find out why it has none; see docs/serve-durability.md.",
+        )
 
 
 def _task(text: str) -> int | None:
@@ -59,7 +82,10 @@ def _task(text: str) -> int | None:
     return int(text)
 
 
-def _document(root: Path, account: Account, retried: list[int], routed: list[int]) -> dict[str, object]:
+def _document(
+    root: Path, account: Account, retried: list[int], routed: list[int], held: Comparison | None
+) -> dict[str, object]:
+    archives = {} if held is None else {"asked": held.asked, "missing": [_missing(one) for one in held.missing]}
     return {
         "state": str(root),
         "served": account.served,
@@ -74,7 +100,29 @@ def _document(root: Path, account: Account, retried: list[int], routed: list[int
         "retried": retried,
         "routed_again": routed,
         "unaccounted": [{"code": t.code, "what": t.what, "text": t.text} for t in account.troubles],
+        **archives,
     }
+
+
+def _missing(one: Delivered) -> dict[str, object]:
+    return {
+        "destination": one.destination,
+        "delivery": one.delivery,
+        "result": one.result,
+        "task": one.task,
+        "kind": one.kind,
+        "sop_instance": one.sop_instance,
+    }
+
+
+def _print_held(held: Comparison) -> None:
+    missing = Counter(one.destination for one in held.missing)
+    for one in held.missing[:_SHOWN]:
+        what = f" {one.kind} {one.sop_instance} (result {one.result} of task {one.task}) is not in {one.destination}."
+        say(("missing     ", "red"), what)
+    for name, count in held.asked.items():
+        if not missing[name]:
+            say(("✓", "green"), f" {name} has all {count} that were delivered to it.")
 
 
 def _print(account: Account, retried: list[int], routed: list[int], failed: list[tuple[int, str, str]]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from edgemed.serve.dicom.wire import Malformed
 
-C_STORE, C_ECHO, C_CANCEL = 0x0001, 0x0030, 0x0FFF
+C_STORE, C_FIND, C_ECHO, C_CANCEL = 0x0001, 0x0020, 0x0030, 0x0FFF
 N_EVENT_REPORT, N_ACTION = 0x0100, 0x0130
 RESPONSE: Final = 0x8000
 NO_DATA_SET: Final = 0x0101
@@ -117,6 +117,19 @@ def encode_store(message: int, sop_class: str, sop_instance: str) -> bytes:
             _PRIORITY: _us(0),
             _DATA_SET: _us(HAS_DATA_SET),
             _AFFECTED_INSTANCE: _text(sop_instance, "\0"),
+        }
+    )
+
+
+def encode_find(message: int, sop_class: str) -> bytes:
+    """The command set of a C-FIND-RQ of medium priority."""
+    return _encode(
+        {
+            _AFFECTED_CLASS: _text(sop_class, "\0"),
+            _FIELD: _us(C_FIND),
+            _MESSAGE: _us(message),
+            _PRIORITY: _us(0),
+            _DATA_SET: _us(HAS_DATA_SET),
         }
     )
 

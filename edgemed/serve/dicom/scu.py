@@ -22,6 +22,8 @@ from edgemed.serve.dicom.wire import Closed, Ending, Malformed, TooSlow, Wire
 
 _MOST_PDU_BYTES: Final = 1 << 17
 _MOST_ANSWER_BYTES: Final = 1 << 20
+_PENDING: Final = (0xFF00, 0xFF01)
+_MOST_MATCHES: Final = 500
 _GOODBYE_NS: Final = 5 * SECOND
 _PDV: Final = struct.Struct(">LBB")
 _HEADER: Final = struct.Struct(">BxL")
@@ -112,6 +114,30 @@ class Link:
         self._send(context, commands.encode_store(message, sop_class, sop_instance))
         self._send_data(context, read)
         return self._answer(commands.C_STORE, message)
+
+    def find(self, context: Accepted, sop_class: str, query: bytes) -> tuple[int, list[bytes]]:
+        """C-FIND; the last status that comes back, and the data sets that came before it.
+
+        Args:
+            context: that was granted.
+            sop_class: UID of the information model.
+            query: data set of keys, as the context says.
+
+        Raises:
+            Broken: no valid answer came, or too many.
+        """
+        message = self._next()
+        self._send(context, commands.encode_find(message, sop_class))
+        self._send_data(context, BytesIO(query).read)
+        found: list[bytes] = []
+        while True:
+            answer = self._response(commands.C_FIND, message)
+            assert answer.command is not None
+            if answer.command.status not in _PENDING:
+                return answer.command.status, found
+            if len(found) == _MOST_MATCHES:
+                raise Broken("It answers a query for one instance by hundreds.")
+            found.append(bytes(answer.data))
 
     def act(self, context: Accepted, sop_class: str, sop_instance: str, action: int, data: bytes) -> int:
         """N-ACTION; the status that comes back. Events that come meanwhile are kept for `event`.
@@ -206,6 +232,11 @@ class Link:
             raise Broken("It closed the connection.") from error
 
     def _answer(self, field: int, message: int) -> int:
+        command = self._response(field, message).command
+        assert command is not None
+        return command.status
+
+    def _response(self, field: int, message: int) -> Message:
         end_ns = time.monotonic_ns() + self._target.timeout_ns
         seen = 0
         while True:
@@ -218,8 +249,9 @@ class Link:
                 continue
             if command.field != field | commands.RESPONSE or command.message != message:
                 raise Broken("It answers something else.")
+            response = self._messages[seen]
             del self._messages[seen]
-            return command.status
+            return response
 
     def _receive(self, end_ns: int) -> None:
         kind, body = self._pdu(end_ns)

@@ -64,13 +64,31 @@ class HttpClient:
         Raises:
             Unavailable: no connection, no answer in time, none that is HTTP, or one that another moment may change.
         """
+        return self._ask("POST", path, body, headers, parcel)
+
+    def get(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """Ask for something.
+
+        Raises:
+            Unavailable: see `post`.
+        """
+        return self._ask("GET", path, None, headers, None)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Iterable[bytes] | bytes | None,
+        headers: Mapping[str, str],
+        parcel: Parcel | None,
+    ) -> Answer:
         end_ns = 0
         try:
             if self._client is None:
                 self._client = self._open()
             url = self._url.rstrip("/") + path if path else self._url
             watch = {"trace": self._watch.trace}
-            with self._client.stream("POST", url, content=body, headers=dict(headers), extensions=watch) as response:
+            with self._client.stream(method, url, content=body, headers=dict(headers), extensions=watch) as response:
                 end_ns = time.monotonic_ns() + self._timeout_ns
                 data = bytearray()
                 for chunk in response.iter_bytes():

@@ -42,8 +42,11 @@ def site(answer: Callable[[Asked], Reply], tls: ssl.SSLContext | None = None) ->
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             asked = Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
             made.asked.append(asked)
             status, headers, reply = made.answer(asked)
