@@ -92,7 +92,9 @@ class Peer(Section):
 
     ae_title: AeTitle
     addresses: Annotated[tuple[Network, ...], Field(min_length=1)]
-    may: tuple[Literal["echo", "store", "commit"], ...] = ("echo", "store", "commit")
+    may: tuple[Literal["echo", "store", "commit"], ...] = Field(
+        ("echo", "store"), description="commit: what it asks for is kept until a destination has it"
+    )
     sop_classes: tuple[Text, ...] = Field((), description="UIDs or keywords; empty: every image storage class we know")
     associations: Annotated[int, Field(ge=1, le=1000)] = 10
     per_minute: Annotated[int, Field(ge=1)] | None = Field(None, description="objects; more are refused as busy")

@@ -1,5 +1,6 @@
 """Storage commitment, as the one who is asked (PS3.4 annex J): a promise is made for what was verified byte by byte.
 
+It stands in the journal before the peer is told; from there on the image is kept until a destination has it.
 A request is in the journal before it is answered; its report is tried until the peer has taken it, over restarts. It
 goes to the peer's port where one is named, else on any open association of the peer.
 """
@@ -28,6 +29,7 @@ from edgemed.serve.dicom.association import Asked, Association, Report
 from edgemed.serve.dicom.contexts import COMMITMENT_INSTANCE
 from edgemed.serve.dicom.reports import Instance, encode_report, parse_request, send_report
 from edgemed.serve.dicom.store import NOT_AUTHORIZED, SUCCESS, Status
+from edgemed.serve.journal.retention import promise, was_sent_on
 from edgemed.serve.loops import Beat
 from edgemed.serve.services import Services
 
@@ -55,7 +57,6 @@ class _Try:
 
     due_ns: int = 0
     pause_ns: int = _FIRST_NS
-    failed: list[tuple[Instance, int]] | None = None  # verdict of the first look
 
 
 class Commitments:
@@ -130,22 +131,27 @@ class Commitments:
         if time.monotonic_ns() < attempt.due_ns:
             return attempt.due_ns
         instances: list[Instance] = [(str(a), str(b)) for a, b in json.loads(row["request"])]
-        if attempt.failed is None:
-            attempt.failed = self._judge(instances, beat)
+        try:
+            if self._reaches(row["peer"]):
+                self._report(row, instances, self._judge(instances, beat))  # anew each time: a report is about now
+        except EdgemedError as error:
+            log.error("a storage commitment cannot be promised: %s", error.what)
         attempt.due_ns = time.monotonic_ns() + attempt.pause_ns
         attempt.pause_ns = min(2 * attempt.pause_ns, _CAP_NS)
-        self._report(row, instances, attempt.failed)
         beat()
         return attempt.due_ns
 
+    def _reaches(self, name: str) -> bool:
+        """Whether there is a way to bring a report now; a peer may have been taken out of the configuration."""
+        peer = self._peers.get(name)
+        return peer is not None and (peer.port is not None or any(each.is_open for each in self._open[name]))
+
     def _report(self, row: sqlite3.Row, instances: list[Instance], failed: list[tuple[Instance, int]]) -> None:
         transaction, name = row["transaction_uid"], row["peer"]
-        peer = self._peers.get(name)
+        peer = self._peers[name]
         event_type = 2 if failed else 1
         encode = partial(encode_report, transaction, instances, failed)
         answered = partial(self._answered, transaction, name)
-        if peer is None:
-            return  # it was taken out of the configuration
         if peer.port is None:
             self._report_here(name, Report(COMMITMENT_INSTANCE, event_type, encode, answered))
             return
@@ -182,14 +188,17 @@ class Commitments:
         self._tries.pop((transaction, peer), None)
 
     def _judge(self, instances: list[Instance], step: Callable[[], None]) -> list[tuple[Instance, int]]:
-        """What is not committed, and the failure reason (PS3.3 section C.14.1.1)."""
-        failed = []
+        """What is not committed, and the failure reason (PS3.3 section C.14.1.1). The rest is promised from here on."""
+        failed, good = [], []
         for instance in instances:
             reason = self._why_not(instance, step)
             if reason is not None:
                 failed.append((instance, reason))
+            else:
+                good.append(instance)
             step()
-        return failed
+        gone = set(self._services.journal.write(partial(promise, instances=[uid for _, uid in good])))
+        return failed + [(instance, NO_SUCH_INSTANCE) for instance in good if instance[1] in gone]
 
     def _why_not(self, instance: Instance, step: Callable[[], None]) -> int | None:
         sop_class, uid = instance
@@ -197,11 +206,7 @@ class Commitments:
             row = connection.execute(
                 "SELECT sop_class, sha256, path FROM object WHERE sop_instance = ? AND state <> 'refused'", (uid,)
             ).fetchone()
-            (sent_on,) = connection.execute(
-                "SELECT count(*) FROM delivery JOIN result ON result.id = delivery.result"
-                " WHERE result.kind = 'image' AND result.sop_instance = ? AND delivery.state = 'delivered'",
-                (uid,),
-            ).fetchone()
+            sent_on = was_sent_on(connection, uid)
         if row is None:
             return NO_SUCH_INSTANCE
         if row["sop_class"] != sop_class:

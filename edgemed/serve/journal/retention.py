@@ -69,8 +69,14 @@ def newest_event(connection: sqlite3.Connection) -> int:
     return int(number)
 
 
+_SENT_ON: Final = (
+    "SELECT 1 FROM result JOIN delivery ON delivery.result = result.id"
+    " WHERE result.kind = 'image' AND delivery.state = 'delivered' AND result.sop_instance ="
+)
 _OBJECTS: Final = (
     "SELECT id, path FROM object WHERE path <> '' AND state IN ({ends})"
+    " AND (NOT EXISTS (SELECT 1 FROM promise WHERE promise.sop_instance = object.sop_instance)"
+    " OR EXISTS ({sent_on} object.sop_instance))"
     " AND NOT EXISTS (SELECT 1 FROM event WHERE what = 'object' AND subject = object.id AND event.id > ?)"
     " AND NOT EXISTS (SELECT 1 FROM part JOIN task ON task.id = part.task WHERE part.object = object.id"
     " AND task.state NOT IN ({ends})) LIMIT ?"
@@ -86,8 +92,29 @@ WELL: Final = ("delivered", "not-analysed")
 BADLY: Final = ("failed", "refused")
 
 
+def was_sent_on(connection: sqlite3.Connection, sop_instance: str) -> bool:
+    """Whether a destination has an object as it came: then it is that one's to keep."""
+    return connection.execute(f"{_SENT_ON} ?", (sop_instance,)).fetchone() is not None
+
+
+def promise(connection: sqlite3.Connection, instances: Sequence[str]) -> list[str]:
+    """Commit ourselves to keep objects: from here on `release` leaves those alone that were not sent on.
+
+    Returns:
+        SOP Instance UIDs of which there is nothing any more to be kept.
+    """
+    gone = []
+    for uid in instances:
+        there = "SELECT 1 FROM object WHERE sop_instance = ? AND state <> 'refused' AND path <> ''"
+        if connection.execute(there, (uid,)).fetchone() is not None or was_sent_on(connection, uid):
+            connection.execute("INSERT OR IGNORE INTO promise (sop_instance) VALUES (?)", (uid,))
+        else:
+            gone.append(uid)
+    return gone
+
+
 def release(connection: sqlite3.Connection, ends: Sequence[str], before: int) -> list[str]:
-    """Let rows whose end is older than an event say that they have no file.
+    """Let rows whose end is older than an event say that they have no file, where we have not promised to keep it.
 
     Args:
         connection: in a transaction.
@@ -99,7 +126,7 @@ def release(connection: sqlite3.Connection, ends: Sequence[str], before: int) ->
         is none.
     """
     ended = ", ".join(f"'{end}'" for end in ends)
-    objects = connection.execute(_OBJECTS.format(ends=ended), (before, _TOGETHER)).fetchall()
+    objects = connection.execute(_OBJECTS.format(ends=ended, sent_on=_SENT_ON), (before, _TOGETHER)).fetchall()
     results = connection.execute(_RESULTS.format(ends=ended), (before, _TOGETHER)).fetchall()
     connection.executemany("UPDATE object SET path = '' WHERE id = ?", [(number,) for number, _ in objects])
     connection.executemany("UPDATE result SET path = '' WHERE id = ?", [(number,) for number, _ in results])

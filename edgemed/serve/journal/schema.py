@@ -132,6 +132,10 @@ CREATE TABLE commitment (             -- asked of us by a peer
   PRIMARY KEY (transaction_uid, peer)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE promise (                -- what we have committed ourselves to keep; by UID: it outlives the journal
+  sop_instance  TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE golden (                 -- history of golden inferences
   id            INTEGER PRIMARY KEY,
   at            TEXT NOT NULL,

@@ -31,7 +31,7 @@ from edgemed.serve.services import Part, Services
 from tests.serve import kit
 
 LOOPBACK = ("127.0.0.0/8",)
-MODALITY = {"ae_title": "CT1", "addresses": LOOPBACK}
+MODALITY = {"ae_title": "CT1", "addresses": LOOPBACK, "may": ("echo", "store", "commit")}
 EXPLICIT = "1.2.840.10008.1.2.1"
 RELEASE = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,11 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
+from edgemed.serve.deletion import finish_deletions
+from edgemed.serve.journal.records import move_delivery, move_object, receive_again
+from edgemed.serve.journal.retention import WELL, release
+from edgemed.serve.journal.routes import Route, enter
+from edgemed.serve.states import Event
 from tests.serve import kit
 from tests.serve.dicom import rig
 from tests.serve.dicom.orthanc import needs_orthanc, orthanc
@@ -22,7 +29,7 @@ COMMITMENT, INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 @needs_orthanc
 def test_orthanc_sends_asks_and_is_told(tmp_path: Path) -> None:
     """One success and one failure 0x0112, as Orthanc's own REST interface shows them."""
-    peer = {"ae_title": "ORTHANC", "addresses": ["127.0.0.1"], "port": 4242}
+    peer = {**rig.MODALITY, "ae_title": "ORTHANC", "port": 4242}
     with private_network():
         assert inside()
         with rig.inlet(tmp_path / "ours", peers=[peer], port=11112) as running:
@@ -161,6 +168,63 @@ def test_a_peer_that_comes_up_late_is_told_on_a_new_association(tmp_path: Path) 
         finally:
             server.shutdown()
         assert told == [(1, "EDGEMED")]
+
+
+def release_all(running: rig.Rig) -> list[str]:
+    """What housekeeping would delete, if everything were old."""
+    return running.services.journal.write(partial(release, ends=WELL, before=10**9))
+
+
+def test_what_is_committed_is_kept_until_it_is_sent_on(tmp_path: Path) -> None:
+    committed, other = kit.image(), kit.image()
+    with rig.inlet(tmp_path) as running:
+        modality = Modality(running.port)
+        for ds in (committed, other):
+            assert modality.association.send_c_store(ds).Status == 0x0000
+        assert modality.ask("1.2.5", (kit.CT, str(committed.SOPInstanceUID))) == 0
+        rig.wait_for(lambda: modality.reports, "the report")
+        journal, (first, second) = running.services.journal, running.rows()
+        for row in (first, second):
+            journal.write(partial(move_object, number=row["id"], event=Event.UNWANTED, reason="No model is for it."))
+        assert release_all(running) == [second["path"]]
+        assert release_all(running) == []
+        finish_deletions(running.services.spool, journal)
+        assert modality.ask("1.2.6", *((kit.CT, str(ds.SOPInstanceUID)) for ds in (committed, other))) == 0
+        rig.wait_for(lambda: len(modality.reports) > 1, "the second report")
+        _, said = modality.reports[1]
+        assert [item.ReferencedSOPInstanceUID for item in said.ReferencedSOPSequence] == [committed.SOPInstanceUID]
+        assert [item.FailureReason for item in said.FailedSOPSequence] == [0x0112]
+        send_on(running, first["id"])
+        assert release_all(running) == [first["path"]]
+        modality.association.release()
+
+
+def send_on(running: rig.Rig, number: int) -> None:
+    """A destination has it, as it came."""
+
+    def work(connection: sqlite3.Connection) -> None:
+        receive_again(connection, number, "")
+        enter(connection, Route(number, forward=("pacs",)))
+        move_delivery(connection, connection.execute("SELECT id FROM delivery").fetchone()[0], "delivered")
+
+    running.services.journal.write(work)
+
+
+def test_a_report_is_about_the_time_when_it_is_sent(tmp_path: Path) -> None:
+    ds = kit.image()
+    with rig.inlet(tmp_path) as running:
+        first = Modality(running.port)
+        assert first.association.send_c_store(ds).Status == 0x0000
+        first.association.unbind(evt.EVT_N_EVENT_REPORT, first._told)  # it does not listen: pynetdicom answers 0x0110
+        assert first.ask("1.2.7", (kit.CT, str(ds.SOPInstanceUID))) == 0
+        rig.wait_for(lambda: running.rows("SELECT * FROM promise"), "the first look")
+        first.association.abort()
+        (row,) = running.rows()
+        running.services.spool.path(row["path"]).unlink()  # the disk has lost it meanwhile
+        again = Modality(running.port)
+        rig.wait_for(lambda: again.reports, "the report")
+        assert [item.FailureReason for item in again.reports[0][1].FailedSOPSequence] == [0x0110]
+        again.association.release()
 
 
 @pytest.mark.parametrize("may", [("store",), ("store", "commit")])
