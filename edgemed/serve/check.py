@@ -64,11 +64,11 @@ def _models(config: Config) -> Iterator[Line]:
 def _model(section: ModelSection, config: Config) -> tuple[Literal["ok", "warning"], str]:
     trust = trust_of(config.trust)
     bundle, signed = open_trusted(section.bundle, trust)
-    if section.hot is not None:
-        open_trusted(section.hot, trust)
+    hot = [] if section.hot is None else [open_trusted(section.hot, trust)[0]]
     reader_of(bundle)
-    if bundle.manifest.recipe.assumed:
-        raise InputError(f"The recipe of {section.bundle.name} is assumed.", "Build it with --recipe.")
+    for one in (bundle, *hot):
+        if one.manifest.recipe.assumed:
+            raise InputError(f"The recipe of {one.path.name} is assumed.", "Build it with --recipe.")
     text = f"{bundle.manifest.name}, {section.precision or bundle.manifest.precision}, sha256 {bundle.digest[:12]}"
     if signed is None:
         return "warning", f"{text}; anybody's: it is not signed by a key that is named, and allow_unsigned is set."

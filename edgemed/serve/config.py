@@ -200,7 +200,7 @@ class Trial(Section):
     slower: Annotated[float, Field(ge=1)] = Field(1.5, description="times the active version's median time")
     watch_ns: Nanoseconds = Field(10 * MINUTE, description="after the switch; meanwhile the old version is kept loaded")
     failures: Annotated[int, Field(ge=1)] = Field(
-        3, description="failed requests and lost workers in that time that bring the old version back"
+        3, description="requests that the worker failed, and lost workers, in that time that bring the old version back"
     )
 
 

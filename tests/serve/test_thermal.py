@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemed.base.quantity import SECOND
+from edgemed.bundle.read import open_bundle
+from edgemed.bundle.sign import new_key, read_private_key, sign_bundle
 from edgemed.device.profile import load_profile
 from edgemed.device.sysfs import Tree
 from edgemed.serve.alarms import Alarms
@@ -136,6 +139,42 @@ def test_while_it_throttles_the_smaller_model_answers_and_hands_back_when_the_ot
         assert any(row["digest"] == usual for row in host.golden("chest")[: len(host.golden("chest")) - before])
         wait_for(lambda: daemon.services.readiness.light == "ready")
         assert host.get("chest").submit(frame(1)).result(WAIT_S).info.bundle_digest == usual
+
+
+def test_the_smaller_model_is_a_copy_of_ours_and_stops_when_it_is_revoked(tmp_path: Path) -> None:
+    new_key(tmp_path / "key")
+    big = kit.write_classifier(tmp_path / "chest.edgemed")
+    small = kit.write_classifier(tmp_path / "small.edgemed", boundary=0.45)
+    for path in (big, small):
+        sign_bundle(open_bundle(path), read_private_key(tmp_path / "key"), sequence=1)
+    digests = [open_bundle(path).digest for path in (big, small)]
+    (tmp_path / "revoked").write_text("")
+    models = [{"name": "chest", "bundle": big, "runner": "onnxruntime", "hot": small}]
+    trust = {"keys": [tmp_path / "key.pub"], "revoked": tmp_path / "revoked"}
+    config = kit.bedside(tmp_path, models=models, trust=trust)
+    with hosting(config) as daemon:
+        host, alarms = daemon.services.models, daemon.services.alarms
+        kit.write_classifier(tmp_path / "other.edgemed", boundary=0.1)
+        shutil.rmtree(small)
+        (tmp_path / "other.edgemed").rename(small)  # unsigned, after the start
+        wait_for(lambda: daemon.services.readiness.ready)
+        host._warmed(Heat.THROTTLED)
+        wait_for(lambda: host.get("chest").version == "hot")
+        assert host.get("chest").submit(frame(1)).result(WAIT_S).info.bundle_digest == digests[1]
+        (tmp_path / "revoked").write_text(digests[1])
+        host.reload()
+        assert host.get("chest").submit(frame(1)).result(WAIT_S).info.bundle_digest == digests[0]
+        assert alarms.stands("model-rejected", "hot chest")
+        host._hot["chest"].tend(time.monotonic_ns())
+        assert host.get("chest").version == "1", "the device throttles still"
+    shutil.rmtree(small)
+    shutil.copytree(tmp_path / f"state/hot/chest/{digests[1]}.edgemed", small)
+    with hosting(config) as daemon:  # up without it
+        assert daemon.services.alarms.stands("model-rejected", "hot chest")
+        wait_for(lambda: daemon.services.readiness.ready)
+    (tmp_path / "revoked").write_text("")
+    with hosting(config) as daemon:
+        assert not daemon.services.alarms.stands("model-rejected", "hot chest")
 
 
 def test_what_is_not_live_rests_while_it_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.bundle.read import Bundle
-from edgemed.bundle.trust import Trust, open_trusted
+from edgemed.bundle.trust import Trust
 from edgemed.device.sysfs import Tree
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import Audit
@@ -19,7 +19,7 @@ from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models.archive import Archive, Keepers
 from edgemed.serve.models.hosted import HostedModel
-from edgemed.serve.models.hot import HotStandby
+from edgemed.serve.models.hot import HotStandby, standby_of
 from edgemed.serve.models.lifecycle import Line
 from edgemed.serve.models.served import Served
 from edgemed.serve.models.shadow import PrecisionShadow
@@ -53,7 +53,7 @@ class ModelHost:
         self._journal, self._alarms, self._metrics = journal, alarms, metrics
         self._readiness, self._loops = readiness, loops
         self._trusted = Trust()
-        keepers = Keepers(journal, alarms, audit)
+        self._keepers = keepers = Keepers(journal, alarms, audit)
         self._lines: dict[str, Line] = {}
         for section in config.models:
             store = BundleStore(config.daemon.state, section.name)
@@ -78,8 +78,10 @@ class ModelHost:
             line.open()
             self._readiness.register(f"model {line.name}", _finding_of(line))
             if line.section.hot is not None:
-                bundle, _ = open_trusted(line.section.hot, self._trust())
-                self._hot[line.name] = HotStandby(line, self._make(line.section, bundle, "hot"))
+                store = BundleStore(self._config.daemon.state, line.name, "hot")
+                standby = standby_of(line, store, self._make, self._trust, self._keepers)
+                if standby is not None:
+                    self._hot[line.name] = standby
         self._loops.start("models", self._tend, limit_ns=_LIMIT_NS)
         self._loops.start("releases", self._release, limit_ns=_LIMIT_NS)
         self._loops.start("thermal", self._watch_heat)
@@ -149,6 +151,8 @@ class ModelHost:
         for line in self._lines.values():
             line.check_trust()
             line.reconfigured(line.section.bundle)
+        for standby in self._hot.values():
+            standby.check_trust()
         self._loops.wake("releases")
 
     def describe(self, name: str) -> dict[str, Any]:

@@ -157,6 +157,11 @@ class HostedModel:
         return refused or self._broken is not None or self._forbidden is not None
 
     @property
+    def forbidden(self) -> bool:
+        """Whether it may not run any more."""
+        return self._forbidden is not None
+
+    @property
     def wrong(self) -> bool:
         """Whether it has ever answered a golden inference wrongly."""
         return self.gate.wrongs > 0

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 
-from edgemed.base.errors import EdgemedError
+from edgemed.base.errors import EdgemedError, IntegrityError
+from edgemed.bundle.trust import Trust, open_trusted
 from edgemed.runners.golden import GoldenResult
+from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.models.archive import Keepers
 from edgemed.serve.models.hosted import HostedModel
-from edgemed.serve.models.lifecycle import Line
+from edgemed.serve.models.lifecycle import Line, Make
+from edgemed.serve.models.store import BundleStore
 from edgemed.serve.thermal import Heat
 
 log = logging.getLogger(__name__)
@@ -20,10 +25,13 @@ class HotStandby:
     Args:
         line: the versions whose place it takes.
         model: of the smaller bundle; loaded when it becomes warm.
+        trust: whose bundles may run; asked anew each time.
+        keepers: alarms and audit trail.
     """
 
-    def __init__(self, line: Line, model: HostedModel) -> None:
+    def __init__(self, line: Line, model: HostedModel, trust: Callable[[], Trust], keepers: Keepers) -> None:
         self._line, self.model = line, model
+        self._trust, self._keepers = trust, keepers
         self._heat = Heat.NORMAL
         self._loaded = False
         self._check: Future[GoldenResult] | None = None
@@ -32,8 +40,22 @@ class HotStandby:
         """The device has become warmer, or cooler."""
         self._heat = heat
 
+    def check_trust(self) -> None:
+        """The lists of keys may have changed: one that may not run any more does not, and the active one answers."""
+        if self.model.forbidden:
+            return
+        try:
+            open_trusted(self.model.bundle.path, self._trust())
+        except IntegrityError as error:
+            self._line.hot = None
+            self.model.forbid(error)
+            _refused(self._line.name, error, self._keepers)
+
     def tend(self, now_ns: int) -> None:
         """Load it, let it take over, hand back; a few times a second."""
+        if self.model.forbidden:
+            self._line.hot = None  # it may have taken over in the very moment
+            return
         if self._heat is not Heat.NORMAL and not self._loaded:
             self._loaded = True
             self.model.load()
@@ -63,3 +85,30 @@ class HotStandby:
 
     def close(self) -> None:
         self.model.close()
+
+
+def standby_of(
+    line: Line, store: BundleStore, make: Make, trust: Callable[[], Trust], keepers: Keepers
+) -> HotStandby | None:
+    """The smaller model of a line, run from a copy of our own; `None`, with an alarm, where it may not run.
+
+    Raises:
+        InputError: there is no bundle, or its recipe was assumed.
+        ResourceError: the disk did not take it.
+    """
+    assert line.section.hot is not None, "asked for lines that have one"
+    store.prepare()
+    try:
+        bundle, _ = store.add(line.section.hot, trust())
+    except IntegrityError as error:  # no reason to keep the usual one from answering
+        _refused(line.name, error, keepers)
+        return None
+    store.keep({bundle.digest})
+    keepers.alarms.clear("model-rejected", f"hot {line.name}")
+    return HotStandby(line, make(line.section, bundle, "hot"), trust, keepers)
+
+
+def _refused(name: str, error: IntegrityError, keepers: Keepers) -> None:
+    what = f"The smaller model of {name} may not run: {error.what}"
+    keepers.alarms.raise_("model-rejected", what, f"hot {name}")
+    keepers.audit.record(AuditEvent("model", "serious", detail=what))

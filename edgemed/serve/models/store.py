@@ -2,6 +2,7 @@
 
 releases/MODEL/DIGEST.edgemed     versions; what the operator gave may go, or change, without any effect
 releases/MODEL/DIGEST.trial.json  how it compared with the version before it
+hot/MODEL/DIGEST.edgemed          the smaller one, for a device that throttles
 releases/MODEL/active.json        which one answers, for the day on which the journal is lost
 candidates/MODEL/NAME.edgemed     put here by an operator: taken when it no longer changes
 """
@@ -13,7 +14,7 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from edgemed.base.errors import EdgemedError, InputError, os_errors_as_resource
 from edgemed.base.hashing import canonical_json
@@ -33,10 +34,11 @@ class BundleStore:
     Args:
         state: the daemon's directory.
         model: its name.
+        kind: `releases`, or `hot`.
     """
 
-    def __init__(self, state: Path, model: str) -> None:
-        self.folder = state / "releases" / model
+    def __init__(self, state: Path, model: str, kind: Literal["releases", "hot"] = "releases") -> None:
+        self.folder = state / kind / model
         self.inbox = state / "candidates" / model
         self._seen: dict[Path, tuple[int, int]] = {}
 

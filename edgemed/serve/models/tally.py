@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from statistics import median
 from typing import Final
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import ChildError, GpuError
 from edgemed.runtime.contained.requests import Reply
 from edgemed.serve.models.mirror import compute_ns
 
@@ -16,7 +16,12 @@ _KEPT: Final = 200
 
 
 class Tally:
-    """Counts ends of requests, and keeps the times of the last ones."""
+    """Counts ends of requests, and keeps the times of the last ones.
+
+    Attributes:
+        answered: ended in a reply.
+        failed: ended by a fault of the worker or its device.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +38,7 @@ class Tally:
             if error is None:
                 self.answered += 1
                 self._times.append(compute_ns(future.result()))
-            elif not isinstance(error, InputError):  # else the sender's fault
+            elif isinstance(error, (ChildError, GpuError)):  # not what senders decide: feeds, deadlines, how many wait
                 self.failed += 1
 
     def median_ns(self, least: int) -> int | None:
