@@ -192,3 +192,17 @@ def test_one_address_cannot_have_all_places(impatient: Any, watched: None) -> No
         with socket.create_connection(("127.0.0.1", server.port), 30, ("127.0.0.2", 0)) as other:
             other.sendall(ASK)
             assert other.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_who_looks_on_holds_up_nobody_who_asks(running: Any, watched: None) -> None:
+    """A long body is read beside the loop, by threads that those who wait for pictures must not hold."""
+    _, server, client = running
+    with ExitStack() as held:
+        looking = [held.enter_context(raw(server)) for _ in range(60)]
+        for one in looking:
+            one.sendall(LOOK)
+        assert client.post("/v2/models/chest/infer", content=b"[" * 100_000).status_code == 400
+        for one in looking:
+            one.settimeout(0.0)
+            with pytest.raises(BlockingIOError):  # they wait still
+                one.recv(1)
