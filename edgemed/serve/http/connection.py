@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,7 +17,10 @@ from edgemed.serve.http.asgi import GONE, WHOLE, Scope, Whole, content_length
 
 _LEAST_RATE: Final = 16 << 10
 """Bytes a second, beyond the time that every request is given: a slow line is none that stands still."""
+_OTHERS: Final = 32  # of the places, which one address cannot have
+_LOCAL: Final = 8  # beyond them, for this machine: its own probes
 _LONG: Final = b"The head of the request is too long."
+_CROWDED: Final = b"Too many connections. Try again later."
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Patience:
     Attributes:
         request_ns: for the head of a request, for its body beyond what comes at 16 KiB/s, and for a client to take
             what is written.
-        connections: at a time.
+        connections: at a time; who waits for nothing makes room for who comes.
         head_bytes: of URL and headers.
         gathers: which requests have their body gathered at one place, when it says its length.
         gathered_bytes: of such a body; longer ones come in pieces.
@@ -47,6 +51,7 @@ class Connection(HttpToolsProtocol):
         self._patience = patience
         self._head = self._unparsed = 0  # bytes
         self._head_open = True
+        self._address = ""
         self._taken = 0
         self._sent_s = 0.0
         self._whole: Whole | None = None
@@ -56,10 +61,30 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._patience.connections:
-            self._refuse(503, b"Too many connections. Try again later.")
+        self._address = self.client[0] if self.client is not None else ""
+        if not self._has_room():
+            self._refuse(503, _CROWDED)
             return
         self._expect()
+
+    def _has_room(self) -> bool:
+        """Whether there is a place; else the one makes room that has been silent for longest, if any is."""
+        places = self._patience.connections + (_LOCAL if _is_local(self._address) else 0)
+        there = [one for one in cast("set[Connection]", self.connections) if not one.transport.is_closing()]
+        crowd = [one for one in there if one._address == self._address]
+        if len(crowd) <= self._patience.connections - _OTHERS:
+            if len(there) <= places:
+                return True
+            crowd = there
+        silent = [one for one in crowd if one is not self and one._waits]
+        if silent:
+            min(silent, key=lambda one: one._sent_s)._refuse(503, _CROWDED)
+        return bool(silent)
+
+    @property
+    def _waits(self) -> bool:
+        """Nobody works for it: it has not asked yet, or was answered."""
+        return self.cycle is None or self.cycle.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel()
@@ -181,3 +206,10 @@ class Connection(HttpToolsProtocol):
             head = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(head % (status, len(body)) + body)
         self.transport.close()
+
+
+def _is_local(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:  # no address at all, or one with a zone
+        return False

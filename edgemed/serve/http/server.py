@@ -80,7 +80,7 @@ class HttpServer:
         settings = _settings(config, self._gate, self._certificates)
         listener = _listen(config.host, config.port)
         self.port = listener.getsockname()[1]
-        self._server = _Server(settings, self.reload)
+        self._server = _Server(settings, self._each_second)
         self._thread = threading.Thread(target=self._serve, args=(listener,), name="http", daemon=True)
         self._thread.start()
         if not self._server.up.wait(_START_S) or self._failed is not None:
@@ -107,6 +107,11 @@ class HttpServer:
             self._tokens.refresh()
         if self._certificates is not None:
             _ = self._certificates.context
+
+    def _each_second(self) -> None:
+        self.reload()
+        if self._rpc is not None:
+            self._rpc.look()
 
     def drain(self) -> None:
         """Take nothing new; who asks is told to come back."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,27 +63,37 @@ class Channel:
     reason: str = ""
     number: int = 0  # of changes
     changed: threading.Condition = field(default_factory=threading.Condition)
+    _watchers: list[Callable[[], object]] = field(default_factory=list)
 
     def show(self, shown: Shown, counts: Counts) -> None:
         """A newer one."""
         with self.changed:
             self.shown, self.counts = shown, counts
-            self.number += 1
-            self.changed.notify_all()
+            self._tell()
 
     def move(self, state: str, reason: str = "", counts: Counts | None = None) -> None:
         """Where the source stands now."""
         with self.changed:
             self.state, self.reason = state, reason
             self.counts = self.counts if counts is None else counts
-            self.number += 1
-            self.changed.notify_all()
+            self._tell()
 
-    def wait(self, after: int, seconds: float) -> int:
-        """Until there is a change after number `after`, or the time is over; the number of the newest."""
+    @contextmanager
+    def watched(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Meanwhile `tell` is called at each change, by the thread that makes it: it must be quick."""
         with self.changed:
-            self.changed.wait_for(lambda: self.number > after, seconds)
-            return self.number
+            self._watchers.append(tell)
+        try:
+            yield
+        finally:
+            with self.changed:
+                self._watchers.remove(tell)
+
+    def _tell(self) -> None:
+        self.number += 1
+        self.changed.notify_all()
+        for tell in self._watchers:
+            tell()
 
 
 class Board:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from edgemed.serve.http import connection
+from edgemed.serve.http.page import routes
+from edgemed.serve.live.board import Channel
 from tests.serve.http.conftest import served
 
 HEAD = b"POST /v2/models/chest/infer HTTP/1.1\r\nHost: localhost\r\n"
+LOOK = b"GET /live/scope.jpg?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 ASK = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -21,6 +24,20 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server that gives each request half a second."""
     with served(tmp_path_factory.mktemp("slow"), ready=False, http={"request": "500ms", "max_requests": 2}) as three:
         yield three
+
+
+@pytest.fixture
+def watched(running: Any, impatient: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Live sources that never show anything, and are waited for."""
+    monkeypatch.setattr(routes, "_WAIT_S", 60.0)
+    channels = [Channel("scope", "chest", stale_ns=1) for _ in (running, impatient)]
+    for (daemon, _, _), channel in zip((running, impatient), channels, strict=True):
+        daemon.services.board.channels["scope"] = channel
+    yield
+    for channel in channels:
+        channel.move("ended")
+    for daemon, _, _ in (running, impatient):
+        del daemon.services.board.channels["scope"]
 
 
 @contextmanager
@@ -151,3 +168,41 @@ def test_more_connections_than_places(impatient: Any) -> None:
     finally:
         for one in held:
             one.close()
+
+
+def test_silent_connections_make_room_for_who_asks(running: Any) -> None:
+    _, server, _ = running
+    with raw(server) as asking, ExitStack() as held:
+        asking.sendall(HEAD + b"Content-Length: 9\r\n\r\nhalf")
+        for _ in range(140):  # the server has 128 places, and 8 for this machine
+            held.enter_context(raw(server))
+        with raw(server) as other:
+            other.sendall(ASK)
+            assert other.recv(65536).startswith(b"HTTP/1.1 200")
+        asking.sendall(b" more")  # who has asked already is not sent away for it
+        assert asking.recv(65536).startswith(b"HTTP/1.1 400")
+
+
+def test_one_address_cannot_have_all_places(impatient: Any, watched: None) -> None:
+    """Even where each of its connections asks for something."""
+    _, server, _ = impatient
+    with ExitStack() as held:
+        for _ in range(80):
+            held.enter_context(raw(server)).sendall(LOOK)
+        with socket.create_connection(("127.0.0.1", server.port), 30, ("127.0.0.2", 0)) as other:
+            other.sendall(ASK)
+            assert other.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_who_looks_on_holds_up_nobody_who_asks(running: Any, watched: None) -> None:
+    """A long body is read beside the loop, by threads that those who wait for pictures must not hold."""
+    _, server, client = running
+    with ExitStack() as held:
+        looking = [held.enter_context(raw(server)) for _ in range(60)]
+        for one in looking:
+            one.sendall(LOOK)
+        assert client.post("/v2/models/chest/infer", content=b"[" * 100_000).status_code == 400
+        for one in looking:
+            one.settimeout(0.0)
+            with pytest.raises(BlockingIOError):  # they wait still
+                one.recv(1)

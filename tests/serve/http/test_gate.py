@@ -21,7 +21,7 @@ from edgemed.serve.config import HttpSection, load_config
 from edgemed.serve.http import access, tokens
 from edgemed.serve.http.answers import HttpError
 from tests.serve.http.conftest import served
-from tests.serve.http.test_oip_rpc import Client
+from tests.serve.http.test_oip_rpc import Client, silent
 
 SECRETS = {"gateway": "g" * 43, "modality": "m" * 43, "screen": "s" * 43, "it": "a" * 43}
 ROLES = {"gateway": "infer", "modality": "store", "screen": "read", "it": "admin"}
@@ -90,6 +90,12 @@ def test_browsers_send_basic(secured: Any) -> None:
     assert secured[2].get("/v2", headers={"Authorization": f"Basic {pair}"}).status_code == 200
     for broken in ("Basic !", "Basic", "Digest x", "Bearer", ""):
         assert secured[2].get("/v2", headers={"Authorization": broken}).status_code in (401, 429)
+
+
+def test_grpc_receives_nothing_from_who_has_no_token(secured: Any) -> None:
+    """A message may be long: who asks is known before it is in memory."""
+    with grpc.insecure_channel(f"127.0.0.1:{secured[1].grpc_port}") as channel, silent(channel, "ModelInfer") as call:
+        assert call.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_grpc_wants_a_token_too(secured: Any) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgemed.serve.http.proto import SERVICE, Proto
+from tests.serve.http.conftest import served
 
 BRIGHT = np.full((1, 4, 4, 1), 0.9, np.float32)
 SCORE = pytest.approx([1 / (1 + np.exp(-20 * (0.9 - 0.5)))], rel=1e-5)  # one float32 sigmoid against a float64 one
@@ -112,7 +116,7 @@ def test_a_message_that_is_too_long(rpc: Client) -> None:
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-@pytest.mark.parametrize("name", ["ModelInfer", "ServerLive"])
+@pytest.mark.parametrize("name", ["ModelInfer", "ModelReady"])
 def test_what_is_no_message(running: Any, name: str) -> None:
     """It is the client's fault, and called so."""
     with grpc.insecure_channel(f"127.0.0.1:{running[1].grpc_port}") as channel:
@@ -120,3 +124,43 @@ def test_what_is_no_message(running: Any, name: str) -> None:
             channel.unary_unary(f"/{SERVICE}/{name}")(b"\xff\xff\xff", timeout=30)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "is no " in str(caught.value.details())
+
+
+@contextmanager
+def silent(channel: grpc.Channel, name: str) -> Iterator[Any]:
+    """A call whose message never comes."""
+    end = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        end.wait(60)
+        yield from ()
+
+    call = channel.stream_unary(f"/{SERVICE}/{name}").future(messages(), timeout=60)
+    try:
+        yield call
+    finally:
+        end.set()
+        call.cancel()
+
+
+def test_no_message_at_all(running: Any) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{running[1].grpc_port}") as channel:
+        call = channel.stream_unary(f"/{SERVICE}/ModelInfer").future(iter(()), timeout=30)
+        assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_who_needs_to_say_nothing_is_answered_before_his_message(running: Any) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{running[1].grpc_port}") as channel, silent(channel, "ServerLive") as call:
+        assert call.code() is grpc.StatusCode.OK
+
+
+def test_messages_that_do_not_come_hold_no_places(tmp_path: Path) -> None:
+    with (
+        served(tmp_path, ready=False, http={"request": "500ms", "max_requests": 8}) as (_, server, __),
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+        ExitStack() as held,
+    ):
+        calls = [held.enter_context(silent(channel, "ModelInfer")) for _ in range(8)]
+        for call in calls:
+            assert call.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+        assert Client(channel).call("ModelMetadata", name="chest").name == "chest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,10 +37,11 @@ _GRACE_S = 0.5  # the model's own clock looks at deadlines from time to time
 
 
 class Room:
-    """Memory for bodies that are under way; in the loop's thread only."""
+    """Memory for bodies that are under way."""
 
     def __init__(self, most: int) -> None:
         self._free = most
+        self._lock = threading.Lock()
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
@@ -48,13 +50,20 @@ class Room:
         Raises:
             HttpError: there is not enough.
         """
-        if size > self._free:
-            raise busy("Too much is being sent at a time. Try again in a moment.")
-        self._free -= size
+        with self._lock:
+            if size > self._free:
+                raise too_much()
+            self._free -= size
         try:
             yield
         finally:
-            self._free += size
+            with self._lock:
+                self._free += size
+
+
+def too_much() -> HttpError:
+    """What is said where there is no room."""
+    return busy("Too much is being sent at a time. Try again in a moment.")
 
 
 class Rest:
@@ -64,7 +73,7 @@ class Rest:
         self._services = services
         self.desk = Desk(services)
         self._most = services.config.http.max_body_bytes
-        self._room = Room(_BODIES * self._most)
+        self.room = Room(_BODIES * self._most)
 
     # -- inference -------------------------------------------------------------------------------------------------
 
@@ -94,7 +103,7 @@ class Rest:
         served = self.desk.served(model, version)
         header_length = _header_length(scope)
         length = content_length(scope)
-        with self._room.taken(self._most if length is None else min(length, self._most)):
+        with self.room.taken(self._most if length is None else min(length, self._most)):
             body = await read_body(scope, receive, self._most)
             if body is None:
                 raise HttpError(413, f"The body has more than {self._most} bytes. Send less at a time.")

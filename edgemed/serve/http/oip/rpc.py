@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from typing import Any, Final
 
 import grpc
@@ -17,7 +19,7 @@ from edgemed.serve.http.access import Logins
 from edgemed.serve.http.answers import HttpError, busy, late, log_bug
 from edgemed.serve.http.oip.infer import Desk, outcome_of, translated
 from edgemed.serve.http.oip.messages import asked_of, fill_metadata, response_of
-from edgemed.serve.http.oip.rest import Rest
+from edgemed.serve.http.oip.rest import Rest, Room, too_much
 from edgemed.serve.http.proto import SERVICE, Proto
 from edgemed.serve.http.tokens import Role
 from edgemed.serve.services import Services
@@ -34,7 +36,11 @@ _CODES: Final = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _GRACE_S: Final = 0.5
+_RECEIVED: Final = 4
+"""Messages that come in at a time: how long one is, is not known before it is there, so each may be the longest."""
+
 _PUBLIC: Final = frozenset({"ServerLive", "ServerReady"})
+"""For everybody. Their messages have no fields, and are not even received."""
 
 Handler = Callable[[Any, Any, grpc.ServicerContext], Any]
 
@@ -48,6 +54,7 @@ class RpcServer:
         self._desk: Desk = self._rest.desk
         self._logins = logins
         self._proto = Proto()
+        self._receiver = _Receiver(self._config.request_ns, self._rest.room)
         self._server: grpc.Server | None = None
         self._pool: ThreadPoolExecutor | None = None
         self.draining = False
@@ -80,6 +87,10 @@ class RpcServer:
         self._server.start()
         return port
 
+    def look(self) -> None:
+        """Let clients go whose messages do not come; to be called each second."""
+        self._receiver.look()
+
     def stop(self, grace_s: float) -> None:
         """End; requests under way may go on for a moment."""
         if self._server is not None:
@@ -97,7 +108,7 @@ class RpcServer:
             "ModelInfer": self._infer,
         }
         table = {
-            name: grpc.unary_unary_rpc_method_handler(
+            name: grpc.stream_unary_rpc_method_handler(  # on the wire it is the same, and we say when to receive
                 self._guarded(name, bodies[name], request, response),
                 response_serializer=response.SerializeToString,
             )
@@ -108,14 +119,17 @@ class RpcServer:
 
     def _guarded(
         self, name: str, body: Handler, request: Any, response: Any
-    ) -> Callable[[bytes, grpc.ServicerContext], Any]:
-        """One method: who may, what is asked, and errors as the protocol has them."""
+    ) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
+        """One method: who may, only then what is asked, and errors as the protocol has them."""
         role: Role | None = None if name in _PUBLIC else "infer"
 
-        def call(data: bytes, context: grpc.ServicerContext) -> Any:
+        def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             try:
                 self._logins.check(role, _address(context), _authorization(context))
-                return body(_parsed(request, data), response(), context)
+                if name in _PUBLIC:
+                    return body(request(), response(), context)
+                with self._receiver.message(messages, context) as data:
+                    return body(_parsed(request, data), response(), context)
             except HttpError as error:
                 context.abort(_CODES.get(error.status, grpc.StatusCode.INTERNAL), error.text)
             except EdgemedError as error:
@@ -187,6 +201,44 @@ class RpcServer:
             raise late() from error
         except EdgemedError as error:
             raise translated(error, deadline_ns) from error
+
+
+class _Receiver:
+    """Receives messages: few at a time, each within its time, and no more of them in memory than fit."""
+
+    def __init__(self, request_ns: int, room: Room) -> None:
+        self._request_ns = request_ns
+        self._room = room
+        self._places = threading.Semaphore(_RECEIVED)
+        self._awaited: dict[grpc.ServicerContext, int] = {}
+
+    @contextmanager
+    def message(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """The one message of a call, for as long as it is needed.
+
+        Raises:
+            HttpError: there is none, or no room for it.
+            grpc.RpcError: the client went away, or did not send it in time.
+        """
+        if not self._places.acquire(timeout=self._request_ns / 1e9):
+            raise too_much()
+        self._awaited[context] = time.monotonic_ns()
+        try:
+            data = next(messages, None)
+        finally:
+            del self._awaited[context]
+            self._places.release()
+        if data is None:
+            raise HttpError(400, "There is no message. Send one.")
+        with self._room.taken(len(data)):
+            yield data
+
+    def look(self) -> None:
+        """Let those go whose messages do not come."""
+        now_ns = time.monotonic_ns()
+        for context, began_ns in list(self._awaited.items()):
+            if now_ns - began_ns > self._request_ns:
+                context.cancel()
 
 
 def _parsed(message: Any, data: bytes) -> Any:

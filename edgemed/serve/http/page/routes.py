@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,12 +25,14 @@ from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.http.answers import HttpError
 from edgemed.serve.http.gate import USER
 from edgemed.serve.http.page import facts, words
+from edgemed.serve.live.board import Channel
 from edgemed.serve.live.overlay import render
 from edgemed.serve.services import Services
 
 EVERY_S: Final = 1.0
 _WAIT_S: Final = 1.0  # for a newer picture
 _MOST_WATCHING: Final = 32
+_DRAWING: Final = 2  # pictures and overviews at a time
 _STATIC: Final = {"style.css": "text/css", "page.js": "text/javascript", "chart.js": "text/javascript"}
 
 Number = Annotated[int, Path(ge=1, le=2**62, description="of any object of a study, as the list has it")]
@@ -159,6 +164,7 @@ def _api(services: Services) -> APIRouter:
 
 def _streams(services: Services) -> APIRouter:
     routes, watching = APIRouter(include_in_schema=False), [0]
+    drawing = CapacityLimiter(_DRAWING)  # threads of their own: inference must not wait for those who look on
 
     @routes.get("/page/events")
     async def events(request: Request) -> StreamingResponse:
@@ -169,7 +175,7 @@ def _streams(services: Services) -> APIRouter:
             watching[0] += 1
             try:
                 while not await request.is_disconnected():
-                    now = await asyncio.to_thread(facts.overview, services)
+                    now = await run_sync(facts.overview, services, limiter=drawing)
                     yield b"data: " + json.dumps(now).encode() + b"\n\n"
                     await asyncio.sleep(EVERY_S)
             finally:
@@ -182,11 +188,26 @@ def _streams(services: Services) -> APIRouter:
         channel = services.board.channels.get(name)
         if channel is None:
             raise HttpError(404, "There is no live source of that name.")
-        number = await asyncio.to_thread(channel.wait, after, _WAIT_S) if after >= 0 else channel.number
-        data = await asyncio.to_thread(render, channel)
+        number = await _newer(channel, after) if after >= 0 else channel.number
+        data = await run_sync(render, channel, limiter=drawing)
         return Response(data, media_type="image/jpeg", headers={"x-number": str(number)})
 
     return routes
+
+
+async def _newer(channel: Channel, after: int) -> int:
+    """Until there is a change after number `after`, or the time is over; the number of the newest. No thread waits."""
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(changed.set)
+
+    with channel.watched(tell):
+        if channel.number <= after:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(changed.wait(), _WAIT_S)
+    return channel.number
 
 
 def _found(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
