@@ -26,11 +26,6 @@ IMAGES: Final = tuple(sorted({uid for keyword, uid in _STORAGE.items() if "Image
 """Every image storage SOP class, with the retired ones for ultrasound and nuclear medicine."""
 
 
-def storage_classes() -> tuple[str, ...]:
-    """UIDs of all storage SOP classes: images, and what is made of them."""
-    return tuple(sorted({*_STORAGE.values(), *IMAGES}))
-
-
 def storage_class(text: str) -> str:
     """The UID of a storage SOP class that is given by its keyword or UID.
 

@@ -7,12 +7,11 @@ import threading
 from types import TracebackType
 from typing import Any, Final
 
-from pynetdicom import AE, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from edgemed.base.errors import ResourceError
-from edgemed.imaging.dicom.syntaxes import SYNTAXES
-from edgemed.serve.dicom.contexts import PLAIN, VERIFICATION, storage_classes
+from edgemed.serve.dicom.contexts import PLAIN, VERIFICATION
 
 _HOST: Final = "127.0.0.1"
 _ASSOCIATIONS: Final = 64
@@ -34,8 +33,6 @@ class Receiver:
         self._entity = AE(ae_title)
         self._entity.maximum_associations = _ASSOCIATIONS
         self._entity.add_supported_context(VERIFICATION, list(PLAIN))
-        for uid in storage_classes():
-            self._entity.add_supported_context(uid, [*SYNTAXES])
 
     def __enter__(self) -> Receiver:
         """Listen.
@@ -44,6 +41,8 @@ class Receiver:
             ResourceError: there is no port.
         """
         logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # it tells of every object
+        # every SOP class in the syntax that is offered: a list of all of them is copied for each association, for 20 ms
+        _config.UNRESTRICTED_STORAGE_SERVICE = True
         try:
             server = self._entity.start_server((_HOST, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._take)])
         except OSError as error:
@@ -57,6 +56,7 @@ class Receiver:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        _config.UNRESTRICTED_STORAGE_SERVICE = False
         if self._server is not None:
             self._server.shutdown()
             self._entity.shutdown()
