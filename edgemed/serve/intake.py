@@ -18,7 +18,8 @@ from edgemed.serve.alarms import Alarms
 from edgemed.serve.config import SpoolSection
 from edgemed.serve.digest import digest_of
 from edgemed.serve.journal.database import Journal
-from edgemed.serve.journal.records import NewObject, add_object, receive_again
+from edgemed.serve.journal.records import NewObject, add_object
+from edgemed.serve.journal.returns import bring_back
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import State
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 Verdict = Literal["accepted", "repeated", "conflict", "full", "failed"]
 
+GOING: Final = "Its earlier file is being deleted at this moment."
 CONFLICT: Final = "The same SOP Instance UID came before with other content."
 
 
@@ -68,7 +70,7 @@ class Outcome:
     """What to tell the sender.
 
     Attributes:
-        verdict: `accepted` and `repeated` are Success: the image is on the disk, or was and has had its end.
+        verdict: `accepted` and `repeated` are Success: the image is on the disk, or was and is delivered.
             `conflict`: another image under a UID that is known; it is in quarantine. `full`: not now, for the disk
             is full or fails; the same may come again. `failed`: a bug of ours.
         reason: of what is no success, as a sentence.
@@ -145,7 +147,8 @@ class Intake:
         """The object with that UID that was taken before."""
         with self._journal.read() as connection:
             row: sqlite3.Row | None = connection.execute(
-                "SELECT id, sha256, path FROM object WHERE sop_instance = ? AND state <> 'refused'", (sop_instance,)
+                "SELECT id, sha256, path, state FROM object WHERE sop_instance = ? AND state <> 'refused'",
+                (sop_instance,),
             ).fetchone()
         return row
 
@@ -155,9 +158,8 @@ class Intake:
         ours = self._spool.path(known["path"]) if known["path"] else None  # None: it has had its end, and its time
         name = name_of(arrival.sop_instance, arrival.sha256)
         same = arrival.sha256 == known["sha256"] or known["path"] == self._spool.place_of(name)
-        if same and ours is not None and not _is_whole(ours, arrival):
-            self._mend(arrival, file, number)
-            return Outcome("repeated", number=number)
+        if same and (known["state"] != "delivered" if ours is None else not _is_whole(ours, arrival)):
+            return self._bring_back(arrival, file, known)
         if same or _says_the_same(arrival, ours, file):
             if file != ours:
                 file.unlink(missing_ok=True)
@@ -170,12 +172,25 @@ class Intake:
         self._alarms.raise_("input-conflict", CONFLICT, arrival.peer or arrival.inlet)
         return Outcome("conflict", CONFLICT, number)
 
-    def _mend(self, arrival: Arrival, file: Path, number: int) -> None:
-        """The disk has lost or changed what was taken; the sender has brought it again."""
-        log.warning("object %d was damaged on the disk; the same came again, and takes its place", number)
-        self._spool.keep(file, name_of(arrival.sop_instance, arrival.sha256), _note(arrival))
-        if self._journal.write(lambda connection: _mended(connection, number, arrival)):
+    def _bring_back(self, arrival: Arrival, file: Path, known: sqlite3.Row) -> Outcome:
+        """The disk has lost or changed what was taken, or it has had its time; the sender has brought it again."""
+        number, name = known["id"], name_of(arrival.sop_instance, arrival.sha256)
+        if self._is_going(self._spool.place_of(name)):
+            file.unlink(missing_ok=True)
+            return Outcome("full", GOING)
+        log.warning("the file of object %d was damaged or deleted; the same came again, and takes its place", number)
+        new = _new(arrival, self._spool.keep(file, name, _note(arrival)))
+        to_route = self._journal.write(lambda connection: bring_back(connection, number, known["path"], new))
+        if to_route is None:
+            return Outcome("full", GOING)
+        if to_route:
             self._tell(number, arrival)
+        return Outcome("repeated", number=number)
+
+    def _is_going(self, relative: str) -> bool:
+        """Whether a path is being deleted: what is brought there now would be, too."""
+        with self._journal.read() as connection:
+            return connection.execute("SELECT 1 FROM deletion WHERE path = ?", (relative,)).fetchone() is not None
 
     def _not_taken(self, arrival: Arrival, error: EdgemedError) -> Outcome:
         with suppress(OSError):
@@ -259,17 +274,6 @@ def _new(arrival: Arrival, path: str) -> NewObject:
 
 def _repeat(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("UPDATE object SET repeats = repeats + 1 WHERE id = ?", (number,))
-
-
-def _mended(connection: sqlite3.Connection, number: int, arrival: Arrival) -> bool:
-    """The bytes are there again; what had failed for want of them is to be routed: whether it is."""
-    sql = "UPDATE object SET sha256 = ?, size = ?, repeats = repeats + 1 WHERE id = ?"
-    connection.execute(sql, (arrival.sha256, arrival.size, number))
-    sql = "SELECT 1 FROM object WHERE id = ? AND state = 'failed' AND NOT EXISTS (SELECT 1 FROM part WHERE object = id)"
-    if connection.execute(sql, (number,)).fetchone() is None:
-        return False
-    receive_again(connection, number, "Its bytes came again.")
-    return True
 
 
 def _conflict(connection: sqlite3.Connection, new: NewObject) -> None:

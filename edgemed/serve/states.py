@@ -43,6 +43,7 @@ class Event(str, Enum):
     FINISH = "finish"  # every destination has it
     GIVE_UP = "give up"  # a destination did not take it for too long
     RETRY = "retry"  # somebody asked for it
+    RETURN = "return"  # the bytes came again, after their time or after the disk had lost them
 
 
 ENDS: Final = frozenset({State.DELIVERED, State.REFUSED, State.NOT_ANALYSED, State.FAILED})
@@ -66,6 +67,8 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.NOTIFYING, Event.GIVE_UP): State.FAILED,
     # tried again as a whole: results have the UIDs of their inputs, so nothing is delivered as another thing
     (State.FAILED, Event.RETRY): State.QUEUED,
+    (State.FAILED, Event.RETURN): State.QUEUED,
+    (State.NOT_ANALYSED, Event.RETURN): State.QUEUED,
 }
 
 _WORST: Final = (State.FAILED, State.NOT_ANALYSED, State.DELIVERED)

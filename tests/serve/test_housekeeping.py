@@ -19,9 +19,10 @@ from edgemed.serve.adoption import take_in
 from edgemed.serve.housekeeping import Housekeeping
 from edgemed.serve.intake import Arrival, Outcome
 from edgemed.serve.journal.database import Journal
+from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import NewResult, add_results, move_delivery, move_object, move_task, open_task
 from edgemed.serve.journal.retention import Horizon
-from edgemed.serve.journal.routes import Route, enter
+from edgemed.serve.journal.routes import Route, enter, forward_again
 from edgemed.serve.loops import Beat
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
@@ -158,6 +159,92 @@ def test_the_same_image_again_is_a_repeat_although_its_file_is_gone(tmp_path: Pa
         bedside.sweep()
         assert bedside.receive("delivered").verdict == "repeated"
         assert "delivered" not in kept(bedside)
+        check(bedside)
+
+
+def state_of(bedside: Bedside, uid: str) -> str:
+    return str(
+        bedside.rows(f"SELECT state FROM object WHERE sop_instance = '{uid}' AND state <> 'refused'")[0]["state"]
+    )
+
+
+def test_what_had_no_answer_and_comes_again_is_kept_and_tried_again(tmp_path: Path) -> None:
+    again = {"declined": "routed", "unwanted": "received", "given up": "routed", "broken": "routed"}
+    with made(tmp_path, keep_failed_ns=1) as services:
+        bedside = Bedside(services)
+        everything(bedside)
+        bedside.sweep()
+        assert not kept(bedside) & set(again)
+        told: list[int] = []
+        services.intake.on_accepted.append(lambda number, _: told.append(number))
+        assert [bedside.receive(uid).verdict for uid in again] == ["repeated"] * 4
+        assert {uid: state_of(bedside, uid) for uid in again} == again
+        assert len(told) == 1  # what has no task is to be routed; for the others, tasks are queued
+        queued = "SELECT subject, revision FROM task WHERE state = 'queued' AND subject <> 'queued'"
+        revisions = {row["subject"]: row["revision"] for row in bedside.rows(queued)}
+        assert revisions == {"declined": 1, "broken": 1, "given up": 2}  # results that were given up are gone
+        bedside.sweep()
+        assert kept(bedside) >= set(again)
+        check(bedside)
+        with services.journal.read() as connection:
+            assert list(untold(connection)) == []
+
+
+def test_a_series_that_comes_again_is_analysed_with_its_last_image(tmp_path: Path) -> None:
+    with made(tmp_path) as services:
+        bedside = Bedside(services)
+        numbers = [bedside.receive(uid).number for uid in ("one", "two")]
+        task = bedside.write(open_task, "chest", "series", "series", numbers)
+        for number in numbers:
+            bedside.write(move_object, number, Event.ROUTE)
+        for event in (Event.COMPLETE, Event.START, Event.DECLINE, Event.FINISH):
+            bedside.write(move_task, task, event, "a reason")
+        bedside.sweep()
+        assert kept(bedside) == set()
+        for uid, state in (("one", "not-analysed"), ("two", "queued")):
+            assert bedside.receive(uid).verdict == "repeated"
+            assert bedside.rows("SELECT state FROM task")[0]["state"] == state
+        assert kept(bedside) == {"one", "two"}
+        check(bedside)
+
+
+def test_what_could_not_be_sent_on_and_comes_again_is_sent_from_the_new_file(tmp_path: Path) -> None:
+    with made(tmp_path, keep_failed_ns=1) as services:
+        bedside = Bedside(services)
+        number = bedside.receive("forwarded").number
+        bedside.write(enter, Route(number, forward=("pacs",)))
+        bedside.write(move_delivery, 1, "failed")
+        bedside.sweep()
+        assert bedside.receive("forwarded").verdict == "repeated"
+        assert bedside.write(forward_again) == 1
+        (row,) = bedside.rows("SELECT delivery.state, path FROM delivery JOIN result ON result.id = result")
+        assert (row["state"], services.spool.path(row["path"]).read_bytes()) == ("pending", b"image")
+
+
+def test_what_comes_again_while_it_is_deleted_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with made(tmp_path) as services:
+        bedside = Bedside(services)
+        number = bedside.receive("unwanted").number
+        bedside.write(move_object, number, Event.UNWANTED, "a reason")
+        with monkeypatch.context() as stuck:
+            stuck.setattr(housekeeping, "finish_deletions", lambda *_: 0)
+            bedside.sweep()
+        assert bedside.receive("unwanted").verdict == "full"
+        bedside.sweep()
+        assert bedside.receive("unwanted").verdict == "repeated"
+        assert kept(bedside) == {"unwanted"}
+        check(bedside)
+
+
+def test_a_task_that_failed_for_want_of_a_file_is_tried_again_when_it_comes(tmp_path: Path) -> None:
+    with made(tmp_path) as services:
+        bedside = Bedside(services)
+        task = bedside.analyse("broken")
+        (row,) = bedside.rows("SELECT path FROM object")
+        services.spool.path(row["path"]).unlink()
+        bedside.write(move_task, task, Event.BREAK, "A file of it is not in the spool any more.")
+        assert bedside.receive("broken").verdict == "repeated"
+        assert (bedside.rows("SELECT state FROM task")[0][0], state_of(bedside, "broken")) == ("queued", "routed")
         check(bedside)
 
 

@@ -83,7 +83,7 @@ class DicomCourier:
                 status = link.store(context, meta.sop_class, meta.sop_instance, data.read)
         except Broken as error:
             raise Unavailable(error.reason, parcel) from error
-        outcome = of_status(status)
+        outcome = of_status(status, parcel.kind)
         if outcome.verdict == "delivered" and self._destination.commitment:
             return Outcome("sent", outcome.reason)
         return outcome

@@ -22,7 +22,6 @@ from edgemed.serve.intake import Arrival, Verdict
 from edgemed.serve.services import Services
 
 SUCCESS: Final = 0x0000
-DUPLICATE_INSTANCE: Final = 0x0111
 INVALID_INSTANCE: Final = 0x0117
 CLASS_NOT_SUPPORTED: Final = 0x0122
 NOT_AUTHORIZED: Final = 0x0124
@@ -30,11 +29,12 @@ UNRECOGNIZED_OPERATION: Final = 0x0211
 OUT_OF_RESOURCES: Final = 0xA700
 DATA_SET_MISMATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
+OTHER_CONTENT: Final = 0xC111  # not 0111, duplicate instance: senders read that as "it is there already"
 
 _OF_VERDICT: Final[dict[Verdict, int]] = {
     "accepted": SUCCESS,
     "repeated": SUCCESS,
-    "conflict": DUPLICATE_INSTANCE,
+    "conflict": OTHER_CONTENT,
     "full": OUT_OF_RESOURCES,
     "failed": CANNOT_UNDERSTAND,
 }

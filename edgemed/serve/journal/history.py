@@ -60,7 +60,9 @@ def _possible(what: str, before: str, event: str, after: str) -> bool:
         return False
     if what == "object" and happened is Event.SETTLE:
         return stands in ENDS
+    if what == "object" and happened is Event.RETURN:
+        return stands is stood and stood in ENDS
     if what == "object" and happened in (Event.RETRY, Event.REOPEN):
-        again = happened is Event.RETRY and stood is State.FAILED and stands is State.RECEIVED
+        again = happened is Event.RETRY and stood in (State.FAILED, State.NOT_ANALYSED) and stands is State.RECEIVED
         return again or (stood in ENDS and after == _ROUTED)
     return TRANSITIONS.get((stood, happened)) is stands

@@ -96,8 +96,15 @@ def move_object(connection: sqlite3.Connection, number: int, event: Event, reaso
 
 
 def receive_again(connection: sqlite3.Connection, number: int, reason: str) -> None:
-    """Let the router look at an object again that failed before it had a task."""
-    _set(connection, "object", number, State.FAILED, Event.RETRY.value, State.RECEIVED, reason)
+    """Let the router look again at an object that came to its end before it had a task."""
+    (before,) = connection.execute("SELECT state FROM object WHERE id = ?", (number,)).fetchone()
+    _set(connection, "object", number, State(before), Event.RETRY.value, State.RECEIVED, reason)
+
+
+def stay(connection: sqlite3.Connection, number: int, reason: str) -> None:
+    """Enter that the bytes of an object that has ended came again: it is as young as that."""
+    (state,) = connection.execute("SELECT state FROM object WHERE id = ?", (number,)).fetchone()
+    _event(connection, "object", number, state, Event.RETURN.value, state, reason)
 
 
 def open_task(
@@ -144,11 +151,11 @@ def move_task(
         connection.execute("UPDATE task SET completed = ?, completeness = ? WHERE id = ?", (stamp(), reason, number))
     if event is Event.START:
         connection.execute("UPDATE task SET tries = tries + 1 WHERE id = ?", (number,))
-    if event is Event.RETRY:  # its time and its tries are counted anew
+    if event in (Event.RETRY, Event.RETURN):  # its time and its tries are counted anew
         connection.execute("UPDATE task SET tries = 0, completed = ? WHERE id = ?", (stamp(), number))
     if digest is not None:
         connection.execute("UPDATE task SET digest = ? WHERE id = ?", (digest, number))
-    if after in ENDS or event is Event.RETRY:
+    if after in ENDS or event in (Event.RETRY, Event.RETURN):
         _settle(connection, number)
     return after
 

@@ -69,7 +69,7 @@ class StowCourier:
 
 def _verdict(parcel: Parcel, stored: Stored) -> Outcome:
     if parcel.sop_instance in stored.failed:
-        return of_status(stored.failed[parcel.sop_instance])
+        return of_status(stored.failed[parcel.sop_instance], parcel.kind)
     if parcel.sop_instance not in stored.kept:
         return Outcome("later", "It does not say that it has stored this one.")
     warning = stored.kept[parcel.sop_instance]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from edgemed.serve.outlets.courier import Outcome
+from edgemed.serve.outlets.plan import IMAGE
 
 _SUCCESS: Final = 0x0000
 _DUPLICATE: Final = 0x0111
@@ -22,15 +23,21 @@ _NEVER: Final = {
 }
 
 
-def of_status(status: int) -> Outcome:
+def of_status(status: int, kind: str) -> Outcome:
     """Stored (with a note, where it is a warning), not now, or never in this form.
+
+    Args:
+        status: that the service answered.
+        kind: of the result that was sent.
 
     What nobody has defined is tried again: a delivery is only given up for a reason that is understood, or for its age.
     """
     code = f"0x{status:04X}"
     if status == _SUCCESS:
         return Outcome("delivered")
-    if status == _DUPLICATE:  # UIDs are made of what is in it: it came before, and the answer to that was lost
+    if status == _DUPLICATE and kind == IMAGE:  # its UID is its maker's: nobody knows what they have under it
+        return Outcome("refused", f"It has this image, or another one, under the same SOP Instance UID ({code}).")
+    if status == _DUPLICATE:  # UIDs of ours are made of what is in it: it came before, and the answer was lost
         return Outcome("delivered", f"It has it already: {code}.")
     if status in _WARNINGS or status >> 12 == 0xB:
         return Outcome("delivered", f"Stored with a warning: {code}.")

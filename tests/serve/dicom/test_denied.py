@@ -156,7 +156,7 @@ def test_what_is_not_what_it_says(shared: rig.Rig, tmp_path: Path) -> None:
         assert list(shared.services.spool.incoming.iterdir()) == []
         assert store(peer, body, instance=uid) == 0x0000
         changed = body[:-1] + bytes([body[-1] ^ 1])
-        assert store(peer, changed, instance=uid) == 0x0111
+        assert store(peer, changed, instance=uid) == 0xC111
         assert store(peer, body, instance=uid) == 0x0000
     rows = shared.rows()[before:]
     assert [row["state"] for row in rows] == ["refused"] * 6 + ["received", "refused"]

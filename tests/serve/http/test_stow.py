@@ -101,7 +101,7 @@ def test_the_same_again_and_another_under_its_name(stow: Any) -> None:
     assert post(client, *multipart(kit.encode(image))).status_code == 200
     image.PatientComments = "another"
     answer = post(client, *multipart(kit.encode(image)))
-    assert (answer.status_code, reasons(answer)) == (409, [0x0111])
+    assert (answer.status_code, reasons(answer)) == (409, [0xC111])
     assert [row["state"] for row in rows(daemon, image.SOPInstanceUID)].count("refused") == 1
 
 

@@ -89,6 +89,15 @@ def test_what_its_status_means(tmp_path: Path, status: int, state: str, reason: 
         assert reason in bench.reasons(services)[0]
 
 
+def test_a_duplicate_of_an_image_may_be_another_one(tmp_path: Path) -> None:
+    """UIDs of results are made of what they are about; of an image that is sent on, its maker answers for it."""
+    with toy(ToyPacs(on_store=lambda pacs, event: 0x0111)) as pacs, lane(tmp_path, pacs.port) as (services, it):
+        add_image(services, kind="image")
+        it.step(always)
+        assert bench.states(services) == ["failed"]
+        assert "or another one, under the same SOP Instance UID" in bench.reasons(services)[0]
+
+
 def test_what_it_does_not_negotiate_fails_and_the_rest_is_stored(tmp_path: Path) -> None:
     with toy(ToyPacs()) as pacs, lane(tmp_path, pacs.port) as (services, it):
         add_image(services, kind="image", syntax="1.2.840.10008.1.2.4.90")

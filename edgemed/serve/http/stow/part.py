@@ -21,16 +21,16 @@ INLET: Final = "stow"
 
 # Failure Reason (0008,1197), PS3.18 table I.2-2, with the codes of PS3.4 for storage
 PROCESSING_FAILURE: Final = 0x0110
-DUPLICATE_INSTANCE: Final = 0x0111
 CLASS_NOT_SUPPORTED: Final = 0x0122
 OUT_OF_RESOURCES: Final = 0xA700
 DATA_SET_MISMATCH: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
+OTHER_CONTENT: Final = 0xC111
 SYNTAX_NOT_SUPPORTED: Final = 0xC122
 OTHER_STUDY: Final = 0xC409
 
 _OF_VERDICT: Final[dict[Verdict, int]] = {
-    "conflict": DUPLICATE_INSTANCE,
+    "conflict": OTHER_CONTENT,
     "full": OUT_OF_RESOURCES,
     "failed": PROCESSING_FAILURE,
 }
