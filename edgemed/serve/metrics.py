@@ -43,6 +43,7 @@ class Metrics:
         self.oldest = gauge("oldest_task_seconds", "Age of the oldest task that has no result yet.", "model")
         self.requests = counter("requests", "Inferences asked for over HTTP and gRPC.", "model", "protocol", "outcome")
         self.request_seconds = histogram("request_seconds", "Time of such a request.", "model", "protocol")
+        self.dropped = counter("inferences_dropped", "Inferences asked for and not computed.", "model", "reason")
         self.frames = counter("frames", "Frames of live sources by what became of them.", "source", "outcome")
         self.deliveries = counter("deliveries", "Tries to deliver.", "destination", "outcome")
         self.waiting_deliveries = gauge("waiting_deliveries", "Results that wait for a destination.", "destination")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,8 @@ from edgemed.serve.analysis.edf import EdfQueue, Job, Rules
 
 Feeds = Mapping[str, NDArray[Any]]
 Drop = Literal["expired", "full", "closed", "cancelled"]
+OnDrop = Callable[[Drop, int], None]
+"""Called with the reason and the number of requests that were not computed; it must not fail, and not block."""
 
 
 class Ask(Protocol):
@@ -53,15 +55,24 @@ class Scheduler:
         rules: of the queue.
         least: samples that an inference must have; fewer are filled up with the last one, and cut off again.
         depth: inferences that the worker is asked for at a time.
+        on_drop: told of requests that were not computed.
 
     Attributes:
         dropped: requests that were not computed, by reason.
     """
 
     def __init__(
-        self, ask: Ask, specs: RunnerSpecs, rules: Rules | None = None, *, least: int = 1, depth: int = 1
+        self,
+        ask: Ask,
+        specs: RunnerSpecs,
+        rules: Rules | None = None,
+        *,
+        least: int = 1,
+        depth: int = 1,
+        on_drop: OnDrop | None = None,
     ) -> None:
         self._ask = ask
+        self._on_drop = on_drop
         self._specs = specs
         self._least = least
         self._depth = depth
@@ -77,13 +88,21 @@ class Scheduler:
 
     @classmethod
     def of_bundle(
-        cls, ask: Ask, bundle: Bundle, specs: RunnerSpecs, *, batch: int | None = None, depth: int = 1
+        cls,
+        ask: Ask,
+        bundle: Bundle,
+        specs: RunnerSpecs,
+        *,
+        batch: int | None = None,
+        depth: int = 1,
+        on_drop: OnDrop | None = None,
     ) -> Scheduler:
         """With the batches that a bundle takes, at most `batch`."""
         taken = bundle.manifest.batch
         most = 1 if taken is None else taken.max
         most = most if batch is None else min(most, batch)
-        return cls(ask, specs, Rules(most=most), least=1 if taken is None else taken.min, depth=depth)
+        least = 1 if taken is None else taken.min
+        return cls(ask, specs, Rules(most=most), least=least, depth=depth, on_drop=on_drop)
 
     def __len__(self) -> int:
         """Requests that wait."""
@@ -154,7 +173,7 @@ class Scheduler:
         """Who asked has gone away: what waits still makes room."""
         with self._changed:
             if self._queue.withdraw(request):
-                self.dropped["cancelled"] += 1
+                self._count("cancelled")
 
     def _pump(self) -> None:
         """Ask for what is next, as far as the worker takes it. One thread at a time: others leave it to that one."""
@@ -182,7 +201,7 @@ class Scheduler:
         wanted = [request for request in batch if not request.future.cancelled()]
         if len(wanted) < len(batch):
             with self._changed:
-                self.dropped["cancelled"] += len(batch) - len(wanted)
+                self._count("cancelled", len(batch) - len(wanted))
         if not wanted:
             self._landed()
             return
@@ -246,7 +265,7 @@ class Scheduler:
             _end(request, same(error) if isinstance(error, EdgemedError) else error)
 
     def _drop(self, request: _Request, reason: Drop) -> None:
-        self.dropped[reason] += 1
+        self._count(reason)
         if reason == "expired":
             error = ResourceError("The deadline passed before there was an answer.", "Allow it more time.")
         elif reason == "full":
@@ -254,6 +273,11 @@ class Scheduler:
         else:
             error = ResourceError("The model is being closed.", "Try again in a moment.")
         _end(request, error)
+
+    def _count(self, reason: Drop, number: int = 1) -> None:
+        self.dropped[reason] += number
+        if self._on_drop is not None:
+            self._on_drop(reason, number)
 
     # -- what has to be looked at though nothing happens -------------------------------------------------------------
 

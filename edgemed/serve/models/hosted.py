@@ -24,7 +24,7 @@ from edgemed.runtime.contained.requests import Reply, same
 from edgemed.runtime.contained.runner import ContainedRunner, Status
 from edgemed.runtime.contained.states import State
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.analysis.scheduler import Scheduler
+from edgemed.serve.analysis.scheduler import Drop, Scheduler
 from edgemed.serve.config import Config, ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.metrics import Metrics
@@ -92,7 +92,7 @@ class HostedModel:
         self.used_ns = time.monotonic_ns()
         self._batches = BatchCheck(bundle, section.precision)
         self._together = 1
-        self.scheduler = Scheduler.of_bundle(self._ask, bundle, self._specs, batch=1)
+        self.scheduler = Scheduler.of_bundle(self._ask, bundle, self._specs, batch=1, on_drop=self._dropped)
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -211,6 +211,10 @@ class HostedModel:
     def _ask(self, feeds: Feeds, *, frame: int | None = None, deadline_ns: int | None = None) -> Future[Reply]:
         """For the scheduler: ask the worker."""
         return self._worker.submit(feeds, deadline_ns=deadline_ns, frame=frame)
+
+    def _dropped(self, reason: Drop, number: int) -> None:
+        """Of every version: one that is replaced still ends what it was asked."""
+        self._metrics.dropped.labels(self.name, reason).inc(number)
 
     def _check_batch(self, feeds: Feeds) -> None:
         if self._batches.wrong and any(len(feeds[spec.name]) > 1 for spec in self._specs.inputs if spec.name in feeds):

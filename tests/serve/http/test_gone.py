@@ -67,4 +67,6 @@ def test_what_waits_for_who_went_away_is_dropped(tmp_path: Path, monkeypatch: py
         right = answer(contained.frame(4)["x"]).ravel()
         assert np.array_equal(np.float32(outputs[0]["data"]), right)
         assert counted("http", "answered") == 1.0
+        told = {"model": "chest", "reason": "cancelled"}
+        assert daemon.services.metrics.registry.get_sample_value("edgemed_inferences_dropped_total", told) == 3.0
         assert scheduler.dropped["cancelled"] == 3
