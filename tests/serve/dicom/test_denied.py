@@ -193,6 +193,15 @@ def test_what_is_not_what_it_says(shared: rig.Rig, tmp_path: Path) -> None:
     assert all(row["reason"] for row in rows if row["state"] == "refused")
 
 
+def test_one_without_a_data_set_is_journalled_too(shared: rig.Rig) -> None:
+    before = len(shared.rows())
+    with rig.raw(shared.port) as peer:
+        peer.send(rig.associate()).pdu()
+        assert peer.send(rig.p_data((1, 3, rig.store_command(kit.CT, "1.2.3.8", data=False)))).status() == 0xC000
+    (row,) = shared.rows()[before:]
+    assert (row["state"], row["sop_instance"], row["reason"]) == ("refused", "1.2.3.8", "There is no data set.")
+
+
 def test_larger_than_allowed_is_refused_while_it_comes(shared: rig.Rig) -> None:
     """More than twice as much as is allowed is not read to its end."""
     with rig.raw(shared.port) as peer:
