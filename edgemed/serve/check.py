@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.bundle.trust import open_trusted
 from edgemed.evaluate.bundled import reader_of
-from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.config import Config, ModelSection, is_loopback
 from edgemed.serve.folder import check_folders
 from edgemed.serve.matching import check_matches
 from edgemed.serve.models.trusted import trust_of
@@ -87,6 +88,8 @@ def _ports(config: Config) -> Iterator[Line]:
             yield Line(what, "ok", f"{host}:{port or 'any free port'}.")
         else:
             yield Line(what, "warning", f"{host}:{port} cannot be had now: {error}. Perhaps the daemon runs.")
+    if config.http.tls is None and not is_loopback(config.http.host):
+        yield Line("http", "warning", f"Tokens and results travel in clear on {config.http.host}: give [http] tls.")
     if config.dicom is not None and not config.dicom.peers:
         yield Line("dicom", "warning", "No peer is named: every association will be rejected.")
 
@@ -120,6 +123,9 @@ def _others(config: Config) -> Iterator[Line]:
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
             yield Line(f"destination {destination.name}", "warning", "No model sends to it.")
+        if destination.kind in ("dicomweb", "webhook") and _in_clear(destination.url):
+            text = "What it is sent travels in clear, its token or signature too: give an https:// address."
+            yield Line(f"destination {destination.name}", "warning", text)
         try:
             check_destination(destination)
         except EdgemedError as error:
@@ -127,6 +133,12 @@ def _others(config: Config) -> Iterator[Line]:
     for folder in config.folders:
         if not folder.path.is_dir():
             yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")
+
+
+def _in_clear(url: str) -> bool:
+    """Whether it leaves this machine, and unencrypted."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def _dicom(config: Config) -> None:

@@ -51,7 +51,8 @@ def _network(text: str) -> str:
     return text
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host that is listened on, or called, is this machine itself."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -85,6 +86,13 @@ class Tls(Section):
     certificate: Path
     key: Path
     ca: Path | None = Field(None, description="who signs the peers' certificates; None: peers show none")
+    verify_host: bool = Field(True, description="a server's certificate must name it; false: any that `ca` has signed")
+
+    @model_validator(mode="after")
+    def _somebody_is_asked(self) -> Tls:
+        if not self.verify_host and self.ca is None:
+            raise ValueError("verify_host = false would trust every certificate of the world: give a ca of the site")
+        return self
 
 
 class Peer(Section):
@@ -135,7 +143,7 @@ class HttpSection(Section):
 
     @model_validator(mode="after")
     def _closed(self) -> HttpSection:
-        if self.tokens is None and not _is_loopback(self.host):
+        if self.tokens is None and not is_loopback(self.host):
             raise ValueError(f"without tokens, {self.host} would be open to the network: give tokens, or 127.0.0.1")
         return self
 

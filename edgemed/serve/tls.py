@@ -35,15 +35,15 @@ def server_context(tls: Tls) -> ssl.SSLContext:
 def client_context(tls: Tls) -> ssl.SSLContext:
     """What we show to a server and ask of it.
 
-    With a `ca` of the site, every certificate that it has signed will do: devices are known by their addresses, and few
-    certificates name them. Without one, the system's authorities count, and the certificate must name the host.
+    Its certificate must be signed by the site's `ca`, or one of the system's where there is none, and name the host
+    that was called: whatever else the `ca` has signed is not that server. Only `verify_host = false` lets that be.
 
     Raises:
         InputError: certificate and key are none, or do not belong together.
         ResourceError: they cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = tls.ca is None
+    context.check_hostname = tls.verify_host
     if tls.ca is None:
         context.load_default_certs()
     return _load(context, tls)

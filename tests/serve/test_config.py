@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edgemed.base.errors import InputError
 from edgemed.base.quantity import SECOND
 from edgemed.cli import main as cli
 from edgemed.serve.check import check
-from edgemed.serve.config import load_config
+from edgemed.serve.config import Tls, load_config
 from tests.serve import kit
 
 EXAMPLE = Path("examples/bedside/bedside.toml")
@@ -98,3 +99,31 @@ def test_check_sees_what_would_stop_the_start(tmp_path: Path, change: dict[str, 
     for section in change.get("folders", []):
         section["path"] = tmp_path / section["path"]
     assert what in [line.what for line in check(kit.bedside(tmp_path, **change)) if line.verdict == "error"]
+
+
+def test_a_name_that_is_not_looked_at_wants_an_authority_of_the_site() -> None:
+    with pytest.raises(ValidationError, match="give a ca"):
+        Tls(certificate=Path("a"), key=Path("b"), verify_host=False)
+
+
+CLEAR = {"kind": "dicomweb", "name": "archive", "url": "http://192.0.2.1/dicom-web"}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"http": {"host": "0.0.0.0", "port": 0, "tokens": "tokens"}}, "http"),
+        ({"destinations": [CLEAR]}, "destination archive"),
+        ({"destinations": [{**CLEAR, "kind": "webhook"}]}, "destination archive"),
+        ({"destinations": [{**CLEAR, "url": "http://127.0.0.1:8042/dicom-web"}]}, None),
+        ({"destinations": [{**CLEAR, "url": "http://localhost/dicom-web"}]}, None),
+        ({"destinations": [{**CLEAR, "url": "https://192.0.2.1/dicom-web"}]}, None),
+        ({"http": {"port": 0, "tokens": "tokens"}}, None),
+    ],
+)
+def test_check_warns_of_what_travels_in_clear(tmp_path: Path, change: dict[str, Any], what: str | None) -> None:
+    (tmp_path / "tokens").touch()
+    if "http" in change:
+        change = {"http": {**change["http"], "tokens": tmp_path / "tokens"}}
+    found = [line for line in check(kit.bedside(tmp_path, **change)) if "in clear" in line.text]
+    assert [(line.what, line.verdict) for line in found] == ([] if what is None else [(what, "warning")])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
-from itertools import repeat
+from ipaddress import ip_address
 from typing import Final
 
 from pynetdicom.presentation import PresentationContext
@@ -17,10 +14,10 @@ from pynetdicom.presentation import PresentationContext
 from edgemed.base.quantity import SECOND
 from edgemed.serve.config import Config, DicomDestination, DicomSection, Peer
 from edgemed.serve.dicom.contexts import contexts_for, contexts_for_reports
+from edgemed.serve.dicom.names import Names
 
 _WAITING: Final = 64  # connections that have not yet asked for their association
 _WAITING_EACH: Final = 16  # of them from one address
-_RESOLVED_NS: Final = 60 * SECOND
 
 
 class Denied(Exception):
@@ -102,13 +99,12 @@ class Admission:
         self._lock = threading.Lock()
         self._there: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
-        self._resolved: dict[str, tuple[int, frozenset[str]]] = {}
         self._guests = _guests(section, config)
+        self._names = Names(guest.destination.host for guest in self._guests.values() if guest.destination is not None)
 
     def enter(self, address: str) -> bool:
         """Let a connection wait for its association; `False`: it is nobody's address, or too many wait."""
-        guests = self._guests.values()  # the second look may ask a name server
-        if not (any(map(_is_peer, guests, repeat(address))) or any(self._is_of(guest, address) for guest in guests)):
+        if not any(self._is_of(guest, address) for guest in self._guests.values()):
             return False
         with self._lock:
             if self._waiting.total() >= _WAITING or self._waiting[address] >= _WAITING_EACH:
@@ -150,19 +146,7 @@ class Admission:
     def _is_of(self, guest: Guest, address: str) -> bool:
         if _is_peer(guest, address):
             return True
-        return guest.destination is not None and address in self._addresses(guest.destination.host)
-
-    def _addresses(self, host: str) -> frozenset[str]:
-        """Of a destination, which is named by its host."""
-        with suppress(ValueError):
-            return frozenset({str(ip_network(host).network_address)})
-        now_ns = time.monotonic_ns()
-        until_ns, found = self._resolved.get(host, (0, frozenset()))
-        if now_ns >= until_ns:
-            with suppress(OSError):
-                found = frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))
-            self._resolved[host] = (now_ns + _RESOLVED_NS, found)
-        return found
+        return guest.destination is not None and address in self._names.addresses(guest.destination.host)
 
 
 def _is_peer(guest: Guest, address: str) -> bool:

@@ -239,15 +239,16 @@ class Association:
             self._send(context, command, report.encode(context))
         return not self._house.ending.is_set()
 
-    def _begin(self, message: Message) -> Reception | None:
-        """Where the data set of a message goes."""
+    def _begin(self, message: Message, refusal: Status | None = None) -> Reception | None:
+        """Where the data set of a message goes; with a `refusal`, nowhere."""
         command, guest = message.command, self._guest
         assert command is not None
         assert guest is not None
         if command.field != commands.C_STORE:
             return None
         reception = Reception(self._house.services, self._sender, command, message.context, message.began_ns)
-        refusal = None if guest.rate.take() else Status(OUT_OF_RESOURCES, "Busy: too many objects in a minute.")
+        if not guest.rate.take():
+            refusal = Status(OUT_OF_RESOURCES, "Busy: too many objects in a minute.")
         reception.begin(self._house.section.max_object_bytes, refusal)
         return reception
 
@@ -269,14 +270,14 @@ class Association:
         guest = self._guest
         assert guest is not None
         if command.field == commands.C_STORE:
-            return self._stored(command, message.reception)
+            without = Status(CANNOT_UNDERSTAND, "There is no data set.")
+            return self._stored(command, message.reception or self._begin(message, without))
         if command.field == commands.C_ECHO:
             return Status(SUCCESS if message.context.sop_class == VERIFICATION else CLASS_NOT_SUPPORTED)
         return self._house.others(Asked(guest, self, command, message.context, bytes(message.data)))
 
     def _stored(self, command: Command, reception: Reception | None) -> Status:
-        if reception is None:
-            return Status(CANNOT_UNDERSTAND, "There is no data set.")
+        assert reception is not None
         status = reception.finish()
         if status.success:
             self._ledger.stored(reception.identity.study, command.sop_instance)

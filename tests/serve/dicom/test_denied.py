@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,34 @@ def test_an_address_that_is_nobodys_is_not_even_listened_to(tmp_path: Path) -> N
     with rig.inlet(tmp_path, peers=[{"ae_title": "CT1", "addresses": ["192.0.2.7"]}]) as running:
         assert answer(running.port, rig.associate()) == (0, b"")
         rig.wait_for(lambda: running.metric("associations_rejected_total", reason="address") == 1)
+
+
+def test_nobody_waits_for_a_name_server_that_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, ask = threading.Event(), socket.getaddrinfo
+
+    def asked(host: str, *others: Any, **more: Any) -> Any:
+        if host != "pacs.invalid":
+            return ask(host, *others, **more)
+        answers.wait(60)
+        return ask("127.0.0.9", *others, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    pacs = {"name": "pacs", "kind": "dicom", "ae_title": "PACS", "host": "pacs.invalid", "port": 104}
+    peers = [{"ae_title": "CT1", "addresses": ["127.0.0.1"]}]
+
+    def from_elsewhere() -> int:
+        with socket.create_connection(("127.0.0.1", running.port), 20, ("127.0.0.9", 0)) as sock:
+            sock.sendall(rig.associate(calling="PACS"))
+            try:
+                return next(iter(sock.recv(1)), 0)
+            except ConnectionError:
+                return 0
+
+    with rig.inlet(tmp_path, peers=peers, sections={"destinations": [pacs]}) as running:
+        assert from_elsewhere() == 0
+        assert answer(running.port, rig.associate())[0] == 2
+        answers.set()
+        rig.wait_for(lambda: from_elsewhere() == 2, "the name to be known")
 
 
 def test_more_associations_than_allowed(shared: rig.Rig) -> None:
@@ -161,6 +191,15 @@ def test_what_is_not_what_it_says(shared: rig.Rig, tmp_path: Path) -> None:
     rows = shared.rows()[before:]
     assert [row["state"] for row in rows] == ["refused"] * 6 + ["received", "refused"]
     assert all(row["reason"] for row in rows if row["state"] == "refused")
+
+
+def test_one_without_a_data_set_is_journalled_too(shared: rig.Rig) -> None:
+    before = len(shared.rows())
+    with rig.raw(shared.port) as peer:
+        peer.send(rig.associate()).pdu()
+        assert peer.send(rig.p_data((1, 3, rig.store_command(kit.CT, "1.2.3.8", data=False)))).status() == 0xC000
+    (row,) = shared.rows()[before:]
+    assert (row["state"], row["sop_instance"], row["reason"]) == ("refused", "1.2.3.8", "There is no data set.")
 
 
 def test_larger_than_allowed_is_refused_while_it_comes(shared: rig.Rig) -> None:

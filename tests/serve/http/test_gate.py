@@ -65,6 +65,8 @@ TABLE = {
     ("POST", "/dicom-web/studies"): {"modality", "it"},
     ("GET", "/metrics"): {"screen", "it"},
     ("GET", "/openapi.json"): {"screen", "it"},
+    ("GET", "/audit"): {"it"},
+    ("GET", "/api/audit"): {"it"},
     ("GET", "/nothing"): {"screen", "it"},
     ("POST", "/nothing"): {"it"},
 }

@@ -237,13 +237,18 @@ def test_over_tls_to_who_the_site_trusts(tmp_path: Path) -> None:
     server.verify_mode = ssl.CERT_REQUIRED
     tls = {"certificate": ours[0], "key": ours[1]}
     with toy(ToyPacs(), tls=server) as pacs:
-        with lane(tmp_path / "a", pacs.port, tls={**tls, "ca": site.path}) as (services, it):
-            sent = add_image(services)
-            it.step(always)
-            assert pacs.stored == [sent]
-            assert bench.states(services) == ["delivered"]
-        for name, changed in (("b", {"ca": other.path}), ("c", {})):
-            with lane(tmp_path / name, pacs.port, tls={**tls, **changed}) as (services, it):
+        named = {"host": "localhost", "tls": {**tls, "ca": site.path}}
+        unnamed = {"tls": {**tls, "ca": site.path, "verify_host": False}}  # for the certificate knows no 127.0.0.1
+        for name, place in (("a", named), ("e", unnamed)):
+            with lane(tmp_path / name, pacs.port, **place) as (services, it):
+                sent = add_image(services)
+                it.step(always)
+                assert pacs.stored.pop() == sent
+                assert bench.states(services) == ["delivered"]
+        wrong = {"b": {"host": "localhost", "ca": other.path}, "c": {"host": "localhost"}, "f": {"ca": site.path}}
+        for name, changed in wrong.items():
+            host = changed.pop("host", "127.0.0.1")
+            with lane(tmp_path / name, pacs.port, host=host, tls={**tls, **changed}) as (services, it):
                 add_image(services)
                 it.step(always)
                 assert bench.states(services) == ["pending"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -173,6 +174,20 @@ def test_without_javascript_it_says_the_same(process: Process) -> None:
     assert "pacs" in study
     assert httpx.get(f"{process.http}/studies/999999", timeout=10).status_code == 404
     assert httpx.get(f"{process.http}/static/..%2f__init__.py", timeout=10).status_code == 404
+
+
+def test_who_looks_at_a_study_is_in_the_trail_with_the_study(process: Process) -> None:
+    listed = httpx.get(process.http + "/api/studies", timeout=10).json()["studies"]
+    shown = httpx.get(f"{process.http}/api/studies/{listed[0]['number']}", timeout=10)
+    trail = process.root / "state" / "audit" / "trail.jsonl"
+    end_ns = time.monotonic_ns() + 30_000_000_000
+    while not (entries := [line for line in trail.read_text().splitlines() if "DICOM Instances Accessed" in line]):
+        assert time.monotonic_ns() < end_ns
+        time.sleep(0.1)
+    uid = re.search(r"ParticipantObjectID=\W*([0-9.]+)", entries[-1])
+    assert uid is not None
+    assert uid[1] in trail.read_text().partition("DICOM Instances Accessed")[0]  # as it was received
+    assert uid[1] not in shown.text
 
 
 def test_what_comes_from_outside_is_shown_and_not_obeyed(process: Process, browser: Browser) -> None:

@@ -108,17 +108,28 @@ def studies(services: Services, before: int | None = None) -> Facts:
     return {"studies": listed, "next": rows[-1].number if len(rows) == _STUDIES else None}
 
 
+def study_uid(services: Services, number: int) -> str:
+    """Study Instance UID of an object: for the audit trail, not for the page.
+
+    Raises:
+        InputError: there is no study with that object.
+    """
+    with services.journal.read() as connection:
+        row = connection.execute("SELECT study FROM object WHERE id = ?", (number,)).fetchone()
+    if row is None or not row["study"]:
+        raise InputError(f"There is no study of object {number}.", "Choose one of /studies.")
+    uid: str = row["study"]
+    return uid
+
+
 def study(services: Services, number: int) -> Facts:
     """One study: its tasks, and what happened to them.
 
     Raises:
         InputError: there is none with that object.
     """
+    uid = study_uid(services, number)
     with services.journal.read() as connection:
-        row = connection.execute("SELECT study FROM object WHERE id = ?", (number,)).fetchone()
-        if row is None or not row["study"]:
-            raise InputError(f"There is no study of object {number}.", "Choose one of /studies.")
-        uid: str = row["study"]
         tasks = queries.tasks_of(connection, uid)
         objects = _objects(connection, uid)
         results = _results(connection, [task.number for task in tasks])

@@ -88,7 +88,7 @@ def _html(page: _Pages) -> APIRouter:
     @routes.get("/studies/{number}")
     def study(number: Number, request: Request) -> HTMLResponse:
         found = _found(lambda: facts.study(services, number))
-        _looked(services, request, found["study"])
+        _looked(services, request, number)
         return page("study.html", **found)
 
     @routes.get("/queue")
@@ -136,7 +136,7 @@ def _api(services: Services) -> APIRouter:
     @routes.get("/studies/{number}", summary="One study: tasks, results, deliveries", responses=missing)
     def study(number: Number, request: Request) -> JSONResponse:
         found = _found(lambda: facts.study(services, number))
-        _looked(services, request, found["study"])
+        _looked(services, request, number)
         return JSONResponse(found)
 
     @routes.get("/queue", summary="What waits, and the last tasks")
@@ -217,8 +217,8 @@ def _found(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise HttpError(404, f"{error.what} {error.hint}") from error
 
 
-def _looked(services: Services, request: Request, study: str) -> None:
+def _looked(services: Services, request: Request, number: int) -> None:
     """Who looks at a study stands in the audit trail."""
     address = request.client.host if request.client else ""
-    user = str(request.scope.get(USER, ""))
-    services.audit.record(AuditEvent("accessed", "success", user, address, detail=f"Study {study} on the page."))
+    user, uid = str(request.scope.get(USER, "")), facts.study_uid(services, number)
+    services.audit.record(AuditEvent("accessed", "success", user, address, uid, detail="The study was shown."))
