@@ -39,7 +39,13 @@ OWNERS = {
 # messages of the DICOM network are data sets
 ALSO = {"pydicom": PACKAGE / "serve" / "dicom"}
 # what a daemon imports when it starts to listen, and nothing before: pynetdicom wants pydicom
-LISTENING = ("edgemed.serve.dicom", "edgemed.serve.http")
+LISTENING = (
+    "edgemed.serve.dicom",
+    "edgemed.serve.http",
+    "edgemed.serve.observed",
+    "edgemed.serve.replay",
+    "edgemed.cli.way",  # it sends and receives itself, and is imported by the command that asks for it
+)
 HEAVY = (*OWNERS, "PIL", "h5py", "onnx", "onnx_ir", "onnxslim", "scipy", "skimage")
 
 
