@@ -22,6 +22,7 @@ CODES: Final[dict[str, Severity]] = {
     "input-conflict": "alarm",  # the same UID came with other content; it is in quarantine
     "delivery-late": "warning",  # a destination does not take results; they wait
     "delivery-failed": "alarm",  # it was given up
+    "commitment-failed": "alarm",  # a peer could not be told for too long what of its images is kept
     "not-ready": "alarm",  # a model does not answer rightly
     "model-lost": "warning",  # its worker was lost; it is being rebuilt, or the fallback answers
     "model-rejected": "alarm",  # a new version did not pass

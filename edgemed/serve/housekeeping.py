@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from edgemed.base.quantity import SECOND
-from edgemed.serve.clock import stamp, utc
 from edgemed.serve.deletion import finish_deletions
 from edgemed.serve.journal.retention import (
     BADLY,
@@ -23,6 +21,7 @@ from edgemed.serve.journal.retention import (
     keep_horizon,
     load_horizon,
     newest_event,
+    newest_golden,
     release,
 )
 from edgemed.serve.loops import Beat
@@ -34,7 +33,7 @@ LOOP: Final = "housekeeping"
 _EVERY_S: Final = 10.0
 _LIMIT_NS: Final = 60 * SECOND
 _KEPT_EVERY_NS: Final = 60 * SECOND
-_GOLDEN: Final = timedelta(days=90)
+_GOLDEN_NS: Final = 90 * 24 * 3600 * SECOND
 _ABOVE: Final = 1.1  # times a watermark, and its alarm is over: else it would come and go with every image
 
 
@@ -53,6 +52,7 @@ class Housekeeping:
         """Look at the disk, then begin."""
         spool = self._services.config.spool
         times = {"ended": spool.keep_ns, "failed": spool.keep_failed_ns, "events": spool.keep_events_ns}
+        times["golden"] = _GOLDEN_NS
         with self._services.journal.read() as connection:
             self._horizons = {
                 name: load_horizon(connection, name, keep_ns) for name, keep_ns in times.items() if keep_ns is not None
@@ -97,7 +97,7 @@ class Housekeeping:
             if name in self._horizons:
                 self._release(ends, self._horizons[name].before, beat)
         finish_deletions(self._services.spool, self._services.journal, beat)
-        before, golden = self._horizons["events"].before, stamp(utc() - _GOLDEN)
+        before, golden = self._horizons["events"].before, self._horizons["golden"].before
         while self._services.journal.write(partial(forget, before=before, golden_before=golden)) and _goes_on(beat):
             pass
 
@@ -110,8 +110,11 @@ class Housekeeping:
         now_ns = time.monotonic_ns()
         elapsed_ns, self._last_ns = now_ns - self._last_ns, now_ns
         with self._services.journal.read() as connection:
-            newest = newest_event(connection)
-        marked = [horizon.goes_on(elapsed_ns, newest) for horizon in self._horizons.values()]
+            newest, golden = newest_event(connection), newest_golden(connection)
+        marked = [
+            horizon.goes_on(elapsed_ns, golden if name == "golden" else newest)
+            for name, horizon in self._horizons.items()
+        ]
         if any(marked) or now_ns - self._kept_ns >= _KEPT_EVERY_NS:
             self._kept_ns = now_ns
             for name, horizon in self._horizons.items():

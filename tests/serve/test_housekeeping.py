@@ -368,12 +368,24 @@ def test_events_and_golden_inferences_do_not_grow_for_ever(tmp_path: Path) -> No
         bedside = Bedside(services)
         everything(bedside)
         insert = "INSERT INTO golden (at, model, digest, backend, passed) VALUES (?, 'm', 'd', 'b', 1)"
-        for at in ("2001-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"):
-            services.journal.write(lambda c, at=at: c.execute(insert, (at,)))
+
+        def add(*years: int) -> None:
+            for year in years:
+                services.journal.write(lambda c, year=year: c.execute(insert, (f"{year}-01-01T00:00:00.000000Z",)))
+
+        add(2999, 1970)
         states = bedside.rows("SELECT state FROM object")
+        (newest,) = bedside.rows("SELECT max(id) FROM event")
         bedside.sweep()
-        assert bedside.rows("SELECT count(*) FROM event")[0][0] == 0
-        assert [row["at"][:4] for row in bedside.rows("SELECT at FROM golden")] == ["2999"]
+        assert [row["id"] for row in bedside.rows("SELECT id FROM event")] == [newest[0]]  # numbers go on from it
+        assert len(bedside.rows("SELECT at FROM golden")) == 2  # whatever the calendar said
+        golden = bedside.housekeeping._horizons["golden"]
+        golden.ran_ns += 2 * 24 * 3600 * 10**9
+        bedside.sweep(1)
+        add(2026)
+        golden.ran_ns += 91 * 24 * 3600 * 10**9
+        bedside.sweep()
+        assert [row["at"][:4] for row in bedside.rows("SELECT at FROM golden")] == ["2026"]
         assert bedside.rows("SELECT state FROM object") == states
 
 

@@ -121,8 +121,8 @@ def test_tasks_that_were_under_way_are_queued_again(tmp_path: Path, data: bytes)
 
 
 COMMITMENT = (
-    "INSERT INTO commitment (transaction_uid, peer, address, request, received)"
-    " VALUES ('1.2', 'CT1', '127.0.0.1', '[]', 'now')"
+    "INSERT INTO commitment (transaction_uid, peer, address, request, received, event)"
+    " VALUES ('1.2', 'CT1', '127.0.0.1', '[]', 'now', 1)"
 )
 
 
@@ -184,10 +184,15 @@ def test_promises_to_peers_outlive_the_journal_where_they_can_be_read(tmp_path: 
     with disk(tmp_path) as one:
         one.send(data)
         one.journal.write(lambda c: c.execute(COMMITMENT))
+        one.journal.write(lambda c: c.execute("INSERT INTO promise VALUES ('1.2.3')"))
+        one.journal.write(lambda c: c.execute("INSERT INTO fact VALUES ('horizon ended', '{}'), ('other', 'kept')"))
         one.journal.on_damage(IntegrityError("The journal is damaged: test."))
     with disk(tmp_path) as two:
         assert two.damage is not None
         assert [row["transaction_uid"] for row in two.rows("SELECT * FROM commitment")] == ["1.2"]
+        assert [row["sop_instance"] for row in two.rows("SELECT * FROM promise")] == ["1.2.3"]
+        # ages are counted by events, and those have other numbers now
+        assert [row["name"] for row in two.rows("SELECT * FROM fact")] == ["other"]
     with disk(tmp_path) as three:
         assert three.damage is None  # the mark is gone
 

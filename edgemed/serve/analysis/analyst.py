@@ -58,6 +58,7 @@ class Analyst:
         self._lock = threading.Lock()  # of taking tasks
         self._readings: dict[str, Readings] = {}  # by digest
         self._pauses: dict[str, int] = {}
+        self._began_ns = time.monotonic_ns()
         self._draining = self._ending = False
         self._taken: dict[int, bool] = {}  # tasks under way; whether they are of volumes
         self._idle = threading.Condition()
@@ -170,12 +171,17 @@ class Analyst:
         return served.section.when_lost == "refuse" and served.info.backend != "none"  # 'none': it is being loaded
 
     def _due_ns(self, row: sqlite3.Row, served: Served) -> int:
-        """By the monotonic clock where this run saw it complete; else by the calendar."""
+        """By the monotonic clock where this run saw it complete; else by the calendar, but no longer ago than this run.
+
+        So a restart gives what waits its deadline anew, whatever the calendar was set to meanwhile.
+        """
         line = self._services.timelines.get(row["id"])
         if line is not None and "complete" in line.points:
             return line.points["complete"] + served.section.deadline_ns
         passed: timedelta = utc() - from_stamp(row["completed"] or row["created"])
-        return time.monotonic_ns() + served.section.deadline_ns - int(passed.total_seconds() * 1e9)
+        now_ns = time.monotonic_ns()
+        passed_ns = max(0, min(int(passed.total_seconds() * 1e9), now_ns - self._began_ns))
+        return now_ns - passed_ns + served.section.deadline_ns
 
     # -- answering ---------------------------------------------------------------------------------------------------
 

@@ -16,14 +16,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.quantity import SECOND
 from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
-from edgemed.serve.clock import stamp, utc
+from edgemed.serve.ages import Ages
+from edgemed.serve.clock import stamp
 from edgemed.serve.config import DicomSection
 from edgemed.serve.dicom.association import Asked, Association, Report
 from edgemed.serve.dicom.contexts import COMMITMENT_INSTANCE
@@ -44,7 +44,7 @@ CLASS_INSTANCE_CONFLICT: Final = 0x0119
 
 _REQUEST: Final = 1  # action type: request storage commitment
 _FIRST_NS, _CAP_NS = 2 * SECOND, 600 * SECOND
-_GIVE_UP: Final = timedelta(hours=72)  # the peer has asked again long before
+_GIVE_UP_NS: Final = 72 * 3600 * SECOND  # that the daemon ran; the peer has asked again long before
 _EVERY_S: Final = 30.0
 _LIMIT_NS: Final = 120 * SECOND  # of a step: an association with a peer that hangs
 
@@ -74,6 +74,7 @@ class Commitments:
         self._lock = threading.Lock()
         self._open: dict[str, list[Association]] = defaultdict(list)
         self._tries: dict[Key, _Try] = defaultdict(_Try)
+        self._ages = Ages(services.journal, "commitment", _GIVE_UP_NS)
 
     def start(self) -> None:
         self._services.loops.start(LOOP, self._run, limit_ns=_LIMIT_NS)
@@ -113,16 +114,24 @@ class Commitments:
     def _run(self, beat: Beat) -> None:
         pause = 0.0
         while beat.wait(pause):
+            self._give_up(self._ages.count())
             due_ns = [self._look(row, beat) for row in self._waiting()]
             pause = min([_EVERY_S, *((each - time.monotonic_ns()) / SECOND for each in due_ns)])
 
     def _waiting(self) -> list[sqlite3.Row]:
         """Requests that are not reported on."""
-        since = stamp(utc() - _GIVE_UP)
         with self._services.journal.read() as connection:
-            return connection.execute(
-                "SELECT * FROM commitment WHERE reported IS NULL AND received > ? ORDER BY received", (since,)
-            ).fetchall()
+            return connection.execute("SELECT * FROM commitment WHERE reported IS NULL ORDER BY event").fetchall()
+
+    def _give_up(self, before: int) -> None:
+        """Requests that are older than an event, and that nobody wants to hear of; somebody has to look."""
+        for row in self._waiting():
+            if row["event"] > before:
+                break
+            self._services.alarms.raise_(
+                "commitment-failed", f"{row['peer']} does not take the report of a storage commitment.", row["peer"]
+            )
+            self._enter_report(row["transaction_uid"], row["peer"], "")
 
     def _look(self, row: sqlite3.Row, beat: Beat) -> int:
         """Report on one where its time has come; when to look again."""
@@ -177,10 +186,13 @@ class Commitments:
             log.warning("%s answers the report of a storage commitment with status 0x%04X", peer, status)
             return
 
+        self._enter_report(transaction, peer, stamp())
+        self._services.alarms.clear("commitment-failed", peer)
+
+    def _enter_report(self, transaction: str, peer: str, at: str) -> None:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE commitment SET reported = ? WHERE transaction_uid = ? AND peer = ?",
-                (stamp(), transaction, peer),
+                "UPDATE commitment SET reported = ? WHERE transaction_uid = ? AND peer = ?", (at, transaction, peer)
             )
 
         with suppress(EdgemedError):  # then it is reported twice
@@ -224,9 +236,13 @@ class Commitments:
 
 
 def _enter(connection: sqlite3.Connection, values: tuple[str, str, str, str, str]) -> None:
+    event = connection.execute(
+        "INSERT INTO event (at, what, subject, before, event, after) VALUES (?, 'commitment', 0, '', 'ask', '')",
+        values[-1:],
+    ).lastrowid
     connection.execute(
-        "INSERT INTO commitment (transaction_uid, peer, address, request, received) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO commitment (transaction_uid, peer, address, request, received, event) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (transaction_uid, peer) DO UPDATE SET address = excluded.address, request = excluded.request,"
-        " received = excluded.received, reported = NULL",
-        values,
+        " received = excluded.received, reported = NULL, event = excluded.event",
+        (*values, event),
     )

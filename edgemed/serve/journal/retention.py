@@ -63,6 +63,11 @@ def keep_horizon(connection: sqlite3.Connection, name: str, horizon: Horizon) ->
     )
 
 
+def forget_horizons(connection: sqlite3.Connection) -> None:
+    """Begin to count anew: events have other numbers now, in a journal that was made anew."""
+    connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %'")
+
+
 def newest_event(connection: sqlite3.Connection) -> int:
     """Number of the newest event; 0 where there is none."""
     (number,) = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()
@@ -150,18 +155,29 @@ def deleted(connection: sqlite3.Connection, paths: Sequence[str]) -> None:
     connection.executemany("DELETE FROM deletion WHERE path = ?", [(path,) for path in paths])
 
 
-def forget(connection: sqlite3.Connection, before: int, golden_before: str) -> int:
+def newest_golden(connection: sqlite3.Connection) -> int:
+    """Number of the newest golden inference; 0 where there is none."""
+    (number,) = connection.execute("SELECT coalesce(max(id), 0) FROM golden").fetchone()
+    return int(number)
+
+
+def forget(connection: sqlite3.Connection, before: int, golden_before: int) -> int:
     """Delete old events of what has ended, and old golden inferences; returns how many. Call it again until 0.
 
     Args:
         connection: in a transaction.
         before: number of the event; younger ones stay.
-        golden_before: as `clock.stamp`; younger ones stay.
+        golden_before: number of the golden inference; the same.
     """
+    # the newest of each stays: numbers go on from it, and what is younger has the greater one
     events = connection.execute(
-        "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE id <= ? LIMIT ?)", (before, _TOGETHER)
+        "DELETE FROM event WHERE id IN"
+        " (SELECT id FROM event WHERE id <= ? AND id < (SELECT max(id) FROM event) LIMIT ?)",
+        (before, _TOGETHER),
     ).rowcount
     golden = connection.execute(
-        "DELETE FROM golden WHERE id IN (SELECT id FROM golden WHERE at < ? LIMIT ?)", (golden_before, _TOGETHER)
+        "DELETE FROM golden WHERE id IN"
+        " (SELECT id FROM golden WHERE id <= ? AND id < (SELECT max(id) FROM golden) LIMIT ?)",
+        (golden_before, _TOGETHER),
     ).rowcount
     return events + golden

@@ -128,7 +128,8 @@ CREATE TABLE commitment (             -- asked of us by a peer
   address       TEXT NOT NULL,        -- that it asked from: where a report goes to, at the peer's port
   request       TEXT NOT NULL,        -- JSON: [[SOP class, SOP instance], …]
   received      TEXT NOT NULL,
-  reported      TEXT,
+  reported      TEXT,                 -- '' where that was given up
+  event         INTEGER NOT NULL,     -- that it was asked: its age
   PRIMARY KEY (transaction_uid, peer)
 ) STRICT, WITHOUT ROWID;
 

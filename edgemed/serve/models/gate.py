@@ -7,24 +7,19 @@ import math
 import sqlite3
 import threading
 import time
-from datetime import timedelta
-from typing import Final
 
 from edgemed.base.errors import EdgemedError
 from edgemed.runners.golden import GoldenResult
 from edgemed.runtime.contained.golden import wrong
 from edgemed.runtime.contained.runner import Status
 from edgemed.runtime.contained.states import Health
-from edgemed.serve.clock import stamp, utc
+from edgemed.serve.clock import stamp
 from edgemed.serve.config import GoldenSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.readiness import Finding
 
 log = logging.getLogger(__name__)
-
-_KEPT: Final = timedelta(days=30)
-_PRUNED_EVERY: Final = 500  # verdicts
 
 
 class Gate:
@@ -44,7 +39,6 @@ class Gate:
         self._journal, self._metrics = journal, metrics
         self._lock = threading.Lock()
         self._seen: dict[str, int | None] = {}
-        self._count = 0
         self.wrongs = 0  # verdicts that were wrong
         self.counted = False  # by the figures, which are about the version that answers
 
@@ -73,8 +67,6 @@ class Gate:
         if not passed:
             self.wrongs += 1
             log.error("golden inference of %s on %s: %s", self._name, backend, reason)
-        self._count += 1
-        old = stamp(utc() - _KEPT) if self._count % _PRUNED_EVERY == 1 else ""
         row = (stamp(), self._name, self._digest, backend, int(passed), _worst(result), reason)
 
         def work(connection: sqlite3.Connection) -> None:
@@ -82,8 +74,6 @@ class Gate:
                 "INSERT INTO golden (at, model, digest, backend, passed, worst, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
-            if old:
-                connection.execute("DELETE FROM golden WHERE at < ?", (old,))
 
         try:
             self._journal.submit(work)

@@ -1,8 +1,8 @@
 """The way to one destination: which result is tried when, and what its answer means.
 
 Oldest first, but none blocks the others: what failed waits by itself, and the destination as a whole rests only when
-it does not answer. All timers are monotonic; the calendar serves for ages across restarts alone, and a restart tries
-at once.
+it does not answer. All timers are monotonic; ages, over restarts, are time that the daemon ran; and a restart tries at
+once.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from datetime import timedelta
 from typing import Final
 
 from edgemed.base.errors import EdgemedError
-from edgemed.serve.clock import stamp, utc
+from edgemed.serve.ages import Ages
 from edgemed.serve.config import Retry
 from edgemed.serve.loops import Beat
 from edgemed.serve.outlets.backoff import Hold
@@ -54,7 +53,7 @@ class Lane:
         self._courier = courier
         self._confirming = confirming
         self._clock = clock
-        self._began = (utc(), clock())
+        self._ages = Ages(services.journal, f"outlet {name}", retry.give_up_ns, clock)
         self._link = Hold()
         self._ask = Hold()
         self._held: dict[int, Hold] = {}
@@ -267,11 +266,12 @@ class Lane:
     def _give_up(self) -> None:
         """What waits for too long, and was tried in vain since this start, fails; somebody has to look."""
         late: list[tuple[Parcel, str]] = []
+        before = self._ages.count()
         for state, whole in (("pending", self._link), ("sent", self._ask)):
-            if not whole.reason and not self._held:
+            if not before or (not whole.reason and not self._held):
                 continue
             with self._services.journal.read() as connection:
-                for parcel in waiting(connection, self._services.spool, self.name, state, self._too_old):
+                for parcel in waiting(connection, self._services.spool, self.name, state, before):
                     hold = self._held.get(parcel.number)
                     reason = hold.reason if hold is not None else whole.reason
                     if reason and parcel.number not in self._unwritten:
@@ -282,13 +282,6 @@ class Lane:
             self._write(parcel, "failed", f"Given up: {reason}")
         if late:
             self._collect()
-
-    @property
-    def _too_old(self) -> str:
-        """What waits since then waits for too long. A calendar that jumps makes it younger, never older."""
-        began, began_ns = self._began
-        steady = began + timedelta(microseconds=(self._clock() - began_ns) // 1000)
-        return stamp(min(steady, utc()) - timedelta(microseconds=self._retry.give_up_ns // 1000))
 
     @property
     def _struggle(self) -> str | None:

@@ -16,16 +16,26 @@ SELECT delivery.id, delivery.state, delivery.tries, delivery.created, result.kin
        coalesce((SELECT object.study FROM part JOIN object ON object.id = part.object
                  WHERE part.task = task.id ORDER BY object.id LIMIT 1), '') AS study
 FROM delivery JOIN result ON result.id = delivery.result JOIN task ON task.id = result.task
-WHERE delivery.destination = ? AND delivery.state = ? AND delivery.state <> 'delivered' AND delivery.created <= ?
+WHERE delivery.destination = ? AND delivery.state = ? AND delivery.state <> 'delivered'
+  AND NOT (? AND EXISTS (SELECT 1 FROM event WHERE id > ?
+    AND (what = 'task' AND subject = task.id OR what = 'delivery' AND subject = delivery.id AND before = 'failed')))
 ORDER BY delivery.id
 """
 
 
 def waiting(
-    connection: sqlite3.Connection, spool: Spool, destination: str, state: str, since: str = "9"
+    connection: sqlite3.Connection, spool: Spool, destination: str, state: str, before: int | None = None
 ) -> Iterator[Parcel]:
-    """Deliveries of a destination in a state, waiting since then or longer, oldest first; read as far as asked for."""
-    for row in connection.execute(_OPEN, (destination, state, since)):
+    """Deliveries of a destination in a state, oldest first; read as far as asked for.
+
+    Args:
+        connection: for reading.
+        spool: where their files are.
+        destination: its name.
+        state: of the deliveries.
+        before: number of an event: only what was made, or asked for again, before it.
+    """
+    for row in connection.execute(_OPEN, (destination, state, before is not None, before or 0)):
         yield Parcel(
             number=row["id"],
             state=row["state"],

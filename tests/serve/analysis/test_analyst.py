@@ -230,6 +230,20 @@ def test_a_late_answer_is_dropped_where_the_site_wants_it_so(services: Services)
     assert (row["state"], row["reason"]) == ("not-analysed", "There was no answer before the deadline.")
 
 
+def test_a_calendar_that_was_set_meanwhile_drops_nothing(tmp_path: Path) -> None:
+    """It was complete in 1970, by a clock without a battery; then the daemon was started again."""
+    old = "1970-01-01T00:03:00.000000Z"
+    chest = kit.write_classifier(tmp_path / "chest.edgemed")
+    one = {"name": "chest", "bundle": chest, "runner": "onnxruntime", "deadline": "10min", "late": "drop"}
+    config = kit.bedside(tmp_path, models=[one])
+    with kit.resting(config) as services:
+        task = bench.queue(services, kit.image(level=200), model="chest")
+        services.journal.write(lambda c: c.execute("UPDATE task SET created = ?, completed = ?", (old, old)))
+    with kit.running(config) as daemon:
+        (row,) = bench.ended(daemon.services, task)
+        assert (row["state"], row["reason"]) == ("delivered", "")
+
+
 def test_plain_pictures_are_known_by_their_content(services: Services) -> None:
     task = bench.queue(services, as_file(Image.fromarray(np.full((16, 16), 220, np.uint8))), model="masks")
     (row,) = bench.ended(services, task)

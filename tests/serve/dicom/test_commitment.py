@@ -14,6 +14,7 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
 from edgemed.serve.deletion import finish_deletions
+from edgemed.serve.dicom.commitment import Commitments
 from edgemed.serve.journal.records import move_delivery, move_object, receive_again
 from edgemed.serve.journal.retention import WELL, release
 from edgemed.serve.journal.routes import Route, enter
@@ -142,6 +143,29 @@ def test_a_report_outlives_association_and_daemon(tmp_path: Path) -> None:
         assert again.reports[0][1].TransactionUID == "1.2.3"
         again.association.release()
         rig.wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
+
+
+def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_path: Path) -> None:
+    with rig.inlet(tmp_path) as running:
+        modality = Modality(running.port)
+        modality.association.unbind(evt.EVT_N_EVENT_REPORT, modality._told)
+        assert modality.ask("1.2.8", (kit.CT, "1.2.3")) == 0
+        modality.association.abort()
+        running.services.journal.write(lambda c: c.execute("UPDATE commitment SET received = '1970-01-01'"))
+    with rig.inlet(tmp_path) as running:  # the clock was set meanwhile
+        commitments = Commitments(running.services, running.services.config.dicom)
+        commitments._ages._horizon.ran_ns += 2 * 3600 * 10**9
+        commitments._give_up(commitments._ages.count())
+        assert len(running.rows("SELECT * FROM commitment WHERE reported IS NULL")) == 1
+        assert not running.services.alarms.stands("commitment-failed", "CT1")
+        commitments._ages._horizon.ran_ns += 73 * 3600 * 10**9
+        commitments._give_up(commitments._ages.count())
+        assert [row["reported"] for row in running.rows("SELECT * FROM commitment")] == [""]
+        assert running.services.alarms.stands("commitment-failed", "CT1")
+        again = Modality(running.port)
+        assert again.ask("1.2.8", (kit.CT, "1.2.3")) == 0
+        rig.wait_for(lambda: not running.services.alarms.stands("commitment-failed", "CT1"), "the end of the alarm")
+        again.association.release()
 
 
 def test_a_peer_that_comes_up_late_is_told_on_a_new_association(tmp_path: Path) -> None:

@@ -137,14 +137,15 @@ def test_what_can_never_be_taken_fails_at_once_and_is_alarmed(services: Services
 
 def test_it_is_given_up_for_its_age_but_never_untried(services: Services) -> None:
     bench.add_task(services, [("sr", "1.1", b"a")])
-    services.journal.write(lambda c: c.execute("UPDATE delivery SET created = '2020-01-01T00:00:00.000000Z'"))
 
     def answer(parcel: Parcel) -> Outcome:
         raise Unavailable("It takes no connection.")
 
-    courier = Scripted(answer)
-    lane = lane_of(services, courier, Clock())
+    courier, clock = Scripted(answer), Clock()
+    lane = lane_of(services, courier, clock)
     lane.step(lambda: False)  # told to stop before anything
+    clock.advance(3600)
+    lane.step(lambda: False)
     assert bench.states(services) == ["pending"]
     lane.step(always)
     assert bench.states(services) == ["failed"]
@@ -153,10 +154,11 @@ def test_it_is_given_up_for_its_age_but_never_untried(services: Services) -> Non
 
 def test_what_was_given_up_and_is_asked_for_again_has_its_time_again(services: Services) -> None:
     bench.add_task(services, [("sr", "1.1", b"a")])
-    services.journal.write(lambda c: c.execute("UPDATE delivery SET created = '2020-01-01T00:00:00.000000Z'"))
     courier = Scripted(lambda parcel: Outcome("later", "no"))
     clock = Clock()
     lane = lane_of(services, courier, clock)
+    lane.step(always)
+    clock.advance(3600)
     lane.step(always)
     assert bench.states(services) == ["failed"]
     services.journal.write(lambda c: move_delivery(c, 1, "pending"))
@@ -166,21 +168,26 @@ def test_what_was_given_up_and_is_asked_for_again_has_its_time_again(services: S
     assert bench.states(services) == ["pending"]
 
 
-def test_a_calendar_that_jumps_gives_nothing_up(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import timedelta
-
-    from edgemed.serve.clock import utc
-    from edgemed.serve.outlets import lane as module
-
+@pytest.mark.parametrize("year", [1970, 2100])
+def test_what_the_calendar_says_gives_nothing_up_over_restarts(services: Services, year: int) -> None:
+    """A board without a battery begins in 1970, and is set right later; age is time that the daemon ran."""
     bench.add_task(services, [("sr", "1.1", b"a")])
-    clock = Clock()
-    courier = Scripted(lambda parcel: Outcome("later", "no"))
-    lane = lane_of(services, courier, clock)
-    for years in (1, -1):
-        monkeypatch.setattr(module, "utc", lambda years=years: utc() + timedelta(days=365 * years))
+    services.journal.write(lambda c: c.execute("UPDATE delivery SET created = ?", (f"{year}-01-01T00:03:00.000000Z",)))
+    clock, courier = Clock(), Scripted(lambda parcel: Outcome("later", "no"))
+    for minutes in (20, 20, 10**6, 19):
+        lane = lane_of(services, courier, clock)
         lane.step(always)
-        clock.advance(10)
-    assert bench.states(services) == ["pending"]
+        if minutes < 60:
+            for _ in range(minutes):
+                clock.advance(60)
+                lane.step(always)
+            assert bench.states(services) == ["pending"]
+        else:  # without power
+            clock.advance(60 * minutes)
+    for _ in range(3):
+        clock.advance(60)
+        lane.step(always)
+    assert bench.states(services) == ["failed"]
 
 
 def test_the_wish_of_the_peer_counts(services: Services) -> None:
