@@ -21,7 +21,7 @@ def test_it_starts_and_ends(tmp_path: Path) -> None:
 
 
 def test_who_asks_whether_a_state_is_served_does_not_free_it(tmp_path: Path) -> None:
-    ask = f"from pathlib import Path; from edgemed.serve.lock import is_served; print(is_served(Path({str(tmp_path)!r})))"
+    ask = f"import pathlib; from edgemed.serve.lock import is_served; print(is_served(pathlib.Path({str(tmp_path)!r})))"
 
     def elsewhere() -> str:
         command = [sys.executable, "-c", ask]
