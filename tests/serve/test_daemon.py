@@ -20,6 +20,19 @@ def test_it_starts_and_ends(tmp_path: Path) -> None:
     assert (tmp_path / "state" / "journal.sqlite3").exists()
 
 
+def test_an_audit_trail_that_is_gone_as_a_whole_is_missed(tmp_path: Path) -> None:
+    config = kit.bedside(tmp_path)
+    with kit.resting(config) as services:
+        assert services.alarms.standing == []
+    for name in ("trail.jsonl", "head.json"):
+        (tmp_path / "state/audit" / name).unlink()
+    with kit.resting(config) as services:
+        assert services.alarms.stands("audit-failed", "trail")
+        services.alarms.clear("audit-failed", "trail")
+    with kit.resting(config) as services:
+        assert services.alarms.standing == []
+
+
 def test_who_asks_whether_a_state_is_served_does_not_free_it(tmp_path: Path) -> None:
     ask = f"import pathlib; from edgemed.serve.lock import is_served; print(is_served(pathlib.Path({str(tmp_path)!r})))"
 

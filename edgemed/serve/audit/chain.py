@@ -42,6 +42,9 @@ _TAIL: Final = 4 << 20  # bytes from the end in which the last line must begin
 class AuditLog:
     """Writes the trail.
 
+    Attributes:
+        found: entries that were there at the start.
+
     An entry is on the disk a moment after `record`, before `close` returns at the latest. While the disk takes nothing,
     entries wait, up to 100,000; then they are counted, and the gap is an entry of its own.
     """
@@ -64,6 +67,7 @@ class AuditLog:
         self._key = private_key(config.audit.key or self.folder / "private.pem", make=config.audit.key is None)
         write_atomic(self.folder / PUBLIC, public_pem(self._key))
         self._n, self._previous, torn = self._end()
+        self.found = self._n
         self._queue: queue.Queue[AuditEvent] = queue.Queue(_MOST_WAITING)
         self._lost = 0
         self._ending = threading.Event()
@@ -80,6 +84,11 @@ class AuditLog:
             self._queue.put_nowait(event)
         except queue.Full:
             self._lost += 1
+
+    @property
+    def written(self) -> int:
+        """Number of the last entry that is on the disk."""
+        return self._n
 
     def close(self) -> None:
         """Write what waits, and end; what a disk does not take now is lost."""
