@@ -109,6 +109,7 @@ class Daemon:
 
     def _services(self) -> Services:
         from edgemed.serve.audit.chain import AuditLog
+        from edgemed.serve.audit.memory import missed, remember
         from edgemed.serve.models.host import ModelHost
 
         config = self.config
@@ -122,6 +123,8 @@ class Daemon:
         alarms.load()
         tell(take_in(spool, journal), damage, spool, alarms)
         audit = AuditLog(config, alarms)
+        missed(journal, audit, alarms)
+        self._stack.callback(remember, journal, audit)
         self._stack.callback(audit.close)
         metrics = Metrics(sorted({model.deadline_ns / SECOND for model in config.models}))
         readiness = Readiness()

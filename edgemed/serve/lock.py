@@ -15,7 +15,9 @@ _NAME = "daemon.lock"
 
 @contextmanager
 def state_lock(root: Path) -> Iterator[None]:
-    """Hold a daemon's state. The lock is the process's own: it ends with it, however it ends.
+    """Hold a daemon's state. The lock is that of the open file, which no child inherits: it ends with the process.
+
+    A lock of the process (`lockf`) would end when any part of it closes the same file, as `is_served` does.
 
     Raises:
         DeviceStateError: another daemon has it.
@@ -27,7 +29,7 @@ def state_lock(root: Path) -> Iterator[None]:
         raise from_os_error(error, root) from error
     try:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise DeviceStateError(
                 f"Another daemon serves {root}.", "Stop it, or give this one a state of its own."
@@ -38,13 +40,13 @@ def state_lock(root: Path) -> Iterator[None]:
 
 
 def is_served(root: Path) -> bool:
-    """Whether a daemon, in another process, has that state now."""
+    """Whether a daemon, in this process or another, has that state now."""
     try:
         file = os.open(root / _NAME, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True
     else:

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
-from edgemed.base.errors import EdgemedError, ResourceError
+from edgemed.base.errors import EdgemedError, IntegrityError, ResourceError
 from edgemed.base.quantity import SECOND
 from edgemed.serve.audit.chain import FOLDER
 from edgemed.serve.audit.syslog import Forwarder
@@ -123,13 +123,13 @@ class Watch:
     def _forward(self, beat: Beat) -> None:
         assert self._forwarder is not None
         while beat.wait(_FORWARD_EVERY_S):
-            self._send(self._forwarder)
+            self._send(self._forwarder, beat)
 
-    def _send(self, forwarder: Forwarder) -> None:
+    def _send(self, forwarder: Forwarder, beat: Beat) -> None:
         try:
-            forwarder.send()
+            forwarder.send(beat)
             self._services.alarms.clear("audit-failed", "syslog")
-        except ResourceError as error:
+        except (ResourceError, IntegrityError) as error:
             self._services.alarms.raise_("audit-failed", error.what, "syslog")
 
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
+from edgemed.base.child import package_environment
+from edgemed.base.errors import DeviceStateError
+from edgemed.serve.lock import is_served, state_lock
 from tests.serve import kit
 
 
@@ -11,3 +18,32 @@ def test_it_starts_and_ends(tmp_path: Path) -> None:
     with kit.running(kit.bedside(tmp_path)) as daemon:
         assert daemon.services.models.names() == ["chest"]
     assert (tmp_path / "state" / "journal.sqlite3").exists()
+
+
+def test_an_audit_trail_that_is_gone_as_a_whole_is_missed(tmp_path: Path) -> None:
+    config = kit.bedside(tmp_path)
+    with kit.resting(config) as services:
+        assert services.alarms.standing == []
+    for name in ("trail.jsonl", "head.json"):
+        (tmp_path / "state/audit" / name).unlink()
+    with kit.resting(config) as services:
+        assert services.alarms.stands("audit-failed", "trail")
+        services.alarms.clear("audit-failed", "trail")
+    with kit.resting(config) as services:
+        assert services.alarms.standing == []
+
+
+def test_who_asks_whether_a_state_is_served_does_not_free_it(tmp_path: Path) -> None:
+    ask = f"import pathlib; from edgemed.serve.lock import is_served; print(is_served(pathlib.Path({str(tmp_path)!r})))"
+
+    def elsewhere() -> str:
+        command = [sys.executable, "-c", ask]
+        return subprocess.run(command, env=package_environment(), capture_output=True, text=True, check=True).stdout
+
+    with state_lock(tmp_path):
+        assert is_served(tmp_path)
+        assert elsewhere() == "True\n"
+        with pytest.raises(DeviceStateError, match="Another daemon"), state_lock(tmp_path):
+            pass
+        assert elsewhere() == "True\n"
+    assert not is_served(tmp_path)

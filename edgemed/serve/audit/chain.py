@@ -8,9 +8,11 @@ audit/public.pem     the key to verify them with; keep a copy elsewhere
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import queue
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,16 +26,24 @@ from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.clock import stamp
 from edgemed.serve.config import Config
 
+log = logging.getLogger(__name__)
+
 FOLDER: Final = "audit"
 TRAIL: Final = "trail.jsonl"
 HEAD: Final = "head.json"
 PUBLIC: Final = "public.pem"
 _MOST_WAITING: Final = 100_000
+_TOGETHER: Final = 1000  # entries with one sync
+_LOOK_S: Final = 0.25  # for the end, while nothing comes
+_AGAIN_S: Final = 1.0  # after the disk took nothing
 _TAIL: Final = 4 << 20  # bytes from the end in which the last line must begin
 
 
 class AuditLog:
     """Writes the trail.
+
+    Attributes:
+        found: entries that were there at the start.
 
     An entry is on the disk a moment after `record`, before `close` returns at the latest. While the disk takes nothing,
     entries wait, up to 100,000; then they are counted, and the gap is an entry of its own.
@@ -57,8 +67,10 @@ class AuditLog:
         self._key = private_key(config.audit.key or self.folder / "private.pem", make=config.audit.key is None)
         write_atomic(self.folder / PUBLIC, public_pem(self._key))
         self._n, self._previous, torn = self._end()
-        self._queue: queue.Queue[AuditEvent | None] = queue.Queue(_MOST_WAITING)
+        self.found = self._n
+        self._queue: queue.Queue[AuditEvent] = queue.Queue(_MOST_WAITING)
         self._lost = 0
+        self._ending = threading.Event()
         self._file = self._open()
         self._size = os.fstat(self._file).st_size
         self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
@@ -73,39 +85,60 @@ class AuditLog:
         except queue.Full:
             self._lost += 1
 
+    @property
+    def written(self) -> int:
+        """Number of the last entry that is on the disk."""
+        return self._n
+
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write what waits, and end; what a disk does not take now is lost."""
         self.record(AuditEvent("stop"))
-        self._queue.put(None)
+        self._ending.set()
         self._thread.join(timeout=10)
-        os.close(self._file)
+        if not self._thread.is_alive():  # else the number of the file could be another's while it still writes
+            os.close(self._file)
 
     # -- the writer ------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        while (event := self._queue.get()) is not None:
-            events, last = [event], False
-            while not last:
-                try:
-                    more = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                last = more is None
-                if more is not None:
-                    events.append(more)
-            if self._lost:
-                events.append(AuditEvent("config", "serious", detail=f"{self._lost} entries could not be kept."))
-                self._lost = 0
-            try:
-                self._append(events)
-                events.clear()
-                write_atomic(self.folder / HEAD, Head(self._n, self._previous).to_bytes(self._key))
-                self._alarms.clear("audit-failed")
-            except EdgemedError as error:
-                self._lost += len(events)
-                self._alarms.raise_("audit-failed", f"The audit trail cannot be written: {error.what}")
-            if last:
+        """Until the end, and until nothing waits or the disk takes nothing."""
+        waiting: list[AuditEvent] = []
+        while True:
+            last = self._ending.is_set()
+            self._fetch(waiting)
+            if waiting and not self._written(waiting):
+                if last:
+                    log.error("%d entries of the audit trail could not be written", len(waiting))
+                    return
+                self._ending.wait(_AGAIN_S)
+            elif last and self._queue.empty():
                 return
+
+    def _fetch(self, waiting: list[AuditEvent]) -> None:
+        """Add what has come; where nothing waits, wait for something."""
+        try:
+            while len(waiting) < _TOGETHER:
+                waiting.append(self._queue.get(timeout=0 if waiting else _LOOK_S))
+        except queue.Empty:
+            pass
+        if waiting and self._lost:
+            lost, self._lost = self._lost, 0
+            waiting.append(AuditEvent("config", "serious", detail=f"{lost} entries could not be kept."))
+
+    def _written(self, waiting: list[AuditEvent]) -> bool:
+        """Write them, and forget them; nothing that goes wrong may end the thread."""
+        try:
+            self._append(waiting)
+            waiting.clear()
+            write_atomic(self.folder / HEAD, Head(self._n, self._previous).to_bytes(self._key))
+            self._alarms.clear("audit-failed")
+        except Exception as error:
+            what = error.what if isinstance(error, EdgemedError) else type(error).__name__
+            if not isinstance(error, EdgemedError):
+                log.exception("the audit trail cannot be written")
+            self._alarms.raise_("audit-failed", f"The audit trail cannot be written: {what}")
+            return False
+        return True
 
     def _append(self, events: list[AuditEvent]) -> None:
         n, previous, lines = self._n, self._previous, []
@@ -117,13 +150,15 @@ class AuditLog:
             lines.append(line)
         data = b"".join(lines)
         try:
+            # what stands of entries that failed must not stand before those that are written later
+            os.ftruncate(self._file, self._size)
             written = os.write(self._file, data)
             if written != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file)
         except OSError as error:
-            # what stands of entries that failed must not stand before those that are written later
-            os.ftruncate(self._file, self._size)
+            with suppress(OSError):  # a read-only disk; the next try cuts it off
+                os.ftruncate(self._file, self._size)
             raise from_os_error(error, self.folder / TRAIL) from error
         self._n, self._previous, self._size = n, previous, self._size + len(data)
 

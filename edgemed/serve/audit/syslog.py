@@ -10,12 +10,14 @@ import json
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from edgemed.base.errors import InputError, IntegrityError, ResourceError, from_os_error
 from edgemed.base.store import write_atomic
 from edgemed.serve.audit.chain import TRAIL
+from edgemed.serve.audit.entry import digest_of
 
 _SENT: Final = "sent.json"
 _PRIORITY: Final = 85  # facility 10 (security), severity 5 (notice): PS3.15 A.6
@@ -45,15 +47,20 @@ class Forwarder:
         except (OSError, ssl.SSLError) as error:
             raise InputError(f"audit.syslog_ca: {ca} holds no certificates.", "Give a PEM file.") from error
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._offset = self._kept()
+        self._offset, self._first = self._kept()
 
-    def send(self) -> int:
+    def send(self, beat: Callable[[], None] = lambda: None) -> int:
         """Send what waits; returns how many entries.
 
+        Args:
+            beat: called after each entry.
+
         Raises:
+            IntegrityError: the trail holds what is no entry.
             ResourceError: the repository cannot be reached, or broke off.
         """
         path = self._folder / TRAIL
+        self._begin(path)
         if not path.exists() or path.stat().st_size <= self._offset:
             return 0
         count = 0
@@ -67,6 +74,7 @@ class Forwarder:
                 while (line := trail.readline(_LONGEST)).endswith(b"\n"):
                     connection.sendall(self._frame(line))
                     count += 1
+                    beat()
                     if count % _MOST == 0:
                         self._mark(trail.tell())
                 self._end(connection)
@@ -78,10 +86,29 @@ class Forwarder:
             ) from error
         return count
 
+    def _begin(self, path: Path) -> None:
+        """A trail that was moved away has another one in its place, which is sent from its first entry on."""
+        try:
+            with path.open("rb") as trail:
+                line = trail.readline(_LONGEST)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise from_os_error(error, path) from error
+        first = digest_of(line) if line.endswith(b"\n") else ""
+        if first != self._first:
+            self._offset, self._first = 0, first
+
     def _frame(self, line: bytes) -> bytes:
-        entry = json.loads(line)
-        head = f"<{_PRIORITY}>1 {entry['at']} {self._station} edgemed {os.getpid()} IHE+RFC-3881 - "
-        text: bytes = head.encode() + b"\xef\xbb\xbf" + entry["message"].encode()
+        try:
+            entry = json.loads(line)
+            at, message = str(entry["at"]), str(entry["message"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(
+                "The audit trail holds what is no entry: nothing behind it is sent.", "Run edgemed audit verify."
+            ) from error
+        head = f"<{_PRIORITY}>1 {at} {self._station} edgemed {os.getpid()} IHE+RFC-3881 - "
+        text: bytes = head.encode() + b"\xef\xbb\xbf" + message.encode()
         return str(len(text)).encode() + b" " + text
 
     @staticmethod
@@ -90,17 +117,19 @@ class Forwarder:
         connection.settimeout(_TIMEOUT_S)
         connection.unwrap()
 
-    def _kept(self) -> int:
+    def _kept(self) -> tuple[int, str]:
+        """How far it got, in the trail that begins with which entry (its digest)."""
         path = self._folder / _SENT
         if not path.exists():
-            return 0
+            return 0, ""
         try:
-            return int(json.loads(path.read_bytes())["offset"])
+            kept = json.loads(path.read_bytes())
+            return int(kept["offset"]), str(kept.get("first", ""))
         except OSError as error:
             raise from_os_error(error, path) from error
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"{path} is damaged.", "Remove it: all entries are sent again.") from error
 
     def _mark(self, offset: int) -> None:
-        write_atomic(self._folder / _SENT, json.dumps({"offset": offset}).encode())
+        write_atomic(self._folder / _SENT, json.dumps({"offset": offset, "first": self._first}).encode())
         self._offset = offset

@@ -34,6 +34,7 @@ from edgemed.serve.dicom.store import (
     Sender,
     Status,
 )
+from edgemed.serve.dicom.strangers import Strangers
 from edgemed.serve.dicom.wire import Closed, Ending, Malformed, TooSlow, Wire
 from edgemed.serve.services import Services
 
@@ -79,6 +80,7 @@ class House:
         opened: told of each association on which reports of storage commitment may go.
         others: answers what is neither C-ECHO nor C-STORE.
         ending: set when the daemon ends: what is under way is finished, nothing new is begun.
+        strangers: enters who is turned away.
     """
 
     services: Services
@@ -87,6 +89,7 @@ class House:
     opened: Callable[[str, Association], None]
     others: Callable[[Asked], Status]
     ending: threading.Event
+    strangers: Strangers
 
 
 class Association:
@@ -114,7 +117,7 @@ class Association:
         self._awaited: dict[int, Report] = {}
         self._reported = 0
         self._end: End = "open"
-        self._ledger = Ledger(house.services, address)
+        self._ledger = Ledger(house.services, house.strangers, address)
 
     def run(self, tls: ssl.SSLContext | None = None) -> None:
         """Serve it to its end."""
@@ -229,6 +232,7 @@ class Association:
 
     def _between(self) -> bool:
         """No message is under way: whether to wait for one."""
+        self._ledger.look()
         while self._reports:
             report = self._reports.popleft()
             context = self._commitment()

@@ -21,6 +21,7 @@ from edgemed.serve.dicom.contexts import COMMITMENT
 from edgemed.serve.dicom.ledger import Ledger
 from edgemed.serve.dicom.reports import parse_data_set
 from edgemed.serve.dicom.store import UNRECOGNIZED_OPERATION, Status
+from edgemed.serve.dicom.strangers import Strangers
 from edgemed.serve.loops import Beat
 from edgemed.serve.renewal import teller
 from edgemed.serve.services import Services
@@ -74,7 +75,9 @@ class DicomInlet:
         services = self._services
         admission = Admission(section, services.config)
         self._commitments = Commitments(services, section)
-        self._house = House(services, section, admission, self._commitments.opened, self._other, self._ending)
+        self._house = House(
+            services, section, admission, self._commitments.opened, self._other, self._ending, Strangers(services.audit)
+        )
         if section.tls is not None:
             self._certificates = Certificates(section.tls, teller(services.alarms, "certificate of dicom"))
         self._listener = _listen(section)
@@ -131,7 +134,7 @@ class DicomInlet:
         admission = self._house.admission
         if not admission.enter(address):
             sock.close()
-            Ledger(self._services, address).turned_away("address")
+            Ledger(self._services, self._house.strangers, address).turned_away("address")
             return
         association = Association(self._house, sock, address)
         thread = threading.Thread(target=self._run, args=(association,), name="association", daemon=True)

@@ -20,6 +20,7 @@ from edgemed.serve.models.host import ModelHost
 from edgemed.serve.services import Services
 
 _LONGEST: Final = 3600
+_SUBJECT: Final = 128  # a name of 64 characters, and what it is the name of
 _NO_MODEL: Final[dict[int | str, dict[str, Any]]] = {
     404: {
         "description": "There is no such model.",
@@ -80,7 +81,7 @@ def operate_routes(services: Services) -> APIRouter:
     async def seen(
         code: Annotated[str, PathParameter(max_length=64, description="as `/api/alarms` has it")],
         request: Request,
-        subject: Annotated[str, Query(max_length=64, description="likewise")] = "",
+        subject: Annotated[str, Query(max_length=_SUBJECT, description="likewise")] = "",
     ) -> Response:
         if not services.alarms.stands(code, subject):
             raise HttpError(404, "That alarm does not stand. See /api/alarms.")

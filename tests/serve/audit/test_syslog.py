@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemed.base.errors import InputError, ResourceError
+from edgemed.base.errors import InputError, IntegrityError, ResourceError
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.chain import AuditLog
 from edgemed.serve.audit.syslog import Forwarder
@@ -89,6 +89,30 @@ def test_each_entry_arrives_once_and_from_where_it_was_left(trail: Path, reposit
     assert b" bedside edgemed " in entries[0]
     assert b" IHE+RFC-3881 - \xef\xbb\xbf<AuditMessage>" in entries[1]
     assert entries[1].endswith(b"</AuditMessage>")
+
+
+def test_a_new_trail_is_sent_from_its_first_entry_on(tmp_path: Path, repository: Repository, authority) -> None:
+    """The old one was longer, and moved away."""
+    address, beats = f"localhost:{repository.port}", []
+    with Journal(tmp_path / "j.sqlite3") as journal:
+        for names in (["old"] * 20, ["new"]):
+            log = AuditLog(kit.bedside(tmp_path), Alarms(journal))
+            for name in names:
+                log.record(AuditEvent("login", user=name))
+            log.close()
+            forwarder = Forwarder(log.folder, address, authority.path, "bedside")
+            assert forwarder.send(lambda: beats.append(1)) == len(names) + 2
+            (log.folder / "trail.jsonl").rename(tmp_path / names[0])
+            (log.folder / "head.json").unlink()
+    assert len(beats) == 25
+    assert any(b'UserID="new"' in frame for frame in repository.frames)
+
+
+def test_what_is_no_entry_is_told(trail: Path, repository: Repository, authority) -> None:
+    with (trail / "trail.jsonl").open("ab") as file:
+        file.write(b"}{\n")
+    with pytest.raises(IntegrityError, match="no entry"):
+        Forwarder(trail, f"localhost:{repository.port}", authority.path, "bedside").send()
 
 
 def test_a_repository_that_nobody_vouches_for_gets_nothing(trail: Path, repository: Repository, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_daemon_does_not_go_on_behind_a_cut(write: Callable[..., Path]) -> Non
         write()
 
 
-def test_a_full_disk_raises_an_alarm_and_leaves_a_gap_that_is_told(
+def test_while_the_disk_is_full_entries_wait_and_an_alarm_stands(
     tmp_path: Path, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = AuditLog(kit.bedside(tmp_path), alarms)
@@ -151,6 +151,48 @@ def test_a_full_disk_raises_an_alarm_and_leaves_a_gap_that_is_told(
     full = False
     cleared = _once(alarms, "audit-failed", False)
     log.record(EVENTS[2])
+    assert cleared.wait(10)
+    log.close()
+    assert verify(log.folder) == 5  # start, the three, stop
+
+
+def test_a_read_only_disk_does_not_end_the_writer(
+    tmp_path: Path, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    raised, cleared = _once(alarms, "audit-failed", True), _once(alarms, "audit-failed", False)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as readonly:
+        for call in ("write", "ftruncate", "fsync"):
+            readonly.setattr(chain.os, call, refuse)
+        log.record(EVENTS[0])
+        assert raised.wait(10)
+    log.record(EVENTS[1])
+    assert cleared.wait(10)
+    log.close()
+    assert verify(log.folder) == 4
+
+
+def test_too_many_entries_are_counted_and_the_end_comes_all_the_same(
+    tmp_path: Path, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "_MOST_WAITING", 5)
+    monkeypatch.setattr(chain, "_TOGETHER", 1)
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    raised, cleared = _once(alarms, "audit-failed", True), _once(alarms, "audit-failed", False)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(chain.os, "ftruncate", refuse)
+        log.record(EVENTS[0])
+        assert raised.wait(10)
+        for _ in range(20):
+            log.record(EVENTS[0])
     assert cleared.wait(10)
     log.close()
     assert b"entries could not be kept" in (log.folder / TRAIL).read_bytes()

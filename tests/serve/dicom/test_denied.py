@@ -13,7 +13,9 @@ from pynetdicom import AE
 
 from edgemed.base.errors import ResourceError, UsageError
 from edgemed.imaging.dicom.part10 import read_meta
+from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.check import check
+from edgemed.serve.dicom import strangers
 from edgemed.serve.dicom.admission import Rate
 from edgemed.serve.dicom.contexts import storage_class
 from tests.serve import kit
@@ -259,3 +261,27 @@ def test_a_sop_class_that_is_none_is_found_before_the_daemon_runs(tmp_path: Path
     found = [line.text for line in check(config) if line.what == "dicom" and line.verdict == "error"]
     assert len(found) == 1
     assert "CTImageStorage" in found[0]
+
+
+def test_strangers_do_not_fill_the_audit_trail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[AuditEvent] = []
+    now_ns = 0
+    monkeypatch.setattr(strangers.time, "monotonic_ns", lambda: now_ns)
+
+    class Kept:
+        def record(self, event: AuditEvent) -> None:
+            events.append(event)
+
+    door = strangers.Strangers(Kept())
+
+    def come(address: str, times: int) -> list[str]:
+        events.clear()
+        for _ in range(times):
+            door.record(AuditEvent("association", "serious", address=address, detail="No."))
+        return [event.detail for event in events]
+
+    assert come("10.0.0.1", 1000) == ["No."] * strangers.EACH
+    assert come("10.0.0.2", 1) == []  # a thousand came already
+    now_ns = 61_000_000_000
+    assert come("10.0.0.1", 2) == ["No. 990 more in an earlier minute are not listed.", "No."]
+    assert come("10.0.0.2", 1) == ["No."]

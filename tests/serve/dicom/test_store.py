@@ -120,3 +120,22 @@ def test_what_was_under_way_leaves_nothing(shared: rig.Rig) -> None:
         rig.wait_for(lambda: list(shared.services.spool.incoming.iterdir()))
     rig.wait_for(lambda: not list(shared.services.spool.incoming.iterdir()))
     assert len(shared.rows()) == before
+
+
+def test_what_was_acknowledged_is_in_the_audit_trail_while_the_association_goes_on(tmp_path: Path) -> None:
+    from pynetdicom import AE
+
+    ds = kit.image()
+    with rig.inlet(tmp_path) as running:
+        ae = AE("CT1")
+        ae.add_requested_context(kit.CT, rig.EXPLICIT)
+        association = ae.associate("127.0.0.1", running.port, ae_title="EDGEMED")
+        assert association.send_c_store(ds).Status == 0x0000
+        trail = tmp_path / "state/audit/trail.jsonl"
+        try:
+            rig.wait_for(lambda: str(ds.SOPInstanceUID) in trail.read_text(encoding="utf-8"), "the entry")
+            assert association.is_established
+        finally:
+            association.release()
+        rig.wait_for(lambda: "1 objects were taken" in trail.read_text(encoding="utf-8"), "the end")
+        assert trail.read_text(encoding="utf-8").count(str(ds.SOPInstanceUID)) == 1

@@ -63,6 +63,14 @@ def test_a_trace_over_http(client: httpx.Client) -> None:
         assert client.get("/trace", params={"seconds": seconds}).status_code == 400
 
 
+def test_an_alarm_of_the_longest_name_can_be_seen_to(running: Any, client: httpx.Client) -> None:
+    alarms, name = running[0].services.alarms, f"outlet {'a' * 64}"
+    alarms.raise_("loop-silent", "It is silent.", name)
+    answer = client.post("/admin/alarms/loop-silent/seen", params={"subject": name}, follow_redirects=False)
+    assert answer.status_code == 303
+    assert not alarms.stands("loop-silent", name)
+
+
 def test_versions_are_listed_and_proposed(running: Any, client: httpx.Client, tmp_path: Path) -> None:
     (model,) = client.get("/admin/models").json()
     assert (model["name"], model["version"], model["ready"]) == ("chest", "1", True)
