@@ -57,8 +57,13 @@ class Found:
     missing: list[int] = field(default_factory=list)
 
 
-def take_in(spool: Spool, journal: Journal) -> Found:
+def take_in(spool: Spool, journal: Journal, progress: Callable[[], object] = lambda: None) -> Found:
     """Make spool and journal agree. Nothing else may run yet.
+
+    Args:
+        spool: what is there.
+        journal: what is known.
+        progress: called for each file: a full spool takes minutes.
 
     Raises:
         EdgemedError: the disk or the journal does not take it.
@@ -75,6 +80,7 @@ def take_in(spool: Spool, journal: Journal) -> Found:
     adopter = _Adopter(spool, journal, found)
     for relative in sorted(there - known - going):
         adopter.adopt(relative)
+        progress()
     adopter.finish()
     found.missing = [row["id"] for row in rows if row["state"] in ("received", "routed") and row["path"] not in there]
     for relative in set(spool.answered()) - results - going:

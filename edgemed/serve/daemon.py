@@ -25,6 +25,7 @@ from edgemed.serve.privacy import Pseudonyms
 from edgemed.serve.readiness import Readiness
 from edgemed.serve.services import Part, Reachable, Reloads, Services
 from edgemed.serve.spool import Spool
+from edgemed.serve.systemd import Notifier, Patience
 from edgemed.serve.timeline import Timelines
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Daemon:
         self._parts: list[Part] = []
         self._loops: Loops | None = None
         self._reload = threading.Event()
+        self._patience = Patience(Notifier())
         self._damage: IntegrityError | None = None
 
     def __enter__(self) -> Daemon:
@@ -102,6 +104,7 @@ class Daemon:
     def _start(self) -> None:
         self.services = self._services()
         for part in self._all_parts(self.services):
+            self._patience()
             part.start()
             self._parts.append(part)
             log.info("%s started", part.name)
@@ -113,6 +116,7 @@ class Daemon:
         from edgemed.serve.models.host import ModelHost
 
         config = self.config
+        self._patience()
         spool = Spool(config.daemon.state)
         spool.make_root()
         self._stack.enter_context(state_lock(spool.root))
@@ -121,7 +125,7 @@ class Daemon:
         journal.on_damage = self._damaged
         alarms = Alarms(journal)
         alarms.load()
-        tell(take_in(spool, journal), damage, spool, alarms)
+        tell(take_in(spool, journal, self._patience), damage, spool, alarms)
         audit = AuditLog(config, alarms)
         missed(journal, audit, alarms)
         self._stack.callback(remember, journal, audit)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from typing import Final
+
+_ASK_EVERY_NS: Final = 5_000_000_000
+_MORE_US: Final = 120_000_000  # the longest step of a start that shows no progress: a large bundle is copied and hashed
 
 
 class Notifier:
@@ -33,3 +38,22 @@ class Notifier:
         except OSError:
             return False
         return True
+
+
+class Patience:
+    """Called at each step of a long start (a full spool, large bundles): systemd waits while there is progress.
+
+    Args:
+        notifier: speaks to systemd.
+    """
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._asked_ns: int | None = None
+
+    def __call__(self) -> None:
+        """A step is done; systemd hears of it each few seconds at most."""
+        now_ns = time.monotonic_ns()
+        if self._asked_ns is None or now_ns - self._asked_ns > _ASK_EVERY_NS:
+            self._asked_ns = now_ns
+            self._notifier.tell(f"EXTEND_TIMEOUT_USEC={_MORE_US}", "STATUS=starting")

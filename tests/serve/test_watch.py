@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -13,11 +19,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from edgemed.base.errors import IntegrityError
+from edgemed.base.quantity import SECOND
+from edgemed.runtime.contained import pulse
+from edgemed.runtime.contained.states import Health, State
+from edgemed.serve import systemd
 from edgemed.serve import watch as watching
+from edgemed.serve.config import GoldenSection
 from edgemed.serve.loops import Beat, Loops
-from edgemed.serve.systemd import Notifier
+from edgemed.serve.metrics import Metrics
+from edgemed.serve.models.gate import Gate
+from edgemed.serve.models.hosted import HostedModel
+from edgemed.serve.readiness import Readiness
+from edgemed.serve.systemd import Notifier, Patience
 from edgemed.serve.watch import ClockWatch, Watch, days_left
 from tests.serve import kit
+from tests.serve.models.kit import hosting, wait_for
 
 
 @pytest.fixture
@@ -60,6 +77,95 @@ def test_the_watchdog_hears_nothing_while_a_loop_is_silent(tmp_path: Path, liste
         assert ("loop-silent", "hangs") in {(a.code, a.subject) for a in daemon.services.alarms.standing}
         assert not daemon.services.readiness.ready
         hold.set()
+
+
+@contextmanager
+def watched_model(tmp_path: Path, listener: socket.socket) -> Iterator[tuple[HostedModel, Watch, Readiness]]:
+    """A ready model, and who tells systemd."""
+    with hosting(kit.bedside(tmp_path)) as daemon:
+        services = daemon.services
+        wait_for(lambda: services.readiness.ready)
+        watch = Watch(
+            cast(Any, SimpleNamespace(**vars(services), loops=Loops(), config=daemon.config)), notifier(listener)
+        )
+        watch.step()
+        assert listener.recv(1000).startswith(b"WATCHDOG=1")
+        yield services.models.get("chest"), watch, services.readiness
+
+
+def test_the_watchdog_hears_nothing_while_nobody_watches_over_the_worker(
+    tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is stopped, and so is the thread that would see it."""
+    monkeypatch.setattr(pulse, "LATE_NS", 2 * SECOND)
+    with watched_model(tmp_path, listener) as (model, watch, readiness):
+        hold = threading.Event()
+        desk, status = model._runner.model.desk, model.status
+        monkeypatch.setattr(desk, "expire", lambda _: hold.wait(60) and None)
+        os.kill(status.model.pid, signal.SIGSTOP)
+        wait_for(lambda: model.stuck)
+        listener.settimeout(0.2)
+        watch.step()
+        with pytest.raises(TimeoutError):
+            listener.recv(1000)
+        assert "neither right nor being mended" in readiness.live[0].reason
+        assert not readiness.ready
+        wait_for(lambda: watch._services.alarms.stands("not-ready", "chest"))
+        hold.set()  # it goes on
+        wait_for(lambda: not model.stuck)
+        watch.step()
+        assert listener.recv(1000).startswith(b"WATCHDOG=1")
+
+
+def test_a_supervisor_that_ends_by_a_bug_is_seen_and_a_model_that_may_not_run_is_no_reason(
+    tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with watched_model(tmp_path, listener) as (model, watch, readiness):
+        monkeypatch.setattr(model._runner.model.desk, "expire", lambda _: 1 // 0)
+        wait_for(lambda: model.stuck)
+        assert readiness.live
+        model.forbid(IntegrityError("It was revoked."))
+        watch.step()
+        assert listener.recv(1000).startswith(b"WATCHDOG=1")
+        assert not readiness.ready
+
+
+def test_a_worker_where_its_supervisor_would_not_let_it_stand(tmp_path: Path) -> None:
+    section = GoldenSection(every_ns=1 * SECOND, believed_ns=3 * SECOND)
+    gate = Gate("chest", "0" * 64, section, cast(Any, None), Metrics())
+    ready = Health(State.READY, since_ns=0, golden_ns=10 * SECOND)
+    assert [gate.overdue(ready, second * SECOND) for second in (16, 17, 18)] == [False, False, True]
+    for state in (State.STARTING, State.CHECKING):
+        loads = Health(state, since_ns=10 * SECOND, golden_ns=0)  # the verdict is that of the worker before
+        assert [gate.overdue(loads, second * SECOND) for second in (610, 611)] == [False, True]
+    for state in (State.NEW, State.REBUILDING, State.REFUSED, State.CLOSED):
+        assert not gate.overdue(Health(state), 10_000 * SECOND)
+
+
+def test_a_long_start_asks_for_more_time_while_it_makes_progress(
+    tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "_ASK_EVERY_NS", 0)
+    config = kit.bedside(tmp_path)
+    with kit.resting(config) as services:
+        for _ in range(3):
+            kit.arrive(services, kit.image())
+    for file in (tmp_path / "state").glob("journal.sqlite3*"):
+        file.unlink()  # all are taken in anew
+    monkeypatch.setenv("NOTIFY_SOCKET", listener.getsockname())
+    with kit.resting(config):
+        listener.setblocking(False)
+        for _ in range(4):  # at the beginning, and for each file
+            assert listener.recv(1000) == b"EXTEND_TIMEOUT_USEC=120000000\nSTATUS=starting"
+        with pytest.raises(BlockingIOError):
+            listener.recv(1000)
+    monkeypatch.setattr(systemd, "_ASK_EVERY_NS", 60 * SECOND)
+    patience = Patience(notifier(listener))
+    patience()
+    patience()
+    assert listener.recv(1000).startswith(b"EXTEND_TIMEOUT_USEC")
+    with pytest.raises(BlockingIOError):
+        listener.recv(1000)
 
 
 def test_an_abstract_socket_and_none(tmp_path: Path) -> None:

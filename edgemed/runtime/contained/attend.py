@@ -33,6 +33,7 @@ from edgemed.runtime.contained.link import Link, check_answer
 from edgemed.runtime.contained.loaded import Loaded
 from edgemed.runtime.contained.process import WorkerProcess
 from edgemed.runtime.contained.protocol import Kind, Message, ProtocolError, error_from_json
+from edgemed.runtime.contained.pulse import Pulse
 from edgemed.runtime.contained.spec import GoldenCase
 from edgemed.runtime.contained.stall import Stall
 from edgemed.runtime.contained.states import Event, Limits
@@ -64,6 +65,7 @@ class Host(Protocol):
     limits: Limits
     closing: bool
     wake_descriptor: int
+    pulse: Pulse
 
     @property
     def golden(self) -> GoldenCase | None: ...
@@ -131,6 +133,7 @@ class Attendant:
             if now_ns >= look_ns:
                 self._tick(now_ns)
                 look_ns = self._desk.plan(self._next_look(now_ns))
+                host.pulse.until(look_ns)
             events = poll.poll(max(look_ns - now_ns, 0) // 1_000_000 + 1)
             if len(events) == 1 and events[0][0] == speaks:  # the usual case, and nothing else has happened
                 self._hear()

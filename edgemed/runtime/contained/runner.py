@@ -162,6 +162,14 @@ class ContainedRunner:
             state = "fallback"
         return Status(state, model, fallback)
 
+    def stuck(self, now_ns: int) -> bool:
+        """Whether a worker is watched by nobody any more: a supervisor does not look, or ended by a bug of ours."""
+        return any(
+            supervisor.pulse.late(now_ns) or supervisor.health.state is State.CLOSED
+            for supervisor in self._supervisors
+            if not supervisor.closing
+        )
+
     @property
     def _supervisors(self) -> list[Supervisor]:
         return [self.model] if self.fallback is None else [self.model, self.fallback]

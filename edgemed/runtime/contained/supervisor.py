@@ -22,6 +22,7 @@ from edgemed.runtime.contained.link import Link
 from edgemed.runtime.contained.loaded import Loaded
 from edgemed.runtime.contained.process import WorkerProcess
 from edgemed.runtime.contained.protocol import Kind, Message
+from edgemed.runtime.contained.pulse import Pulse
 from edgemed.runtime.contained.requests import Request, same
 from edgemed.runtime.contained.shared import HEADER, Layout, Slots, create, forbid_writing
 from edgemed.runtime.contained.spec import GoldenCase, Known, WorkerSpec
@@ -61,6 +62,7 @@ class Supervisor:
         self.limits = limits or Limits()
         self.golden_slot = slots + reserved
         self.closing = False
+        self.pulse = Pulse()
         self.timed = False  # a lane in the worker tells the device's own stages
         self.wake_descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._wake_lock = threading.Lock()
@@ -282,6 +284,7 @@ class Supervisor:
         attendant: Attendant | None = None
         lost: Lost | None = None
         generation = self._health.generation + 1
+        self.pulse.until(time.monotonic_ns())
         self._health = replace(self._health, generation=generation, rebuilds=generation - 1)
         try:
             process = WorkerProcess()
@@ -306,6 +309,7 @@ class Supervisor:
 
     def _bury(self, process: WorkerProcess | None, lost: Lost | None) -> Lost | None:
         """Whatever happened: no process is left, and every request of the worker goes on or ends."""
+        self.pulse.until(time.monotonic_ns() + self.limits.kill_ns)
         requests = self.desk.disconnect()
         if lost is not None and not self.closing:
             self.become(Event.LOST, lost.error.what)
@@ -365,6 +369,7 @@ class Supervisor:
                 return
             self.desk.expire(now_ns)
             look_ns = self.desk.plan(until_ns if until_ns is not None else now_ns + _LONG_NS)
+            self.pulse.until(look_ns)
             select.select([self.wake_descriptor], [], [], max(look_ns - now_ns, 0) / 1e9)
             self._quiet()
 

@@ -12,11 +12,12 @@ from edgemed.base.errors import EdgemedError
 from edgemed.runners.golden import GoldenResult
 from edgemed.runtime.contained.golden import wrong
 from edgemed.runtime.contained.runner import Status
-from edgemed.runtime.contained.states import Health
+from edgemed.runtime.contained.states import Health, State
 from edgemed.serve.clock import stamp
 from edgemed.serve.config import GoldenSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.metrics import Metrics
+from edgemed.serve.models.workers import LOAD_NS
 from edgemed.serve.readiness import Finding
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Gate:
 
     def __init__(self, name: str, digest: str, section: GoldenSection, journal: Journal, metrics: Metrics) -> None:
         self._name, self._digest = name, digest
-        self._believed_ns = section.believed_ns
+        self._believed_ns, self._overdue_ns = section.believed_ns, 2 * section.believed_ns + section.every_ns
         self._journal, self._metrics = journal, metrics
         self._lock = threading.Lock()
         self._seen: dict[str, int | None] = {}
@@ -93,6 +94,12 @@ class Gate:
         if status.state == "fallback":
             return Finding(self._name, f"The fallback on the CPU answers. {model.reason}".rstrip(), stops=False)
         return None
+
+    def overdue(self, health: Health, now_ns: int) -> bool:
+        """Whether a worker stands where its supervisor would not have let it: it is not ready since long before."""
+        if health.state is State.READY:
+            return health.golden_ns is not None and now_ns - health.golden_ns > self._overdue_ns
+        return health.state in (State.STARTING, State.CHECKING) and now_ns - health.since_ns > 2 * LOAD_NS
 
 
 def wrong_last(status: Status) -> bool:

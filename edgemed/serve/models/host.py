@@ -77,6 +77,7 @@ class ModelHost:
         for line in self._lines.values():
             line.open()
             self._readiness.register(f"model {line.name}", _finding_of(line))
+            self._readiness.register(f"worker {line.name}", _stuck_of(line), live=True)
             if line.section.hot is not None:
                 store = BundleStore(self._config.daemon.state, line.name, "hot")
                 standby = standby_of(line, store, self._make, self._trust, self._keepers)
@@ -242,6 +243,16 @@ class ModelHost:
 
     def _make(self, section: ModelSection, bundle: Bundle, version: str) -> HostedModel:
         return HostedModel(self._config, section, bundle, version, self._journal, self._alarms, self._metrics)
+
+
+def _stuck_of(line: Line) -> Callable[[], Finding | None]:
+    """Only a daemon that is started anew can mend it: systemd's watchdog asks this."""
+
+    def check() -> Finding | None:
+        answers = line.hot or line.active
+        return answers.finding if answers.stuck else None
+
+    return check
 
 
 def _finding_of(line: Line) -> Callable[[], Finding | None]:

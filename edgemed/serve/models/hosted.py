@@ -129,10 +129,22 @@ class HostedModel:
         status = self.status
         if status is None:
             return Finding(self.name, "It is being loaded.")
+        if self.stuck:
+            return Finding(
+                self.name, "Its worker is neither right nor being mended: the daemon has to be started anew."
+            )
         found = self.gate.finding(status)
         if found is None and self._batches.wrong:
             return Finding(self.name, "It answers batches wrongly: images are asked one at a time.", stops=False)
         return found
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its worker neither answers rightly, nor is rebuilt, nor was given up: nothing of ours mends that."""
+        if self._runner is None or self._closed.is_set():
+            return False
+        now_ns = time.monotonic_ns()
+        return self._runner.stuck(now_ns) or self.gate.overdue(self._runner.status.model, now_ns)
 
     @property
     def stopped(self) -> bool:

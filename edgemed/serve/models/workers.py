@@ -12,7 +12,7 @@ from edgemed.runtime.contained.states import Limits
 from edgemed.runtime.open import choose_backend
 from edgemed.serve.config import GoldenSection, ModelSection
 
-_LOAD_NS: Final = 300 * SECOND  # large plans on slow storage take minutes
+LOAD_NS: Final = 300 * SECOND  # large plans on slow storage take minutes
 _HANG_NS: Final[dict[Backend, int]] = {"tensorrt": 5 * SECOND, "onnxruntime": 60 * SECOND}
 
 
@@ -52,4 +52,4 @@ def worker_of(section: ModelSection, bundle: Bundle, golden: GoldenSection) -> W
 
 def _limits(backend: Backend, section: ModelSection, golden: GoldenSection) -> Limits:
     hang_ns = section.hang_ns or _HANG_NS[backend]
-    return Limits(load_ns=_LOAD_NS, hang_ns=hang_ns, check_every_ns=golden.every_ns)
+    return Limits(load_ns=LOAD_NS, hang_ns=hang_ns, check_every_ns=golden.every_ns)
