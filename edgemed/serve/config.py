@@ -306,6 +306,7 @@ class Hl7Destination(_Destination):
     kind: Literal["hl7"] = "hl7"
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
+    tls: Tls | None = Field(None, description="None: in clear, as most interface engines have it")
     application: Text = "EDGEMED"
     receiving: Text = ""
 

@@ -59,7 +59,7 @@ class Housekeeping:
             }
         self._last_ns = self._kept_ns = time.monotonic_ns()
         self.look()
-        self._services.readiness.register("disk", self._finding)
+        self._services.readiness.register("inputs", self._finding)
         self._services.loops.start(LOOP, self._run, limit_ns=_LIMIT_NS)
 
     def drain(self) -> None:
@@ -121,8 +121,10 @@ class Housekeeping:
                 self._services.journal.write(partial(keep_horizon, name=name, horizon=horizon))
 
     def _finding(self) -> Finding | None:
-        if self._services.alarms.stands("disk-full"):
-            return Finding("disk", "It is full: inputs are refused.", stops=False)
+        """Images are refused; who asks for an inference is answered as before, so that nothing stops."""
+        for code, why in (("disk-full", "is full"), ("disk-failed", "did not take the last one")):
+            if self._services.alarms.stands(code):
+                return Finding("inputs", f"The disk {why}: images are refused, inference goes on.", stops=False)
         return None
 
 

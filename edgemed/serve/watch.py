@@ -164,7 +164,7 @@ def certificates_of(config: Config) -> list[tuple[str, Path]]:
     uses: list[tuple[str, Tls | None]] = [("http", config.http.tls)]
     if config.dicom is not None:
         uses.append(("dicom", config.dicom.tls))
-    uses += [(f"destination {each.name}", each.tls) for each in config.destinations if each.kind == "dicom"]
+    uses += [(f"destination {each.name}", each.tls) for each in config.destinations if each.kind in ("dicom", "hl7")]
     return [(use, tls.certificate) for use, tls in uses if tls is not None]
 
 

@@ -409,4 +409,7 @@ def test_watermarks_raise_alarms_that_do_not_flutter(tmp_path: Path, monkeypatch
             assert sorted(alarm.code for alarm in services.alarms.standing) == expected
             assert services.readiness.light == ("degraded" if "disk-full" in expected else "ready")
         assert [alarm.count for alarm in services.alarms.standing] == []
+        services.alarms.raise_("disk-failed", "An input could not be kept.")
+        (finding,) = services.readiness.findings
+        assert (finding.subject, finding.stops) == ("inputs", False)
         assert services.metrics.free_bytes._value.get() == 3 * mib

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from edgemed.base.quantity import SECOND
 from edgemed.serve.config import Hl7Destination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.file import unsound
+from edgemed.serve.tls import client_context
 
 START: Final = b"\x0b"
 END: Final = b"\x1c\r"
@@ -38,6 +40,8 @@ class Hl7Courier:
         self._destination = destination
         self._render = render or _oru(destination)
         self._timeout_ns = destination.retry.timeout_ns
+        if destination.tls is not None:
+            client_context(destination.tls)  # what is wrong with its files is told at the start
 
     @property
     def address(self) -> str:
@@ -45,13 +49,7 @@ class Hl7Courier:
 
     def carry(self, parcels: Sequence[Parcel], done: Done, pulse: Pulse) -> None:
         """See `Courier`."""
-        try:
-            connection = socket.create_connection(
-                (self._destination.host, self._destination.port), self._timeout_ns / SECOND
-            )
-        except OSError as error:
-            raise Unavailable("It takes no connection.") from error
-        with closing(connection):
+        with closing(self._connect()) as connection:
             for parcel in parcels:
                 if not pulse():
                     return
@@ -59,6 +57,26 @@ class Hl7Courier:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _connect(self) -> socket.socket:
+        place = self._destination
+        try:
+            plain = socket.create_connection((place.host, place.port), self._timeout_ns / SECOND)
+        except OSError as error:
+            raise Unavailable("It takes no connection.") from error
+        if place.tls is None:
+            return plain
+        try:
+            return client_context(place.tls).wrap_socket(plain, server_hostname=place.host)
+        except ssl.SSLCertVerificationError as error:
+            plain.close()
+            raise Unavailable(f"Its certificate is not trusted: {error.verify_message}.") from error
+        except OSError as error:
+            plain.close()
+            raise Unavailable("It does not speak TLS as it should.") from error
+        except EdgemedError as error:  # a certificate of ours that was changed, and is none
+            plain.close()
+            raise Unavailable(error.what) from error
 
     def _send(self, connection: socket.socket, parcel: Parcel) -> Outcome:
         try:

@@ -133,7 +133,7 @@ def check_destination(destination: Destination) -> None:
     Raises:
         EdgemedError: a file that it names cannot be used: a token, a secret, a certificate.
     """
-    if destination.kind == "dicom" and destination.tls is not None:
+    if destination.kind in ("dicom", "hl7") and destination.tls is not None:
         from edgemed.serve.tls import client_context
 
         client_context(destination.tls)

@@ -208,10 +208,13 @@ def test_an_answer_of_another_form(stow: Any) -> None:
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     spool = {"reserve": "1000000GiB", "warn": "1000000GiB"}
-    with served(tmp_path, ready=False, spool=spool) as (daemon, _, client):
+    with served(tmp_path, spool=spool) as (daemon, _, client):  # it is ready: the model answers
         answer = post(client, *multipart(kit.encode(kit.image())))
         assert (answer.status_code, reasons(answer)) == (507, [0xA700])
         assert "disk-full" in [alarm.code for alarm in daemon.services.alarms.standing]
+        told = client.get("/v2/health/ready")
+        assert ("inputs", False) in [(reason["subject"], reason["stops"]) for reason in told.json()["reasons"]]
+        assert told.status_code == 200
 
 
 def test_a_sender_that_goes_away_leaves_nothing(stow: Any) -> None:

@@ -75,7 +75,9 @@ def site(answer: Callable[[Asked], Reply], tls: ssl.SSLContext | None = None) ->
 
 
 @contextmanager
-def mllp(answer: Callable[[str], bytes | None]) -> Iterator[tuple[int, list[str]]]:
+def mllp(
+    answer: Callable[[str], bytes | None], *, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """The MLLP server of the hl7 library: its port, and the messages that it was sent.
 
     `answer` makes what is written back, frame and all; `None` leaves that to the library: an AA.
@@ -99,7 +101,7 @@ def mllp(answer: Callable[[str], bytes | None]) -> Iterator[tuple[int, list[str]
                         break
             writer.close()
 
-        server = await start_hl7_server(talk, "127.0.0.1", 0, limit=1 << 20, encoding="utf-8")
+        server = await start_hl7_server(talk, "127.0.0.1", 0, limit=1 << 20, encoding="utf-8", ssl=tls)
         ready.put(server.sockets[0].getsockname()[1])
         async with server:
             await stop.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgemed.serve.outlets.lane import Lane
 from edgemed.serve.outlets.mllp import END, START, Hl7Courier, acknowledged, control_id
 from edgemed.serve.outlets.outlets import make_lane
 from tests.serve import kit
+from tests.serve.dicom.certificates import Authority
 from tests.serve.outlets import bench
 from tests.serve.outlets.bench import always
 from tests.serve.outlets.servers import mllp
@@ -31,8 +33,8 @@ def render(result: Any) -> bytes:
     ).encode()
 
 
-def deliver(root: Path, port: int, *results: dict[str, str]) -> tuple[list[str], list[str]]:
-    place = {"kind": "hl7", "name": "ris", "host": "127.0.0.1", "port": port, "retry": RETRY}
+def deliver(root: Path, port: int, *results: dict[str, str], **more: Any) -> tuple[list[str], list[str]]:
+    place = {"kind": "hl7", "name": "ris", "host": "127.0.0.1", "port": port, "retry": RETRY, **more}
     with bench.services(root, place) as services:
         for result in results:
             bench.add_task(services, [("json", "", json.dumps(result).encode())])
@@ -50,6 +52,32 @@ def test_messages_arrive_whole_and_are_acknowledged(tmp_path: Path) -> None:
         render({"id": "1", "text": "Grüße 日本"}),
         render({"id": "2", "text": "x" * 100_000}),
     ]
+
+
+def test_over_tls_to_who_the_site_trusts(tmp_path: Path) -> None:
+    site, other = Authority(tmp_path, "site"), Authority(tmp_path, "other")
+    ours, theirs = site.issue("ours"), site.issue("theirs")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*theirs)
+    server.load_verify_locations(site.path)
+    server.verify_mode = ssl.CERT_REQUIRED
+    tls = {"certificate": ours[0], "key": ours[1], "ca": site.path}
+    result = {"id": "1", "text": "x" * 100_000}
+    with mllp(lambda message: None, tls=server) as (port, messages):
+        said = deliver(tmp_path / "a", port, result, result, host="localhost", tls=tls)
+        assert said[0] == ["delivered"] * 2
+        assert [message.encode() for message in messages] == [render(result)] * 2
+        for name, place in (
+            ("b", {"host": "localhost", "tls": {**tls, "ca": other.path}}),
+            ("c", {"host": "127.0.0.1", "tls": tls}),  # its certificate does not name it
+        ):
+            states, reasons = deliver(tmp_path / name, port, result, **place)
+            assert (states, "certificate is not trusted" in reasons[0]) == (["pending"], True)
+        assert deliver(tmp_path / "d", port, result)[0] == ["pending"]
+        assert len(messages) == 2
+    with mllp(lambda message: None) as (port, messages):
+        states, reasons = deliver(tmp_path / "e", port, result, host="localhost", tls=tls)
+        assert (states, messages) == (["pending"], [])
 
 
 def ack(code: str, control: str = "1", *more: str) -> bytes:
