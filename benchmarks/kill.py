@@ -42,7 +42,7 @@ REPO = Path(__file__).resolve().parent.parent
 KILLS, CUTS = 300, 400
 SENDERS, FILES = 3, 40  # at once, and what each has to send
 CUTS_EACH = 20
-CHEATERS = ("no-file-sync", "no-folder-sync", "ack-first")
+CHEATERS = ("no-file-sync", "no-folder-sync", "ack-first", "row-alone")
 START_S, SETTLE_S, END_S = 60, 300, 90
 EARLY = 0.15  # of the kills happen while it starts
 UID = "2.25.100000000000000000000000000000"
@@ -237,7 +237,7 @@ class Campaign:
     def _waiting(self) -> int:
         with closing(sqlite3.connect(self.root / "state" / "journal.sqlite3", timeout=30)) as connection:
             sql = (
-                "SELECT (SELECT count(*) FROM object WHERE state IN ('received', 'routed'))"
+                "SELECT (SELECT count(*) FROM object WHERE state IN ('arriving', 'received', 'routed'))"
                 " + (SELECT count(*) FROM delivery WHERE state <> 'delivered')"
             )
             return int(connection.execute(sql).fetchone()[0])
