@@ -287,11 +287,8 @@ def _check(spool: Spool, relative: str, row: sqlite3.Row, account: Account) -> I
         size = path.stat().st_size
         digest = digest_of(path, dicom=row["kind"] == "image" and bool(row["sop_class"]))
     except FileNotFoundError:
-        if (
-            row["state"] == State.ARRIVING.value
-        ):  # nobody was told of it; the next start says so, if the daemon has ended
-            return
-        yield Trouble("lost", what, f"Its file is not there: {relative}.")
+        if row["state"] != State.ARRIVING.value:  # its sender is told nothing before the file is there
+            yield Trouble("lost", what, f"Its file is not there: {relative}.")
         return
     except OSError as error:
         yield Trouble("lost", what, f"Its file cannot be read ({error.strerror}): {relative}.")
