@@ -112,6 +112,7 @@ class Router:
     def _restore(self) -> None:
         """Tasks that were collecting; their quiet time starts now."""
         self._collector.clear()
+        self._services.journal.settle()
         now_ns = time.monotonic_ns()
         with self._services.journal.read() as connection:
             left = [(row, parts_of(connection, row["id"])) for row in collecting(connection)]
@@ -149,6 +150,8 @@ class Router:
             rows = self._are_here(rows)
             self._route(rows, beat)
             some = some or bool(rows)
+        if not some:  # of what is here already, and nobody told us, the journal says so now
+            journal.settle()
         return some
 
     def _are_here(self, rows: list[sqlite3.Row]) -> list[sqlite3.Row]:

@@ -65,7 +65,7 @@ def rows(services: Services, sql: str, *values: Any) -> list[sqlite3.Row]:
 
 def settled(services: Services) -> list[sqlite3.Row]:
     """Objects, when none of them is to be routed."""
-    until(lambda: not rows(services, "SELECT 1 FROM object WHERE state = 'received'"), "routing")
+    until(lambda: not rows(services, "SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
     return rows(services, "SELECT * FROM object ORDER BY id")
 
 
