@@ -234,14 +234,14 @@ def _most(held: tuple[int, int]) -> tuple[int, int]:
 
 def settle(bedside: Bedside) -> list[str]:
     """Wait until every object has come to an end, and nothing half-received is left; what does not, a sentence each."""
-    query = "SELECT count(*) FROM object WHERE state IN ('received', 'routed')"
+    query = "SELECT count(*) FROM object WHERE state IN ('arriving', 'received', 'routed')"
 
     def quiet() -> bool:
         return bedside.rows(query) == [(0,)] and not any((bedside.state / "incoming").iterdir())
 
     if until(quiet):
         return []
-    open_ones = bedside.rows("SELECT sop_instance FROM object WHERE state IN ('received', 'routed')")
+    open_ones = bedside.rows("SELECT sop_instance FROM object WHERE state IN ('arriving', 'received', 'routed')")
     left = list((bedside.state / "incoming").iterdir())
     return [f"{uid} has not come to an end." for (uid,) in open_ones] + [f"{len(left)} files lie in incoming/."]
 

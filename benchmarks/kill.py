@@ -42,7 +42,7 @@ REPO = Path(__file__).resolve().parent.parent
 KILLS, CUTS = 300, 400
 SENDERS, FILES = 3, 40  # at once, and what each has to send
 CUTS_EACH = 20
-CHEATERS = ("no-file-sync", "no-folder-sync", "ack-first")
+CHEATERS = ("no-file-sync", "no-folder-sync", "ack-first", "row-alone")
 START_S, SETTLE_S, END_S = 60, 300, 90
 EARLY = 0.15  # of the kills happen while it starts
 UID = "2.25.100000000000000000000000000000"
@@ -237,7 +237,7 @@ class Campaign:
     def _waiting(self) -> int:
         with closing(sqlite3.connect(self.root / "state" / "journal.sqlite3", timeout=30)) as connection:
             sql = (
-                "SELECT (SELECT count(*) FROM object WHERE state IN ('received', 'routed'))"
+                "SELECT (SELECT count(*) FROM object WHERE state IN ('arriving', 'received', 'routed'))"
                 " + (SELECT count(*) FROM delivery WHERE state <> 'delivered')"
             )
             return int(connection.execute(sql).fetchone()[0])
@@ -310,6 +310,8 @@ def main(kills: int = KILLS, cuts: int = CUTS) -> None:
     print(f"kill -9      {kills} kills: {killed}")
     power = campaign.run(-(-cuts // CUTS_EACH), CUTS_EACH, seed=0)
     print(f"power cuts   {power}")
+    if cuts >= CUTS and not (power.arrived and power.vanished):
+        raise SystemExit("no cut came between a row and its file: the campaign does not show what it is for")
     for mutation in CHEATERS:
         caught = campaign.run(1, 5, seed=0, mutation=mutation, lives=1)
         print(f"cheater      {mutation}: lost {caught.lost}, changed {caught.changed} of {caught.promised}")

@@ -153,7 +153,7 @@ def write_study(folder: Path, number: int, dice: random.Random) -> None:
 
 def open_objects(root: Path) -> int:
     with closing(connect(root / "state" / "journal.sqlite3", read_only=True)) as connection:
-        sql = "SELECT count(*) FROM object WHERE state IN ('received', 'routed')"
+        sql = "SELECT count(*) FROM object WHERE state IN ('arriving', 'received', 'routed')"
         return int(connection.execute(sql).fetchone()[0])
 
 

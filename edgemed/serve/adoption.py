@@ -16,9 +16,10 @@ from edgemed.base.hashing import sha256_file
 from edgemed.base.store import fsync_path
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.deletion import finish_deletions
+from edgemed.serve.digest import digest_of
 from edgemed.serve.intake import CONFLICT, name_of, read_note
 from edgemed.serve.journal.database import Journal
-from edgemed.serve.journal.records import NewObject, add_object, move_object, move_task
+from edgemed.serve.journal.records import NewObject, add_object, move_object, move_task, vanish
 from edgemed.serve.journal.recovery import Damage
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event, State
@@ -47,6 +48,8 @@ class Found:
         swept: files that nobody needs: of results without a row, of objects whose time was over.
         interrupted: tasks that were being analysed.
         missing: objects that are open, and have no file.
+        arrived: objects whose rows did not say yet that their files are there; they are.
+        vanished: objects whose files did not come to the disk; nobody was told that they were taken.
     """
 
     adopted: int = 0
@@ -55,6 +58,8 @@ class Found:
     swept: int = 0
     interrupted: int = 0
     missing: list[int] = field(default_factory=list)
+    arrived: int = 0
+    vanished: int = 0
 
 
 def take_in(spool: Spool, journal: Journal, progress: Callable[[], object] = lambda: None) -> Found:
@@ -71,13 +76,18 @@ def take_in(spool: Spool, journal: Journal, progress: Callable[[], object] = lam
     found = Found()
     found.swept += finish_deletions(spool, journal)
     with journal.read() as connection:
-        rows = connection.execute("SELECT id, path, state FROM object WHERE path <> ''").fetchall()
+        sql = "SELECT id, path, state, sha256, sop_class, sop_instance FROM object WHERE path <> ''"
+        rows = connection.execute(sql).fetchall()
         results = {row[0] for row in connection.execute("SELECT path FROM result")}
         going = {row[0] for row in connection.execute("SELECT path FROM deletion")}
         analysing = connection.execute("SELECT id FROM task WHERE state = ?", (State.ANALYSING.value,)).fetchall()
     known = {row["path"] for row in rows}
     there = {*spool.kept(), *spool.kept_aside()}
     adopter = _Adopter(spool, journal, found)
+    for row in rows:
+        if row["state"] == State.ARRIVING.value:
+            adopter.decide(row)
+    adopter.finish()
     for relative in sorted(there - known - going):
         adopter.adopt(relative)
         progress()
@@ -95,8 +105,9 @@ def take_in(spool: Spool, journal: Journal, progress: Callable[[], object] = lam
 def tell(found: Found, damage: Damage | None, spool: Spool, alarms: Alarms) -> None:
     """Log what was found, and raise the alarms that it takes."""
     log.info(
-        "the spool was held against the journal: %d adopted, %d changed, %d conflicts, %d swept, %d interrupted",
-        *(found.adopted, found.changed, found.conflicts, found.swept, found.interrupted),
+        "the spool was held against the journal: %d adopted, %d arrived, %d vanished, %d changed, %d conflicts,"
+        " %d swept, %d interrupted",
+        *(found.adopted, found.arrived, found.vanished, found.changed, found.conflicts, found.swept, found.interrupted),
     )
     if damage is not None:
         where = damage.folder.relative_to(spool.root)
@@ -112,11 +123,30 @@ def tell(found: Found, damage: Damage | None, spool: Spool, alarms: Alarms) -> N
 
 
 class _Adopter:
-    """Enters files without a row: their senders were told nothing, or the rows were lost with the journal."""
+    """Enters files without a row: their senders were told nothing, or the rows were lost with the journal.
+
+    And decides on rows that were arriving: whether a sender was told that they are kept is not known, so what is there
+    is kept.
+    """
 
     def __init__(self, spool: Spool, journal: Journal, found: Found) -> None:
         self._spool, self._journal, self._found = spool, journal, found
         self._entering: dict[str, Future[Any]] = {}  # by SOP Instance UID; many share one commit
+
+    def decide(self, row: sqlite3.Row) -> None:
+        """One row that was arriving. A file comes to its place whole and synced: without one, nobody was told of it."""
+        number, path = row["id"], self._spool.path(row["path"])
+        if not path.exists():
+            self._later(row["sop_instance"], lambda c: vanish(c, number))
+            self._found.vanished += 1
+            return
+        if _is_whole(path, row):
+            _sync(path)
+            self._later(row["sop_instance"], lambda c: move_object(c, number, Event.KEEP))
+            self._found.arrived += 1
+            return
+        self._later(row["sop_instance"], lambda c: _keep_failed(c, number))
+        self._found.changed += 1
 
     def adopt(self, relative: str) -> None:
         """One file."""
@@ -124,7 +154,7 @@ class _Adopter:
         new, sound = _examine(self._spool, relative)
         row = self._known(new.sop_instance)
         if relative.startswith("quarantine/"):
-            self._enter(new, lambda c: add_object(c, new, State.REFUSED, CONFLICT))
+            self._later(new.sop_instance, lambda c: add_object(c, new, State.REFUSED, CONFLICT))
             self._found.conflicts += 1
         elif row is not None and sound and self._is_the_same(row, new.sha256, path):
             path.unlink()  # housekeeping was about to: the row has no file any more, or another one that says the same
@@ -132,15 +162,14 @@ class _Adopter:
         elif row is not None:
             aside = self._spool.put_aside(path, name_of(new.sop_instance, new.sha256))
             refused = replace(new, path=aside)
-            self._enter(new, lambda c: add_object(c, refused, State.REFUSED, CONFLICT))
+            self._later(new.sop_instance, lambda c: add_object(c, refused, State.REFUSED, CONFLICT))
             self._found.conflicts += 1
         elif sound:
-            fsync_path(path)
-            fsync_path(path.parent)
-            self._enter(new, lambda c: add_object(c, new))
+            _sync(path)
+            self._later(new.sop_instance, lambda c: add_object(c, new))
             self._found.adopted += 1
         else:
-            self._enter(new, lambda c: _enter_failed(c, new))
+            self._later(new.sop_instance, lambda c: _enter_failed(c, new))
             self._found.changed += 1
 
     def finish(self) -> None:
@@ -149,10 +178,10 @@ class _Adopter:
             future.result()
         self._entering.clear()
 
-    def _enter(self, new: NewObject, work: Callable[[sqlite3.Connection], object]) -> None:
-        if new.sop_instance in self._entering or len(self._entering) == _TOGETHER:
+    def _later(self, sop_instance: str, work: Callable[[sqlite3.Connection], object]) -> None:
+        if sop_instance in self._entering or len(self._entering) == _TOGETHER:
             self.finish()
-        self._entering[new.sop_instance] = self._journal.submit(work)
+        self._entering[sop_instance] = self._journal.submit(work)
 
     def _known(self, sop_instance: str) -> sqlite3.Row | None:
         if sop_instance in self._entering:
@@ -167,6 +196,24 @@ class _Adopter:
         from edgemed.imaging.dicom.same import same_object
 
         return row["sha256"] == sha256 or (bool(row["path"]) and same_object(self._spool.path(row["path"]), path))
+
+
+def _is_whole(path: Path, row: sqlite3.Row) -> bool:
+    try:
+        return bool(digest_of(path, dicom=bool(row["sop_class"])) == row["sha256"])
+    except OSError:
+        return False
+
+
+def _sync(path: Path) -> None:
+    """What a daemon that was killed had brought to its place, but not yet synced."""
+    fsync_path(path)
+    fsync_path(path.parent)
+
+
+def _keep_failed(connection: sqlite3.Connection, number: int) -> None:
+    move_object(connection, number, Event.KEEP)
+    move_object(connection, number, Event.UNREADABLE, _CHANGED)
 
 
 def _enter_failed(connection: sqlite3.Connection, new: NewObject) -> None:

@@ -6,8 +6,10 @@ import errno
 import json
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +20,17 @@ from edgemed.serve.alarms import Alarms
 from edgemed.serve.config import SpoolSection
 from edgemed.serve.digest import digest_of
 from edgemed.serve.journal.database import Journal
-from edgemed.serve.journal.records import NewObject, add_object
+from edgemed.serve.journal.records import NewObject, add_object, move_object, vanish
 from edgemed.serve.journal.returns import bring_back
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.spool import Spool
-from edgemed.serve.states import State
+from edgemed.serve.states import Event, State
 
 log = logging.getLogger(__name__)
 
 Verdict = Literal["accepted", "repeated", "conflict", "full", "failed"]
 
+_TURNS: Final = 1024
 GOING: Final = "Its earlier file is being deleted at this moment."
 CONFLICT: Final = "The same SOP Instance UID came before with other content."
 
@@ -95,6 +98,7 @@ class Intake:
         self._journal = journal
         self._alarms = alarms
         self._metrics = metrics
+        self._turns = [threading.Lock() for _ in range(_TURNS)]  # by UID: two of the same come one after the other
         self.on_accepted: list[Callable[[int, Arrival], None]] = []
         self.on_association_ended: list[Callable[[str, bool], None]] = []
 
@@ -126,25 +130,45 @@ class Intake:
         return outcome
 
     def _accept(self, arrival: Arrival) -> Outcome:
-        known = self._known(arrival.sop_instance)
-        if known is not None:
-            return self._again(arrival, arrival.file, known)
+        with self._turns[hash(arrival.sop_instance) % _TURNS]:
+            known = self._known(arrival.sop_instance)
+            if known is not None:
+                return self._again(arrival, arrival.file, known)
+            return self._keep(arrival)
+
+    def _keep(self, arrival: Arrival) -> Outcome:
+        """Bring file and row to the disk, at the same time: neither waits for the other's sync, the sender for both."""
         # the content is part of the name: of two senders of one UID, neither writes over the other's file. It stays
         # there whatever happens now: another sender's row may be about it, or a row that the journal could not sync
         # may come back after a restart. What has no row is taken in at the next start.
-        relative = self._spool.keep(arrival.file, name_of(arrival.sop_instance, arrival.sha256), _note(arrival))
+        name = name_of(arrival.sop_instance, arrival.sha256)
+        new = _new(arrival, self._spool.place_of(name))
+        entered = self._journal.submit(lambda connection: add_object(connection, new, State.ARRIVING))
         try:
-            number = self._journal.write(lambda connection: add_object(connection, _new(arrival, relative)))
-        except sqlite3.IntegrityError:  # another association was quicker
-            known = self._known(arrival.sop_instance)
-            if known is None:
-                raise
-            return self._again(arrival, self._spool.path(relative), known)
+            self._spool.keep(arrival.file, name, _note(arrival))
+        except BaseException:
+            self._vanish(entered)
+            raise
+        number = entered.result()
+        self._journal.along(lambda connection: move_object(connection, number, Event.KEEP))
         self._clear()
         return Outcome("accepted", number=number)
 
+    def _vanish(self, entered: Future[int]) -> None:
+        """The file of a row is not on the disk, or not known to be; where that cannot be entered, a start finds it."""
+        with suppress(Exception):  # the row is not there either
+            number = entered.result()
+            self._journal.along(lambda connection: vanish(connection, number))
+
     def _known(self, sop_instance: str) -> sqlite3.Row | None:
-        """The object with that UID that was taken before."""
+        """The object with that UID that was taken before. In its turn: none of that UID is arriving any more."""
+        row = self._row(sop_instance)
+        if row is not None and row["state"] == State.ARRIVING.value:
+            self._journal.settle()  # it was kept, or was not: that may still be to be entered
+            row = self._row(sop_instance)
+        return row
+
+    def _row(self, sop_instance: str) -> sqlite3.Row | None:
         with self._journal.read() as connection:
             row: sqlite3.Row | None = connection.execute(
                 "SELECT id, sha256, path, state FROM object WHERE sop_instance = ? AND state <> 'refused'",

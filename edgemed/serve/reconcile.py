@@ -221,7 +221,7 @@ def _counts(connection: sqlite3.Connection, table: str) -> dict[str, int]:
 def _states(connection: sqlite3.Connection) -> Iterator[Trouble]:
     """Every object is open, and something will end it; or it has the end that its tasks have."""
     known = {state.value for state in State}
-    open_ = {State.RECEIVED, State.ROUTED}
+    open_ = {State.ARRIVING, State.RECEIVED, State.ROUTED}
     rows = connection.execute(
         "SELECT object.id, object.state, object.path, group_concat(DISTINCT task.state) AS tasks FROM object"
         " LEFT JOIN part ON part.object = object.id LEFT JOIN task ON task.id = part.task GROUP BY object.id"
@@ -273,9 +273,9 @@ def _deliveries(connection: sqlite3.Connection) -> Iterator[Trouble]:
 def _files(connection: sqlite3.Connection) -> dict[str, sqlite3.Row]:
     """Every file that a row names."""
     rows = connection.execute(
-        "SELECT 'result' AS what, id, path, sha256, size, sop_class, kind, 0 AS open FROM result"
+        "SELECT 'result' AS what, id, path, sha256, size, sop_class, kind, '' AS state FROM result"
         " WHERE path <> '' AND kind <> 'image' UNION ALL"
-        " SELECT 'object', id, path, sha256, size, sop_class, 'image', state IN ('received', 'routed') FROM object"
+        " SELECT 'object', id, path, sha256, size, sop_class, 'image', state FROM object"
         " WHERE path <> ''"
     ).fetchall()
     return {row["path"]: row for row in rows}
@@ -287,7 +287,8 @@ def _check(spool: Spool, relative: str, row: sqlite3.Row, account: Account) -> I
         size = path.stat().st_size
         digest = digest_of(path, dicom=row["kind"] == "image" and bool(row["sop_class"]))
     except FileNotFoundError:
-        yield Trouble("lost", what, f"Its file is not there: {relative}.")
+        if row["state"] != State.ARRIVING.value:  # its sender is told nothing before the file is there
+            yield Trouble("lost", what, f"Its file is not there: {relative}.")
         return
     except OSError as error:
         yield Trouble("lost", what, f"Its file cannot be read ({error.strerror}): {relative}.")

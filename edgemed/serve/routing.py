@@ -41,6 +41,7 @@ LOOP: Final = "router"
 ANALYST: Final = "analyst"
 OUTLETS: Final = "outlets"
 
+_NEW: Final = "state IN ('arriving', 'received')"  # as the index says it
 _TOGETHER: Final = 64
 _LIMIT_NS: Final = 60 * SECOND  # the largest header that is allowed takes seconds to parse on a small board
 _IDLE_S: Final = 1.0
@@ -111,6 +112,7 @@ class Router:
     def _restore(self) -> None:
         """Tasks that were collecting; their quiet time starts now."""
         self._collector.clear()
+        self._services.journal.settle()
         now_ns = time.monotonic_ns()
         with self._services.journal.read() as connection:
             left = [(row, parts_of(connection, row["id"])) for row in collecting(connection)]
@@ -134,20 +136,28 @@ class Router:
         """Route what is received by now; what comes meanwhile is for the next round."""
         journal = self._services.journal
         with journal.read() as connection:
-            (newest,) = connection.execute("SELECT max(id) FROM object WHERE state = 'received'").fetchone()
+            (newest,) = connection.execute(f"SELECT max(id) FROM object WHERE {_NEW}").fetchone()  # noqa: S608 - ours
         after, some = 0, False
         while newest is not None and after < newest and not beat.stopping.is_set():
             with journal.read() as connection:
                 rows = connection.execute(
-                    "SELECT * FROM object WHERE state = 'received' AND id > ? AND id <= ? ORDER BY id LIMIT ?",
+                    f"SELECT * FROM object WHERE {_NEW} AND id > ? AND id <= ? ORDER BY id LIMIT ?",  # noqa: S608
                     (after, newest, _TOGETHER),
                 ).fetchall()
             if not rows:
                 break
             after = rows[-1]["id"]
+            rows = self._are_here(rows)
             self._route(rows, beat)
-            some = True
+            some = some or bool(rows)
+        if not some:  # of what is here already, and nobody told us, the journal says so now
+            journal.settle()
         return some
+
+    def _are_here(self, rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
+        """Without those that are still arriving. Of what was accepted the journal may say so until its next commit."""
+        with self._lock:
+            return [row for row in rows if row["state"] == State.RECEIVED.value or row["id"] in self._arrived]
 
     def _route(self, rows: list[sqlite3.Row], beat: Beat) -> None:
         """Decide on some objects, then enter them together: they share a sync."""

@@ -9,10 +9,13 @@ from typing import Final
 class State(str, Enum):
     """Of an input: an object that was received, or the task that it is a part of.
 
-    An object is RECEIVED until it is known what it is for, and ROUTED while tasks have it. Where several models take
-    it, its end is the worst of theirs.
+    An object is ARRIVING while its file and its row are brought to the disk at the same time; its sender is told
+    nothing before both are there. The journal may say so for a while longer, up to its next commit. Where the file does
+    not come to the disk, the row goes as if it had never been (`records.vanish`). An object is RECEIVED until it is
+    known what it is for, and ROUTED while tasks have it. Where several models take it, its end is the worst of theirs.
     """
 
+    ARRIVING = "arriving"  # in the journal; whether its file is on the disk is to be seen: there, and whole
     RECEIVED = "received"  # on the disk and in the journal: it may be acknowledged
     ROUTED = "routed"  # tasks have it
     COLLECTING = "collecting"  # the task waits for more images of its series or study
@@ -29,6 +32,7 @@ class State(str, Enum):
 class Event(str, Enum):
     """What happens to an input."""
 
+    KEEP = "keep"  # an object: its file is on the disk
     ROUTE = "route"  # an object: it is for one model or several
     UNWANTED = "unwanted"  # an object: no model is for it
     UNREADABLE = "unreadable"  # an object: its bytes make no sense
@@ -49,6 +53,7 @@ class Event(str, Enum):
 ENDS: Final = frozenset({State.DELIVERED, State.REFUSED, State.NOT_ANALYSED, State.FAILED})
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
+    (State.ARRIVING, Event.KEEP): State.RECEIVED,
     (State.RECEIVED, Event.ROUTE): State.ROUTED,
     (State.RECEIVED, Event.UNWANTED): State.NOT_ANALYSED,
     (State.RECEIVED, Event.UNREADABLE): State.FAILED,

@@ -73,6 +73,7 @@ class Disk:
         self.journal.write(work)
 
     def rows(self, sql: str = "SELECT * FROM object ORDER BY id") -> list[dict[str, Any]]:
+        self.journal.settle()
         with self.journal.read() as connection:
             return [dict(row) for row in connection.execute(sql)]
 

@@ -40,6 +40,7 @@ class Inlet:
             time.sleep(2 * dropped_doubt() / 1e9)
 
     def rows(self) -> list[Any]:
+        self.services.journal.settle()
         with self.services.journal.read() as connection:
             return connection.execute("SELECT * FROM object ORDER BY id").fetchall()
 

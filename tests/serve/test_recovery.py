@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,17 @@ def test_the_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
         pass
 
 
+def settled(daemon: Daemon) -> None:
+    """Wait until what was accepted has been routed."""
+    end_ns = time.monotonic_ns() + 30_000_000_000
+    while time.monotonic_ns() < end_ns:
+        with daemon.services.journal.read() as connection:
+            if not connection.execute("SELECT 1 FROM object WHERE state IN ('arriving', 'received')").fetchone():
+                return
+        time.sleep(0.01)
+    raise AssertionError("it is not routed")
+
+
 def test_a_page_that_is_ruined_while_it_runs_ends_the_daemon_and_the_next_start_mends(tmp_path: Path) -> None:
     config = kit.bedside(tmp_path)
     state = tmp_path / "state"
@@ -215,6 +227,7 @@ def test_a_page_that_is_ruined_while_it_runs_ends_the_daemon_and_the_next_start_
         file = daemon.services.intake.new_file()
         file.write_bytes(data)
         assert daemon.services.intake.accept(arrival(file, data)).success
+        settled(daemon)  # nothing is written any more
         daemon.services.journal.write(lambda c: c.execute("PRAGMA shrink_memory") and None)
         with sqlite3.connect(state / JOURNAL) as other:  # so that everything is read from the file
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -65,7 +65,7 @@ def rows(services: Services, sql: str, *values: Any) -> list[sqlite3.Row]:
 
 def settled(services: Services) -> list[sqlite3.Row]:
     """Objects, when none of them is to be routed."""
-    until(lambda: not rows(services, "SELECT 1 FROM object WHERE state = 'received'"), "routing")
+    until(lambda: not rows(services, "SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
     return rows(services, "SELECT * FROM object ORDER BY id")
 
 
@@ -346,6 +346,7 @@ def test_what_could_not_be_sent_on_is_tried_again_when_somebody_asks(tmp_path: P
     with routing(tmp_path, destinations=[pacs(), pacs("second", "P2")], start=False) as services:
         kit.arrive(services, kit.image())
         router = Router(services)
+        router._restore()
         router._route_all(Beat("x", 10**12, services.loops._stopping))
         for number, state in ((1, "delivered"), (2, "failed")):
             services.journal.write(lambda c, n=number, s=state: move_delivery(c, n, s))

@@ -202,6 +202,7 @@ class Commitments:
     def _judge(self, instances: list[Instance], step: Callable[[], None]) -> list[tuple[Instance, int]]:
         """What is not committed, and the failure reason (PS3.3 section C.14.1.1). The rest is promised from here on."""
         failed, good = [], []
+        self._services.journal.settle()  # what was accepted does not stand as arriving any more
         for instance in instances:
             reason = self._why_not(instance, step)
             if reason is not None:
@@ -216,7 +217,9 @@ class Commitments:
         sop_class, uid = instance
         with self._services.journal.read() as connection:
             row = connection.execute(
-                "SELECT sop_class, sha256, path FROM object WHERE sop_instance = ? AND state <> 'refused'", (uid,)
+                "SELECT sop_class, sha256, path FROM object WHERE sop_instance = ?"
+                " AND state NOT IN ('refused', 'arriving')",
+                (uid,),
             ).fetchone()
             sent_on = was_sent_on(connection, uid)
         if row is None:

@@ -1,7 +1,8 @@
 """The file of the journal: one writer at a time, whose commits are shared by those who wait, and readers beside it.
 
 `write` returns when its change is on the disk (WAL, `synchronous=FULL`: the log is synced at each commit). Changes that
-are asked for while a commit is under way go into the next one together, so that many senders share one sync.
+are asked for while a commit is under way go into the next one together, so that many senders share one sync. What may
+wait for a commit that comes anyway goes `along` with it.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
         self._turn = threading.Lock()  # to write
         self._crowded = False
+        self._along: list[Work[Any]] = []
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._open = False
@@ -135,6 +137,25 @@ class Journal:
             self._queue.put((work, future))
         return future
 
+    def along(self, work: Work[Any]) -> None:
+        """Make a change with the next commit, before the others of it. `settle` and `close` bring it at the latest.
+
+        Args:
+            work: as for `write`; what it raises is logged. It may be called again, where the commit failed.
+        """
+        with self._lock:
+            self._along.append(work)
+
+    def settle(self) -> None:
+        """Bring what goes along to the disk.
+
+        Raises:
+            ResourceError: the disk did not take it; it goes along with the next commit.
+            IntegrityError: the file is damaged.
+        """
+        if self._along:
+            self.write(_nothing)
+
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection, for this block alone, that sees what was committed; rows by name.
@@ -181,7 +202,7 @@ class Journal:
                 self._crowded = True  # nobody else begins, so that who waits has its turn
                 with self._turn:
                     together, last = self._asked(one)
-                    if together:
+                    if together or (last and self._along):
                         self._commit(connection, together)
                         self._bound_log(connection)
                     self._crowded = False
@@ -202,8 +223,11 @@ class Journal:
 
     def _commit(self, connection: sqlite3.Connection, together: list[Asked]) -> None:
         done: list[tuple[Future[Any], Any]] = []
+        along = self._along[:]  # the list keeps them until they are on the disk
         try:
             connection.execute("BEGIN IMMEDIATE")
+            for work in along:
+                self._go_along(connection, work)
             for work, future in together:
                 self._step(connection, work, future, done)
             connection.execute("COMMIT")
@@ -216,8 +240,20 @@ class Journal:
                     future.set_exception(told)
             return
         self.commits += 1
+        with self._lock:
+            del self._along[: len(along)]
         for future, value in done:
             future.set_result(value)
+
+    def _go_along(self, connection: sqlite3.Connection, work: Work[Any]) -> None:
+        """One change that nobody waits for; those who do must not suffer by it."""
+        future: Future[Any] = Future()
+        self._step(connection, work, future, [])
+        error = future.exception() if future.done() else None
+        if isinstance(error, EdgemedError):  # the disk: it goes along with the next commit
+            raise error
+        if error is not None:
+            log.error("a change of the journal could not be made", exc_info=error)
 
     def _step(
         self, connection: sqlite3.Connection, work: Work[Any], future: Future[Any], done: list[tuple[Future[Any], Any]]
@@ -262,6 +298,10 @@ class Journal:
 
 def _closed() -> ResourceError:
     return ResourceError("The journal is closed.", "Start the daemon again.")
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """The commit is what is wanted."""
 
 
 def _unheard(_: IntegrityError) -> None:

@@ -8,7 +8,12 @@ from typing import Final
 
 from edgemed.serve.states import ENDS, TRANSITIONS, Event, State
 
-_OPENED: Final = {("object", "accept"): "received", ("object", "refuse"): "refused", ("task", "open"): "collecting"}
+_OPENED: Final = {
+    ("object", "arrive"): "arriving",
+    ("object", "accept"): "received",
+    ("object", "refuse"): "refused",
+    ("task", "open"): "collecting",
+}
 _ROUTED: Final = State.ROUTED.value
 _DELIVERIES: Final = frozenset({"pending", "sent", "delivered", "failed"})
 

@@ -17,6 +17,7 @@ _STAMP: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
 _RECENT: Final = 20_000  # objects that a list of studies looks back at: its time does not grow with the journal
 _WORST: Final = (
     State.FAILED,
+    State.ARRIVING,
     State.RECEIVED,
     State.ROUTED,
     State.NOT_ANALYSED,

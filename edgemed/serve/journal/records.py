@@ -22,6 +22,9 @@ again is `queued`, and it is the router that takes it.
 """
 
 
+_OPENING: Final = {State.ARRIVING: "arrive", State.RECEIVED: "accept", State.REFUSED: "refuse"}
+
+
 class NoTransition(ValueError):
     """The table has no such row: a bug of ours, never of an input."""
 
@@ -57,7 +60,7 @@ class NewResult:
 
 
 def add_object(connection: sqlite3.Connection, new: NewObject, state: State = State.RECEIVED, reason: str = "") -> int:
-    """Enter an object that is on the disk (RECEIVED), or one that was not taken (REFUSED).
+    """Enter an object that is on the disk (RECEIVED), on its way there (ARRIVING), or that was not taken (REFUSED).
 
     Raises:
         sqlite3.IntegrityError: one with its UID is there already, and was not refused.
@@ -74,7 +77,7 @@ def add_object(connection: sqlite3.Connection, new: NewObject, state: State = St
     marks = ", ".join(f":{name}" for name in fields)
     number = connection.execute(f"INSERT INTO object ({columns}) VALUES ({marks})", fields).lastrowid  # noqa: S608
     assert number is not None
-    _event(connection, "object", number, "", "accept" if state is State.RECEIVED else "refuse", state.value, reason)
+    _event(connection, "object", number, "", _OPENING[state], state.value, reason)
     return number
 
 
@@ -93,6 +96,16 @@ def move_object(connection: sqlite3.Connection, number: int, event: Event, reaso
     """
     (before,) = connection.execute("SELECT state FROM object WHERE id = ?", (number,)).fetchone()
     return _moved(connection, "object", number, State(before), event, reason)
+
+
+def vanish(connection: sqlite3.Connection, number: int) -> None:
+    """An object that was arriving has no file, and nobody was told that it was taken: its row goes, with its event."""
+    gone = connection.execute(
+        "DELETE FROM object WHERE id = ? AND state = 'arriving' RETURNING id", (number,)
+    ).fetchone()
+    if gone is None:
+        raise NoTransition(f"object {number} is not arriving: it cannot vanish")
+    connection.execute("DELETE FROM event WHERE what = 'object' AND subject = ?", (number,))
 
 
 def receive_again(connection: sqlite3.Connection, number: int, reason: str) -> None:

@@ -28,7 +28,7 @@ CREATE TABLE object (                 -- something that came in, and was acknowl
   changed       TEXT NOT NULL         -- UTC
 ) STRICT;
 CREATE UNIQUE INDEX object_uid ON object (sop_instance) WHERE state <> 'refused';
-CREATE INDEX object_open ON object (state) WHERE state IN ('received', 'routed');
+CREATE INDEX object_new ON object (state) WHERE state IN ('arriving', 'received');
 CREATE INDEX object_study ON object (study, series);
 CREATE INDEX object_kept ON object (state) WHERE path <> '';
 CREATE INDEX object_association ON object (association) WHERE association <> '';

@@ -24,6 +24,7 @@ from tests.serve.store import in_memory
 
 HERE: Final = Path(__file__).resolve().parent
 _PROMISES: Final = 60
+_SYNC_US: Final = "3000"
 _LINE: Final = 100  # bytes of a line of promises
 _START_NS: Final = 60_000_000_000
 
@@ -41,6 +42,8 @@ class Outcome:
         rowless: of them, those that were found only because the spool was held against the journal.
         unaccounted: what `edgemed reconcile` would name.
         remade: journals that had to be made anew.
+        arrived: rows that did not say yet that their files are there; they were.
+        vanished: rows whose files had not come to the disk, and that nobody was promised.
     """
 
     cuts: int = 0
@@ -51,6 +54,8 @@ class Outcome:
     rowless: int = 0
     unaccounted: int = 0
     remade: int = 0
+    arrived: int = 0
+    vanished: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -100,6 +105,7 @@ def _live(shim: Path, folder: Path, state: Path, seed: str, mutation: str, wait:
         "POWERCUT_ROOT": str(state),
         "POWERCUT_LOG": str(folder / "log"),
         "POWERCUT_ACKS": str(folder / "acks"),
+        "POWERCUT_SYNC_US": _SYNC_US,
         "PYTHONPATH": str(HERE.parents[2]),
     }
     command = [sys.executable, str(HERE / "sender.py"), str(state), str(folder / "acks"), seed, mutation]
@@ -142,7 +148,9 @@ def _judge(state: Path, lines: list[str], outcome: Outcome) -> None:
         if damage is not None:
             outcome.notes.append(damage.reason)
         outcome.rowless += len(promised.keys() - _rows(journal).keys())
-        take_in(spool, journal)
+        found = take_in(spool, journal)
+        outcome.arrived += found.arrived
+        outcome.vanished += found.vanished
         rows = _rows(journal)
     troubles = reconcile(state).troubles
     outcome.unaccounted += len(troubles)

@@ -1,7 +1,8 @@
 """A process that takes images through the real intake and promises them, until it is killed.
 
 `python sender.py STATE ACKS SEED [MUTATION]`. A line of ACKS is `UID SHA-256 VERDICT`. Mutations are cheaters that the
-disk must catch: `no-file-sync`, `no-folder-sync`, `no-journal-sync`, `ack-first`.
+disk must catch: `no-file-sync`, `no-folder-sync`, `no-journal-sync`, `ack-first`, and `row-alone`, where nobody waits
+for the file.
 """
 
 from __future__ import annotations
@@ -69,6 +70,14 @@ def cheat(mutation: str) -> None:
 
     if mutation in ("no-file-sync", "no-folder-sync"):
         os.fsync = fsync
+    if mutation == "row-alone":
+        keep = Spool.keep
+
+        def keep_later(spool: Spool, incoming: Path, name: str, note: str = "") -> str:
+            threading.Timer(0.02, keep, (spool, incoming, name, note)).start()
+            return Spool.place_of(name)
+
+        Spool.keep = keep_later  # type: ignore[method-assign]
 
 
 def unsynced(connection: sqlite3.Connection) -> None:

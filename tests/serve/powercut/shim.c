@@ -2,7 +2,8 @@
  *
  * `disk.py` replays that log up to any moment, and keeps what a disk must keep: bytes that were synced, and names
  * whose folder was. Nothing is really synced here, for the log decides. What is written to POWERCUT_ACKS stands in the
- * log as well: what was promised, and when. POWERCUT_FAULT may name a file "CALL ERRNO PART-OF-PATH": while it exists,
+ * log as well: what was promised, and when. A sync takes up to POWERCUT_SYNC_US, at random, so that those that are under
+ * way at the same time end in any order. POWERCUT_FAULT may name a file "CALL ERRNO PART-OF-PATH": while it exists,
  * that call fails so on paths that contain the part. Loaded by LD_PRELOAD; SQLite and Python go through these calls.
  */
 #define _GNU_SOURCE
@@ -31,6 +32,7 @@ struct head {
 static int log_fd = -1;
 static const char *root, *acks, *fault;
 static size_t root_length;
+static unsigned sync_us;
 static unsigned char kind[FDS]; /* 0: not ours; 1: below the root; 2: acknowledgements */
 
 __attribute__((constructor)) static void begin(void) {
@@ -38,6 +40,7 @@ __attribute__((constructor)) static void begin(void) {
     root = getenv("POWERCUT_ROOT");
     acks = getenv("POWERCUT_ACKS");
     fault = getenv("POWERCUT_FAULT");
+    if (getenv("POWERCUT_SYNC_US")) sync_us = atoi(getenv("POWERCUT_SYNC_US"));
     if (!path || !root) return;
     root_length = strlen(root);
     log_fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -234,6 +237,7 @@ int fallocate(int fd, int mode, off_t at, off_t length) {
 int fsync(int fd) {
     if (fails("fsync", fd)) return -1;
     if (!ours(fd)) return syscall(SYS_fsync, fd);
+    if (sync_us) usleep(rand() % sync_us);
     note('S', inode_of(fd), 0, 0, 0, 0, 0);
     return 0;
 }
