@@ -201,6 +201,7 @@ def test_a_pacs_that_is_away_gets_it_when_it_is_back(tmp_path: Path) -> None:
         sent = [add_image(services)]
         for _ in range(3):
             it.step(always)
+            threading.Event().wait(0.01)  # longer than the cap of its rest
         assert bench.states(services) == ["pending"]
         assert "delivery-late" in bench.alarms(services)
         with toy(ToyPacs(), port=port) as pacs:
