@@ -118,7 +118,7 @@ bench-way: $(STAMP)  ## from the modality's first byte to the result at the PACS
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.end_to_end
 
 bench-intake: $(STAMP) debian  ## C-STORE kept durably beside Orthanc, a minimal pynetdicom SCP and DCMTK, with inference running
-	$(BIN)/python -m benchmarks.intake
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.intake
 
 bench-fuzz: $(STAMP)  ## 10,000 mutated PDUs, files and bodies against a running daemon: crashes, hangs, what is unaccounted for
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.fuzz
