@@ -55,6 +55,8 @@ def damaged(rng: random.Random) -> tuple[str, str, str, bytes, bytes]:
     meta, body = (part.replace(instance.encode(), unique.encode()) for part in (meta, body))
     data = bytearray(body)
     for _ in range(rng.choice((0, 1, 1, 2, 5))):
+        if not data:  # its end was cut off at its beginning
+            break
         at = rng.randrange(min(len(data), rng.choice((200, 2000, len(data)))))
         what = rng.randrange(6)
         if what == 0:
