@@ -45,10 +45,6 @@ class Readiness:
         with self._lock:
             (self.live_checks if live else self._checks)[name] = check
 
-    def withdraw(self, name: str) -> None:
-        with self._lock:
-            self._checks.pop(name, None)
-
     @property
     def live(self) -> list[Finding]:
         """Why it does not work; empty where it does."""
