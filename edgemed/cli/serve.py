@@ -75,6 +75,7 @@ def _row(line: object) -> dict[str, str]:
 
 
 def _run(config: Config, *, demo: bool = False) -> None:
+    import gc
     import signal
 
     from edgemed.serve.daemon import Daemon
@@ -92,4 +93,7 @@ def _run(config: Config, *, demo: bool = False) -> None:
             for destination in config.destinations:
                 if destination.kind == "folder":
                     say(f"results: {destination.path}")
+        # what is here by now stays: to look through all of it again and again is a tenth of the work under load
+        gc.collect()
+        gc.freeze()
         daemon.wait()

@@ -12,7 +12,8 @@ def utc() -> datetime:
 
 def stamp(moment: datetime | None = None) -> str:
     """A moment as it stands in journal, logs and JSON: ISO 8601, UTC, microseconds. Texts sort as moments do."""
-    return (moment or utc()).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    at = utc() if moment is None else moment.astimezone(timezone.utc)
+    return at.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def from_stamp(text: str) -> datetime:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve.alarms import Alarms
@@ -25,6 +25,9 @@ from edgemed.serve.journal.returns import bring_back
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event, State
+
+if TYPE_CHECKING:
+    from edgemed.imaging.dicom.describe import Described
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Arrival:
         called: AE title that was called.
         association: of a name that no other connection has.
         first_ns: `time.monotonic_ns` of its first byte.
+        described: what it says of itself, where that was seen on the way.
     """
 
     file: Path
@@ -66,6 +70,7 @@ class Arrival:
     study: str = ""
     series: str = ""
     first_ns: int = field(default_factory=time.monotonic_ns)
+    described: Described | None = None
 
 
 @dataclass(frozen=True)

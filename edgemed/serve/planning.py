@@ -25,12 +25,13 @@ class Planner:
         self._models = config.models
         self._forwards = [destination for destination in config.destinations if destination.forward]
 
-    def plan(self, row: sqlite3.Row, path: Path) -> Route:
+    def plan(self, row: sqlite3.Row, path: Path, found: Described | None = None) -> Route:
         """What an object of the journal is for.
 
         Args:
             row: of the table `object`.
             path: of its file.
+            found: what it says of itself; it is read where nobody has.
 
         Raises:
             InputError: its bytes make no sense; the text has no value of them.
@@ -42,7 +43,7 @@ class Planner:
 
         forward = tuple(to.name for to in self._forwards if not _came_from(row, to))
         try:
-            found = describe(path)
+            found = found or describe(path)
         except InputError as error:
             if not forward:
                 raise

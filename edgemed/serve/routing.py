@@ -12,7 +12,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgemed.base.errors import EdgemedError, InputError, ResourceError
 from edgemed.base.quantity import SECOND
@@ -35,6 +35,9 @@ from edgemed.serve.planning import Planner
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event, State
 
+if TYPE_CHECKING:
+    from edgemed.imaging.dicom.describe import Described
+
 log = logging.getLogger(__name__)
 
 LOOP: Final = "router"
@@ -47,6 +50,7 @@ _LIMIT_NS: Final = 60 * SECOND  # the largest header that is allowed takes secon
 _IDLE_S: Final = 1.0
 _GATHER_S: Final = 0.05  # a stream of images is routed in groups, or each would make its sender wait for our sync
 _TRIES: Final = 3
+_UNSEEN: Final = (None, None)
 _GONE: Final = "It cannot be read back from the disk."
 
 
@@ -60,7 +64,7 @@ class Router:
         self._planner = Planner(services.config)
         self._rules = {model.name: model.completeness for model in services.config.models}
         self._lock = threading.Lock()  # of what listeners tell
-        self._arrived: dict[int, int] = {}
+        self._arrived: dict[int, tuple[int, Described | None]] = {}
         self._ends: list[tuple[str, bool, int]] = []
         self._collector = Collector()
         self._tries: dict[int, int] = {}
@@ -86,7 +90,7 @@ class Router:
     def _accepted(self, number: int, arrival: Arrival) -> None:
         self._services.timelines.arrived(number, arrival.first_ns)
         with self._lock:
-            self._arrived[number] = time.monotonic_ns()
+            self._arrived[number] = (time.monotonic_ns(), arrival.described)
         self._services.loops.wake(LOOP)
 
     def _association_ended(self, name: str, released: bool) -> None:
@@ -191,8 +195,9 @@ class Router:
     def _plan(self, row: sqlite3.Row) -> Route | None:
         """What is decided of an object; `None` where the disk is to be asked again later."""
         number, path = row["id"], self._services.spool.path(row["path"])
+        _, described = self._arrived.get(number, _UNSEEN)
         try:
-            return self._planner.plan(row, path)
+            return self._planner.plan(row, path, described)
         except InputError as error:
             return Route(number, reason=f"It cannot be read: {error.what}", unreadable=True)
         except (OSError, ResourceError, MemoryError) as error:
@@ -222,7 +227,7 @@ class Router:
     def _entered(self, row: sqlite3.Row, route: Route, routed: Routed) -> None:
         number = route.number
         with self._lock:
-            arrived_ns = self._arrived.pop(number, None)
+            arrived_ns, _ = self._arrived.pop(number, _UNSEEN)
         self._tries.pop(number, None)
         arrived_ns = time.monotonic_ns() if arrived_ns is None else arrived_ns
         expected = {want.model: want.expected for want in route.wants}

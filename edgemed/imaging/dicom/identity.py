@@ -1,4 +1,4 @@
-"""Which image is it? The four UIDs in the first bytes of a data set, and the file that is put around a data set.
+"""What the first bytes of a data set tell: which image it is, and what it shows; and the file that is put around it.
 
 What is kept is hashed from the data set on (`part10.hash_dataset`): the file meta information before it is ours.
 """
@@ -6,19 +6,21 @@ What is kept is hashed from the data set on (`part10.hash_dataset`): the file me
 from __future__ import annotations
 
 import struct
-import zlib
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from edgemed.base.errors import InputError
+from edgemed.imaging.dicom.elements import Element, elements, inflated
 from edgemed.imaging.dicom.sniff import MAGIC, PREAMBLE
 from edgemed.imaging.dicom.syntaxes import Syntax
 
-HEAD: Final = 1 << 16
-"""So many bytes of a data set are enough for `find_identity`, but for unusual files, whose series is then not told."""
-
 IMPLEMENTATION: Final = "2.25.202228424235647318612086306035252279515"
 """Implementation Class UID of edgemed."""
+
+ROWS: Final = 0x00280010
 
 _UIDS: Final = {
     0x00080016: "sop_class",
@@ -27,12 +29,20 @@ _UIDS: Final = {
     0x0020000E: "series",
 }
 _LAST: Final = max(_UIDS)
-_LONG: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SHORT: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_UNDEFINED: Final = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_DEEPEST: Final = 16
+_DESCRIBING: Final = {
+    **dict.fromkeys(_UIDS, b"UI"),
+    0x00080060: b"CS",  # Modality
+    0x00080070: b"LO",  # Manufacturer
+    0x0008103E: b"LO",  # Series Description
+    0x00180015: b"CS",  # Body Part Examined
+    0x00201002: b"IS",  # Images in Acquisition
+    0x00201208: b"IS",  # Number of Study Related Instances
+    0x00201209: b"IS",  # Number of Series Related Instances
+    ROWS: b"US",
+}
 _DIGITS: Final = frozenset("0123456789.")
+# without the two that Japanese character sets read otherwise; one of them parts values, too
+_PLAIN: Final = frozenset(range(0x20, 0x7F)) - set(b"\\~")
 
 
 @dataclass(frozen=True)
@@ -45,37 +55,49 @@ class Identity:
     series: str = ""
 
 
+@dataclass(frozen=True)
+class Glance:
+    """What the first bytes of a data set tell.
+
+    Attributes:
+        identity: of the image.
+        texts: of an image that has rows and describes itself before them in plain ASCII: the values, by tag. `None` of
+            all others, which must be parsed to know what they say (`describe.describe`).
+    """
+
+    identity: Identity
+    texts: dict[int, str] | None = None
+
+
 def find_identity(head: bytes, syntax: Syntax) -> Identity:
-    """Read the UIDs off the first bytes of a data set, without decoding what is between.
+    """Read the UIDs off the first bytes of a data set: `look`, for who wants no more."""
+    return look(head, syntax).identity
+
+
+def look(head: bytes, syntax: Syntax) -> Glance:
+    """Read the first bytes of a data set, without decoding what is between the elements that matter.
 
     Args:
-        head: the first bytes of the data set, `HEAD` of them where there are so many.
+        head: the first bytes of the data set, `elements.HEAD` of them where there are so many.
         syntax: how it is written.
 
     Raises:
         InputError: the bytes are no data set of that transfer syntax.
     """
-    if syntax.deflated:
-        try:
-            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, HEAD)
-        except zlib.error as error:
-            raise InputError("It is not deflated, as its transfer syntax says.", "Send it again.") from error
-    walk = _Walk(head, syntax)
-    found: dict[str, str] = {}
-    position = 0
-    while (element := walk.element(position, syntax.implicit)) is not None and element.tag <= _LAST:
-        if element.tag >> 16 < 0x0008 and not found:
+    head = inflated(head, syntax)
+    found: dict[int, Element] = {}
+    walk = elements(head, syntax)
+    for element in walk:
+        tag = element.tag
+        if tag > _LAST:
+            return Glance(_identity(head, found), _texts(head, found, chain((element,), walk)))
+        if tag >> 16 < 0x0008 and not found:
             raise InputError("It does not begin like a data set.", "Send it again.")
-        name = _UIDS.get(element.tag)
-        if name is not None:
-            if name in found:
-                raise InputError("It says twice who it is.", "Send it again.")
-            found[name] = _uid(head[element.value : element.value + element.length])
-        after = walk.after(element, syntax.implicit)
-        if after is None or after > len(head):
-            break
-        position = after
-    return Identity(**found)
+        if tag in _UIDS and tag in found:
+            raise InputError("It says twice who it is.", "Send it again.")
+        if tag in _DESCRIBING:
+            found[tag] = element
+    return Glance(_identity(head, found))
 
 
 def encode_meta(sop_class: str, sop_instance: str, syntax: str, source: str = "") -> bytes:
@@ -96,67 +118,36 @@ def encode_meta(sop_class: str, sop_instance: str, syntax: str, source: str = ""
     return bytes(PREAMBLE) + MAGIC + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(body)) + body
 
 
-@dataclass(frozen=True)
-class _Element:
-    tag: int
-    value: int  # where it begins
-    length: int
-    vr: bytes
+def _identity(head: bytes, found: dict[int, Element]) -> Identity:
+    return Identity(**{name: _uid(_value(head, found[tag])) for tag, name in _UIDS.items() if tag in found})
 
 
-class _Walk:
-    """Elements of the first bytes of a data set, one after the other."""
+def _texts(head: bytes, found: dict[int, Element], rest: Iterable[Element]) -> dict[int, str] | None:
+    """Values of what was found, and of what is in the rest up to Rows."""
+    several = dict(found)
+    with suppress(InputError):  # damage behind what names it: who parses it says so
+        for element in rest:
+            if element.tag > ROWS:
+                return _plain_values(head, several) if ROWS in several else None
+            if element.tag in _DESCRIBING:
+                if element.tag in several:
+                    return None
+                several[element.tag] = element
+    return None
 
-    def __init__(self, data: bytes, syntax: Syntax) -> None:
-        self._data = data
-        order = "<" if syntax.little else ">"
-        self._tag = struct.Struct(f"{order}HH")
-        self._length = struct.Struct(f"{order}L")
-        self._half = struct.Struct(f"{order}H")
 
-    def element(self, position: int, implicit: bool) -> _Element | None:
-        """The one that begins there; `None` where the bytes end before its value."""
-        data = self._data
-        if position + 12 > len(data):
+def _plain_values(head: bytes, found: dict[int, Element]) -> dict[int, str] | None:
+    texts = {}
+    for tag, element in found.items():
+        value = _value(head, element).strip(b"\0 ")
+        if element.vr not in (b"", _DESCRIBING[tag]) or not (tag == ROWS or _PLAIN.issuperset(value)):
             return None
-        group, number = self._tag.unpack_from(data, position)
-        tag = group << 16 | number
-        if implicit or group == 0xFFFE:
-            return _Element(tag, position + 8, self._length.unpack_from(data, position + 4)[0], b"")
-        vr = data[position + 4 : position + 6]
-        if vr in _SHORT:
-            return _Element(tag, position + 8, self._half.unpack_from(data, position + 6)[0], vr)
-        if vr in _LONG:
-            return _Element(tag, position + 12, self._length.unpack_from(data, position + 8)[0], vr)
-        raise InputError("It is not written in its transfer syntax.", "Send it again.")
+        texts[tag] = value.decode("ascii", "replace")
+    return texts
 
-    def after(self, element: _Element, implicit: bool, depth: int = 0) -> int | None:
-        """Where the next one begins; `None` where the bytes end before."""
-        if element.length != _UNDEFINED:
-            return element.value + element.length
-        if depth >= _DEEPEST:
-            raise InputError("Its sequences are too deep.", "Send it again.")
-        # an unknown element of undefined length is written as implicit little endian is (PS3.5 section 6.2.2)
-        return self._after_items(element.value, implicit or element.vr == b"UN", depth + 1)
 
-    def _after_items(self, position: int | None, implicit: bool, depth: int) -> int | None:
-        while position is not None and (item := self.element(position, implicit)) is not None:
-            if item.tag == _SEQUENCE_END:
-                return item.value
-            if item.tag != _ITEM:
-                raise InputError("One of its sequences is damaged.", "Send it again.")
-            if item.length == _UNDEFINED:
-                position = self._after_elements(item.value, implicit, depth)
-            else:
-                position = item.value + item.length
-        return None
-
-    def _after_elements(self, position: int | None, implicit: bool, depth: int) -> int | None:
-        while position is not None and (element := self.element(position, implicit)) is not None:
-            if element.tag == _ITEM_END:
-                return element.value
-            position = self.after(element, implicit, depth)
-        return None
+def _value(head: bytes, element: Element) -> bytes:
+    return head[element.value : element.value + element.length]
 
 
 def _uid(value: bytes) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from edgemed.base.errors import EdgemedError, InputError, ResourceError
-from edgemed.imaging.dicom.identity import HEAD, Identity, encode_meta, find_identity
+from edgemed.imaging.dicom.describe import described_by
+from edgemed.imaging.dicom.elements import HEAD
+from edgemed.imaging.dicom.identity import Glance, Identity, encode_meta, look
 from edgemed.serve.dicom.commands import Command
 from edgemed.serve.dicom.negotiation import Accepted
 from edgemed.serve.intake import Arrival, Verdict
@@ -79,7 +81,7 @@ class Reception:
         self._head = b""
         self._meta_size = 0
         self._refusal: Status | None = None
-        self.identity = Identity()
+        self._glance = Glance(Identity())
         self.size = 0
 
     def begin(self, limit: int, refusal: Status | None) -> None:
@@ -103,6 +105,11 @@ class Reception:
             self._refuse(OUT_OF_RESOURCES, error.what)
         except OSError as error:
             self._failed(error)
+
+    @property
+    def identity(self) -> Identity:
+        """Of the image, when it is complete; before that it has no UIDs."""
+        return self._glance.identity
 
     @property
     def hopeless(self) -> bool:
@@ -158,7 +165,7 @@ class Reception:
 
     def _identify(self) -> None:
         try:
-            self.identity = find_identity(self._head, self._context.syntax)
+            self._glance = look(self._head, self._context.syntax)
         except InputError as error:
             self._refuse(CANNOT_UNDERSTAND, error.what)
             return
@@ -187,6 +194,7 @@ class Reception:
                 study=self.identity.study,
                 series=self.identity.series,
                 first_ns=self._first_ns,
+                described=described_by(self._glance, self._context.syntax.uid),
             )
         )
         if outcome.verdict in ("full", "failed"):

@@ -7,15 +7,22 @@ import io
 import random
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pydicom.data
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from edgemed.base.errors import InputError
-from edgemed.imaging.dicom.describe import describe, sop_class_uid
+from edgemed.imaging.dicom.describe import Described, describe, described_by, sop_class_uid
+from edgemed.imaging.dicom.elements import HEAD
+from edgemed.imaging.dicom.identity import look
 from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
+from edgemed.imaging.dicom.syntaxes import SYNTAXES
+from edgemed.imaging.dicom.values import quiet
 from tests.serve import kit
 
 
@@ -90,6 +97,69 @@ def test_classes_by_keyword_and_by_uid() -> None:
     for wrong in ("CTImage", "Verification", "UID_dictionary", "RE_VALID_UID", ""):
         with pytest.raises(InputError, match="no SOP class"):
             sop_class_uid(wrong)
+
+
+def glanced(path: Path) -> Described | None:
+    with path.open("rb") as file:
+        meta = read_meta(file)
+        file.seek(meta.offset)
+        return described_by(look(file.read(HEAD), SYNTAXES[meta.syntax]), meta.syntax)
+
+
+def write(path: Path, syntax: UID, changes: dict[str, Any]) -> None:
+    with quiet():  # pydicom warns of values that it would not write by itself
+        ds = kit.image(**changes)
+        ds.file_meta.TransferSyntaxUID = syntax
+        kit.write(ds, path)
+
+
+def test_a_glance_says_what_the_parser_says() -> None:
+    agreed = 0
+    for path in sorted((Path(pydicom.data.__file__).parent / "test_files").glob("*.dcm")):
+        try:
+            found = glanced(path)
+        except (InputError, KeyError):
+            continue
+        if found is not None:
+            assert found == describe(path), path.name
+            agreed += 1
+    assert agreed > 25
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_glance_at_what_the_parser_must_tell(tmp_path: Path, syntax: UID) -> None:
+    path = tmp_path / "a"
+    for changes in (
+        {"SeriesDescription": "Thorax ü", "SpecificCharacterSet": "ISO_IR 192"},
+        {"SeriesDescription": "a~b"},
+        {"SeriesDescription": "one\\two"},
+        {"ImagesInAcquisition": "7.0"},
+    ):
+        write(path, syntax, changes)
+        assert glanced(path) is None
+    for changes in (
+        {"SeriesDescription": " Thorax  pa ", "SpecificCharacterSet": "ISO 2022 IR 13"},
+        {"Manufacturer": "", "NumberOfSeriesRelatedInstances": "100001", "ImagesInAcquisition": " 3 "},
+        {"BodyPartExamined": "CHEST", "NumberOfStudyRelatedInstances": "-4", "ReferencedImageSequence": [Dataset()]},
+    ):
+        write(path, syntax, changes)
+        assert glanced(path) == describe(path)
+
+
+def test_a_glance_at_damaged_bytes_agrees_or_leaves_it_to_the_parser(tmp_path: Path) -> None:
+    dice, path, agreed = random.Random(1), tmp_path / "a", 0
+    sound = kit.encode(sample())
+    for _ in range(1500):
+        data = bytearray(sound)
+        for _ in range(dice.randrange(1, 5)):
+            data[dice.randrange(330, 1200)] = dice.randrange(256)
+        path.write_bytes(data)
+        with suppress(InputError):  # what has been passed over may be damaged: whoever analyses it parses it
+            found = glanced(path)
+            if found is not None and (parsed := describe(path)) is not None:
+                assert found == parsed
+                agreed += 1
+    assert agreed > 100
 
 
 @pytest.mark.parametrize("name", ["MR_small_implicit.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm", "CT_small.dcm"])

@@ -14,7 +14,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from edgemed.base.errors import InputError
-from edgemed.imaging.dicom.identity import HEAD, Identity, encode_meta, find_identity
+from edgemed.imaging.dicom.elements import HEAD
+from edgemed.imaging.dicom.identity import Identity, encode_meta, find_identity
 from edgemed.imaging.dicom.part10 import read_meta
 from edgemed.imaging.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, SYNTAXES, Syntax
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from edgemed.base.errors import EdgemedError, InputError, ResourceError, from_os_error
-from edgemed.imaging.dicom.identity import HEAD, Identity, find_identity
+from edgemed.imaging.dicom.describe import described_by
+from edgemed.imaging.dicom.elements import HEAD
+from edgemed.imaging.dicom.identity import Glance, Identity, look
 from edgemed.imaging.dicom.part10 import FileMeta, hash_dataset, read_meta
 from edgemed.imaging.dicom.syntaxes import SYNTAXES
 from edgemed.serve.dicom.contexts import IMAGES
@@ -97,7 +99,7 @@ class Part:
         self._refusal: Refused | None = None
         self._file: Path | None = None
         self._descriptor = -1
-        self._identity = Identity()
+        self._glance = Glance(Identity())
         self.size = 0
         try:
             self._file = services.intake.new_file()
@@ -175,17 +177,23 @@ class Part:
                 study=about.study,
                 series=about.series,
                 first_ns=self._first_ns,
+                described=described_by(self._glance, meta.syntax),
             )
         )
         failure = 0 if outcome.success else _OF_VERDICT[outcome.verdict]
         return Stored(about.sop_class, about.sop_instance, about.study, failure, outcome.reason)
+
+    @property
+    def _identity(self) -> Identity:
+        return self._glance.identity
 
     def _identify(self, meta: FileMeta, head: bytes) -> None:
         """Who it is, and whether we take such."""
         syntax = SYNTAXES.get(meta.syntax)
         if syntax is None:
             raise Refused(SYNTAX_NOT_SUPPORTED, "Its transfer syntax is not one that is read here.")
-        about = self._identity = find_identity(head, syntax)
+        self._glance = look(head, syntax)
+        about = self._identity
         if not about.sop_instance or not about.sop_class:
             raise Refused(CANNOT_UNDERSTAND, "It does not say which instance it is.")
         told = ((meta.sop_class, about.sop_class), (meta.sop_instance, about.sop_instance))
