@@ -4,8 +4,9 @@
     python -m benchmarks.intake --rounds 9 --objects 80
 
 All get the same files from DCMTK's `storescu` with TCP_NODELAY, in rounds that interleave, on one disk, in a network of
-their own. Orthanc syncs its storage area; its SQLite is as it ships. The minimal SCP syncs file and folder. DCMTK's
-`storescp` syncs nothing: it shows what the sender can do.
+their own. What is sent lies in memory where it can: a scanner has a disk of its own, and each sync of a receiver would
+otherwise write the sender's files, too. Orthanc syncs its storage area; its SQLite is as it ships. The minimal SCP
+syncs file and folder. DCMTK's `storescp` syncs nothing: it shows what the sender can do.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tests.serve.netns import private_network
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 LOAD_PER_S = 20
+MEMORY = Path("/dev/shm")
 UID = "1.2.826.0.1.3680043.10.9999."
 PLACEHOLDER = UID.ljust(64, "1")
 
@@ -64,11 +66,16 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=80)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, ExitStack() as stack:
+    memory = MEMORY if MEMORY.is_dir() else arguments.folder
+    with (
+        tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
+        tempfile.TemporaryDirectory(dir=memory) as sending,
+        ExitStack() as stack,
+    ):
         stack.enter_context(private_network())
         contestants = [stack.enter_context(start(Path(folder))) for start in (ours, orthanc, minimal, storescp)]
         load = stack.enter_context(Load.running(Path(folder)))
-        sent = compete(contestants, load, Path(folder), arguments.rounds, arguments.objects)
+        sent = compete(contestants, load, Path(sending), arguments.rounds, arguments.objects)
         for contestant in contestants:
             have = contestant.kept()
             if have != sent:
@@ -76,13 +83,13 @@ def main() -> None:
     show(contestants)
 
 
-def compete(contestants: Sequence[Contestant], load: Load, folder: Path, rounds: int, objects: int) -> int:
+def compete(contestants: Sequence[Contestant], load: Load, sending: Path, rounds: int, objects: int) -> int:
     """Rounds that interleave, each in another order; the number of objects that each was sent."""
     template = kit.encode(ct())
     rotated = list(contestants)
     for number in range(rounds + 1):  # the first is not counted
         for associations in (1, 4):
-            files = [prepare(template, folder / "send" / str(n), objects // associations) for n in range(associations)]
+            files = [prepare(template, sending / str(n), objects // associations) for n in range(associations)]
             for contestant in rotated:
                 answered, began_ns = load.count(), time.monotonic_ns()
                 send(contestant, files)
