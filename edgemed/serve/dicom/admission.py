@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
-from pynetdicom.presentation import PresentationContext
-
 from edgemed.base.quantity import SECOND
 from edgemed.serve.config import Config, DicomDestination, DicomSection, Peer
 from edgemed.serve.dicom.contexts import contexts_for, contexts_for_reports
 from edgemed.serve.dicom.names import Names
+from edgemed.serve.dicom.negotiation import Offer
 
 _WAITING: Final = 64  # connections that have not yet asked for their association
 _WAITING_EACH: Final = 16  # of them from one address
@@ -68,7 +67,7 @@ class Guest:
 
     Attributes:
         ae_title: of it.
-        contexts: what may be negotiated.
+        offer: what may be negotiated.
         peer: its section; `None` where it is a destination only.
         destination: its section; `None` where nothing is sent to it.
         rate: of its objects.
@@ -76,7 +75,7 @@ class Guest:
     """
 
     ae_title: str
-    contexts: list[PresentationContext]
+    offer: Offer
     peer: Peer | None = None
     destination: DicomDestination | None = None
     rate: Rate = field(default_factory=lambda: Rate(None))
@@ -160,12 +159,14 @@ def _guests(section: DicomSection, config: Config) -> dict[str, Guest]:
         for destination in config.destinations
         if isinstance(destination, DicomDestination) and destination.commitment
     }
-    guests = {name: Guest(name, contexts_for_reports(), None, reporter) for name, reporter in reporters.items()}
+    guests = {
+        name: Guest(name, Offer(tuple(contexts_for_reports())), None, reporter) for name, reporter in reporters.items()
+    }
     for peer in section.peers:
         name, contexts = peer.ae_title, contexts_for(peer)
         reporter = reporters.get(name)
         if reporter is not None:
             have = {context.abstract_syntax for context in contexts}
             contexts += [context for context in contexts_for_reports() if context.abstract_syntax not in have]
-        guests[name] = Guest(name, contexts, peer, reporter, Rate(peer.per_minute), peer.associations)
+        guests[name] = Guest(name, Offer(tuple(contexts)), peer, reporter, Rate(peer.per_minute), peer.associations)
     return guests

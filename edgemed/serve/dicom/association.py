@@ -167,7 +167,7 @@ class Association:
             return
         guest = self._admit(request)
         self._stop_waiting()
-        answer, contexts = negotiation.accept(request, guest.contexts, section.max_pdu_bytes)
+        answer, contexts = negotiation.accept(request, guest.offer, section.max_pdu_bytes)
         self.contexts.update(contexts)
         wire.send(answer)
         if self._commitment() is not None:

@@ -1,9 +1,16 @@
-"""A-ASSOCIATE (PS3.8 section 9.3): what a peer asks for, and what it gets. pynetdicom reads, negotiates and writes."""
+"""A-ASSOCIATE (PS3.8 section 9.3): what a peer asks for, and what it gets. pynetdicom reads, negotiates and writes.
+
+A scanner asks for the same each time, of 128 presentation contexts and more, and pynetdicom takes 10 ms for that: the
+last requests and their answers are kept.
+"""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
@@ -25,6 +32,8 @@ MOST_REQUEST_BYTES: Final = 1 << 20
 RELEASE_ANSWER: Final = struct.pack(">BxL4x", RELEASE_RP, 4)
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 _PROTOCOL_VERSION: Final = 1
+_KEPT: Final = 16
+_KEPT_BYTES: Final = 1 << 16  # of a request; longer ones are not kept
 
 T = TypeVar("T")
 
@@ -42,12 +51,20 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Request:
-    """Of an association."""
+    """Of an association; equal where the bytes are."""
 
-    calling: str
-    called: str
-    max_length: int
-    primitive: A_ASSOCIATE
+    data: bytes
+    calling: str = field(compare=False)
+    called: str = field(compare=False)
+    max_length: int = field(compare=False)
+    primitive: A_ASSOCIATE = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """What a peer may negotiate; equal to itself alone."""
+
+    contexts: tuple[PresentationContext, ...]
 
 
 def parse_request(data: bytes) -> Request:
@@ -56,6 +73,20 @@ def parse_request(data: bytes) -> Request:
     Raises:
         Malformed: it is none.
     """
+    return _parse_kept(data) if len(data) <= _KEPT_BYTES else _parse(data)
+
+
+def accept(request: Request, offer: Offer, max_length: int) -> tuple[bytes, Mapping[int, Accepted]]:
+    """Negotiate: the A-ASSOCIATE-AC PDU, and what was accepted by its number.
+
+    Raises:
+        Malformed: the request cannot be answered.
+    """
+    negotiate = _negotiate_kept if len(request.data) <= _KEPT_BYTES else _negotiate
+    return negotiate(request, offer, max_length)
+
+
+def _parse(data: bytes) -> Request:
     (version,) = struct.unpack_from(">H", data, 6) if len(data) >= 74 else (0,)
     if not version & _PROTOCOL_VERSION:
         raise Malformed("An association was asked for in an unknown version of the protocol.", Malformed.PARAMETER)
@@ -68,6 +99,7 @@ def parse_request(data: bytes) -> Request:
             raise ValueError
         lengths = [i.maximum_length_received for i in _items(primitive, MaximumLengthNotification)]
         return Request(
+            data,
             _title(primitive.calling_ae_title),
             _title(primitive.called_ae_title),
             lengths[0] if lengths else 16384,
@@ -87,12 +119,7 @@ def abort(source: int, reason: int) -> bytes:
     return struct.pack(">BxLxxBB", ABORT, 4, source, reason)
 
 
-def accept(request: Request, offered: list[PresentationContext], max_length: int) -> tuple[bytes, dict[int, Accepted]]:
-    """Negotiate: the A-ASSOCIATE-AC PDU, and what was accepted by its number.
-
-    Raises:
-        Malformed: the request cannot be answered.
-    """
+def _negotiate(request: Request, offer: Offer, max_length: int) -> tuple[bytes, Mapping[int, Accepted]]:
     asked = request.primitive
     roles = {
         uid: (item.scu_role, item.scp_role)
@@ -100,7 +127,9 @@ def accept(request: Request, offered: list[PresentationContext], max_length: int
         if (uid := item.sop_class_uid) is not None
     }
     try:
-        results, role_items = negotiate_as_acceptor(asked.presentation_context_definition_list, offered, roles)
+        results, role_items = negotiate_as_acceptor(
+            asked.presentation_context_definition_list, list(offer.contexts), roles
+        )
         answer = _answer(asked, results, role_items, max_length)
         data = A_ASSOCIATE_AC(answer).encode()
     except Exception as error:
@@ -116,7 +145,11 @@ def accept(request: Request, offered: list[PresentationContext], max_length: int
         for context in results
         if context.result == 0 and (number := context.context_id) is not None
     }
-    return data, accepted
+    return data, MappingProxyType(accepted)
+
+
+_parse_kept = lru_cache(maxsize=_KEPT)(_parse)
+_negotiate_kept = lru_cache(maxsize=_KEPT)(_negotiate)
 
 
 def _answer(
