@@ -87,12 +87,12 @@ class Spool:
         Raises:
             ResourceError: the disk did not take it. Whether it would be there after a power cut is not known then.
         """
-        target = self.root / self.place_of(name)
+        place = self.place_of(name)
         if note:
             with suppress(OSError):  # not every file system has room for it
                 os.setxattr(incoming, _NOTE, note.encode())
-        self._place(incoming, target)
-        return str(target.relative_to(self.root))
+        self._place(incoming, self.root / place)
+        return place
 
     @staticmethod
     def place_of(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from edgemed.serve.clock import stamp
@@ -59,6 +60,14 @@ class NewResult:
     sop_instance: str = ""
 
 
+_NEW_COLUMNS: Final = tuple(NewObject.__dataclass_fields__)
+_OF_NEW: Final = attrgetter(*_NEW_COLUMNS)
+_OBJECT_COLUMNS: Final = (*_NEW_COLUMNS, "received", "changed", "state", "reason")
+_ADD_OBJECT: Final = (
+    f"INSERT INTO object ({', '.join(_OBJECT_COLUMNS)}) VALUES ({', '.join('?' * len(_OBJECT_COLUMNS))})"  # noqa: S608
+)
+
+
 def add_object(connection: sqlite3.Connection, new: NewObject, state: State = State.RECEIVED, reason: str = "") -> int:
     """Enter an object that is on the disk (RECEIVED), on its way there (ARRIVING), or that was not taken (REFUSED).
 
@@ -66,16 +75,8 @@ def add_object(connection: sqlite3.Connection, new: NewObject, state: State = St
         sqlite3.IntegrityError: one with its UID is there already, and was not refused.
     """
     now = stamp()
-    fields = {
-        **{name: getattr(new, name) for name in NewObject.__dataclass_fields__},
-        "received": now,
-        "changed": now,
-        "state": state.value,
-        "reason": reason,
-    }
-    columns = ", ".join(fields)
-    marks = ", ".join(f":{name}" for name in fields)
-    number = connection.execute(f"INSERT INTO object ({columns}) VALUES ({marks})", fields).lastrowid  # noqa: S608
+    values = (*_OF_NEW(new), now, now, state.value, reason)
+    number = connection.execute(_ADD_OBJECT, values).lastrowid
     assert number is not None
     _event(connection, "object", number, "", _OPENING[state], state.value, reason)
     return number
