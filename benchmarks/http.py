@@ -38,6 +38,12 @@ from tests.serve.http.peers import fetch
 CONNECTIONS = 4
 WARM = 20
 
+RATIOS = (
+    ("vs_mlserver", "REST binary", "REST JSON"),
+    ("grpc_vs_mlserver", "gRPC raw", "gRPC raw"),
+    ("json_vs_mlserver", "REST JSON", "REST JSON"),
+)
+
 CONFIG = """
 [daemon]
 state = "state"
@@ -123,7 +129,7 @@ def theirs(folder: Path) -> Iterator[tuple[int, int]]:
         yield port, grpc
 
 
-def clients(image: np.ndarray, our: tuple[int, int], their: tuple[int, int]) -> dict[str, Rest | Rpc]:
+def clients(image: np.ndarray, our: tuple[int, int], their: tuple[int, int] | None) -> dict[str, Rest | Rpc]:
     """Every way to ask, by name."""
     tensor = {"name": "image", "shape": list(image.shape), "datatype": "FP32"}
     head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": image.nbytes}}]}).encode()
@@ -132,22 +138,25 @@ def clients(image: np.ndarray, our: tuple[int, int], their: tuple[int, int]) -> 
     message = request(model_name="little", inputs=[tensor], raw_input_contents=[image.tobytes()]).SerializeToString()
     path, kind = "/v2/models/little/infer", {"Content-Type": "application/json"}
     length = {"Inference-Header-Content-Length": str(len(head))}
-    return {
+    asked: dict[str, Rest | Rpc] = {
         "edgemed, REST binary": Rest(our[0], path, head + image.tobytes(), kind | length),
         "edgemed, REST JSON": Rest(our[0], path, in_json, kind),
         "edgemed, gRPC raw": Rpc(our[1], message),
-        "MLServer, REST JSON": Rest(their[0], path, in_json, kind),
-        "MLServer, gRPC raw": Rpc(their[1], message),
     }
+    if their is not None:
+        asked["MLServer, REST JSON"] = Rest(their[0], path, in_json, kind)
+        asked["MLServer, gRPC raw"] = Rpc(their[1], message)
+    return asked
 
 
-def run(rounds: int, requests: int, seconds: float, folder: Path) -> dict[str, Any]:
+def run(rounds: int, requests: int, seconds: float, folder: Path, *, beside: bool = True) -> dict[str, Any]:
     bundle = open_bundle(write_bundle(folder / "little.edgemed"))
     image = np.random.default_rng(1).random((1, SIZE, SIZE, 3), np.float32)
     p50: dict[str, list[float]] = defaultdict(list)
     rates: dict[str, list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        our, their = stack.enter_context(ours(folder)), stack.enter_context(theirs(folder))
+        our = stack.enter_context(ours(folder))
+        their = stack.enter_context(theirs(folder)) if beside else None
         runner = stack.enter_context(runner_of(bundle, "fp32"))
         asked = clients(image, our, their)
         for name, client in asked.items():
@@ -174,21 +183,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--alone", action="store_true", help="without MLServer, which takes minutes to install")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = run(options.rounds, options.requests, options.seconds, Path(scratch))
+        found = run(options.rounds, options.requests, options.seconds, Path(scratch), beside=not options.alone)
     p50, rates = found["p50"], found["rate"]
     print(f"{'':24}{'p50 ms':>10}{'added ms':>10}{f'requests/s ({CONNECTIONS} connections)':>30}")
     for name, value in p50.items():
         shown = f"{rates[name]:30.1f}" if name in rates else ""
         print(f"{name:24}{value:10.2f}{value - p50['bare Runner']:10.2f}{shown}")
-    result = {
-        "name": "http",
-        "added_ms_p50": round(p50["edgemed, REST binary"] - p50["bare Runner"], 3),
-        "vs_mlserver": round(rates["edgemed, REST binary"] / rates["MLServer, REST JSON"], 2),
-        "grpc_vs_mlserver": round(rates["edgemed, gRPC raw"] / rates["MLServer, gRPC raw"], 2),
-        "json_vs_mlserver": round(rates["edgemed, REST JSON"] / rates["MLServer, REST JSON"], 2),
-    }
+    result = {"name": "http", "added_ms_p50": round(p50["edgemed, REST binary"] - p50["bare Runner"], 3)}
+    for name, way, other in () if options.alone else RATIOS:
+        result[name] = round(rates[f"edgemed, {way}"] / rates[f"MLServer, {other}"], 2)
     print("BENCH " + json.dumps(result))
 
 
