@@ -24,12 +24,12 @@ def verify_audit(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Read the whole trail: an entry that was changed, put in or taken out is named, and the code is 5."""
+    from edgemed.bundle.keys import read_public_key
     from edgemed.serve.audit.chain import PUBLIC
-    from edgemed.serve.audit.signer import public_key
     from edgemed.serve.audit.verify import folder_of, verify_trail
 
     folder = folder_of(state)
-    found = verify_trail(folder, public_key(key or folder / PUBLIC))
+    found = verify_trail(folder, read_public_key(key or folder / PUBLIC))
     if json:
         print_json({"entries": found.entries, "first": found.first, "last": found.last, "own_key": key is not None})
         return

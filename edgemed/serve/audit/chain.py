@@ -14,17 +14,20 @@ import queue
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgemed.base.errors import EdgemedError, IntegrityError, from_os_error
 from edgemed.base.store import fsync_path, write_atomic
+from edgemed.bundle.keys import generate, public_pem, read_private_key
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.entry import FIRST, Entry, Head, digest_of
 from edgemed.serve.audit.message import message
-from edgemed.serve.audit.signer import private_key, public_pem
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.clock import stamp
 from edgemed.serve.config import Config
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +67,8 @@ class AuditLog:
             fsync_path(self.folder.parent)
         except OSError as error:
             raise from_os_error(error, self.folder) from error
-        self._key = private_key(config.audit.key or self.folder / "private.pem", make=config.audit.key is None)
-        write_atomic(self.folder / PUBLIC, public_pem(self._key))
+        self._key = _key(config.audit.key, self.folder)
+        write_atomic(self.folder / PUBLIC, public_pem(self._key.public_key()))
         self._n, self._previous, torn = self._end()
         self.found = self._n
         self._queue: queue.Queue[AuditEvent] = queue.Queue(_MOST_WAITING)
@@ -217,3 +220,11 @@ def _cut(path: Path) -> IntegrityError:
         f"{path} does not end as it did when it was last written: it was cut off or changed.",
         "Find out by whom; keep it, and move it away to begin a new one.",
     )
+
+
+def _key(given: Path | None, folder: Path) -> Ed25519PrivateKey:
+    """The site's own, or one that is made at the first start."""
+    path = given or folder / "private.pem"
+    if given is None and not path.exists():
+        write_atomic(path, generate()[1])
+    return read_private_key(path)
