@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.base.hashing import sha256_bytes
 from edgemed.base.lazy import require
+from edgemed.bundle.keys import key_id, read_public_key, read_small
 from edgemed.bundle.manifest import MANIFEST, SIGNATURE
 from edgemed.bundle.read import Bundle, is_bundle, open_bundle
-from edgemed.bundle.sign import Envelope, Release, Statement, key_id, pae, read_public_key, read_small
+from edgemed.bundle.sign import Envelope, Release, Statement, pae
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -11,7 +11,13 @@ from edgemed.cli.console import print_json, say
 
 
 def verify_audit(
-    state: Annotated[Path, typer.Argument(metavar="STATE", help="The daemon's state directory, or its audit/.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="The daemon's state directory, or its audit/; archived segments, or folders of them.",
+        ),
+    ],
     *,
     key: Annotated[
         Path | None,
@@ -21,21 +27,37 @@ def verify_audit(
             show_default=False,
         ),
     ] = None,
+    since: Annotated[
+        int | None,
+        typer.Option(
+            "--from",
+            metavar="N",
+            min=1,
+            help="All from entry N on must be there; earlier ones were archived.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Read the whole trail: an entry that was changed, put in or taken out is named, and the code is 5."""
-    from edgemed.serve.audit.chain import PUBLIC
-    from edgemed.serve.audit.signer import public_key
+    """Read a whole trail, or segments of it: an entry that was changed, put in or taken out is named; the code is 5."""
+    from edgemed.bundle.keys import read_public_key
+    from edgemed.serve.audit.segments import PUBLIC
     from edgemed.serve.audit.verify import folder_of, verify_trail
 
-    folder = folder_of(state)
-    found = verify_trail(folder, public_key(key or folder / PUBLIC))
+    found = verify_trail(paths, read_public_key(key or folder_of(paths[0]) / PUBLIC), since=since)
     if json:
-        print_json({"entries": found.entries, "first": found.first, "last": found.last, "own_key": key is not None})
+        fields = ("entries", "begin", "end", "first", "last", "segments", "follows", "digest", "open")
+        print_json({**{name: getattr(found, name) for name in fields}, "own_key": key is not None})
         return
     if not found.entries:
         say("The trail is empty.")
         return
     say(f"{found.entries} entries from {found.first} to {found.last}: none was changed, put in or taken out.")
+    if found.segments > 1 or found.begin > 1:
+        say(f"They are entries {found.begin} to {found.end}, in {found.segments} segment(s).")
+    if found.begin > 1:
+        say(f"The entry before them has the digest {found.follows}: the segment before must end with it.")
+    if not found.open:
+        say(f"They end with a seal, and the digest {found.digest}: what came later is not here.")
     if key is None:
         say("The key lay beside the trail: who can write there could have made both. Keep a copy elsewhere: --key.")

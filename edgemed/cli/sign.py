@@ -39,9 +39,10 @@ def sign(
 
     The signature is a DSSE envelope (signature.json) over the digest of the manifest, which covers every file.
     """
+    from edgemed.bundle.keys import key_id, read_private_key
+    from edgemed.bundle.keys import new_key as make_key
     from edgemed.bundle.read import open_bundle
-    from edgemed.bundle.sign import key_id, read_private_key, sign_bundle
-    from edgemed.bundle.sign import new_key as make_key
+    from edgemed.bundle.sign import sign_bundle
 
     if (new_key is None) == (bundle is None or key is None) or (new_key is not None and (bundle or key)):
         raise UsageError("Say what to do.", "edgemed sign BUNDLE --key FILE, or edgemed sign --new-key FILE")
@@ -65,14 +66,14 @@ def sign(
 
 
 def _is_locked(key: Path) -> bool:
-    from edgemed.bundle.sign import read_small
+    from edgemed.bundle.keys import read_small
 
     return b"ENCRYPTED" in read_small(key, 1 << 16)
 
 
 def _passphrase(file: Path | None, *, confirm: bool = False) -> bytes | None:
     """From a file, or from a terminal; `None` for none."""
-    from edgemed.bundle.sign import read_small
+    from edgemed.bundle.keys import read_small
 
     if file is not None:
         return read_small(file, 4096).rstrip(b"\r\n") or None

@@ -355,6 +355,9 @@ class AuditSection(Section):
     """The audit trail."""
 
     key: Path | None = Field(None, description="Ed25519 private key that signs it; None: one is made in the state")
+    segment_bytes: Annotated[Bytes, Field(ge=64 << 10, le=1 << 30)] = Field(
+        64 << 20, description="a segment of the trail is closed when it has grown so long"
+    )
     syslog: str | None = Field(None, description="host:port of an audit repository (RFC 5425, TLS)")
     syslog_ca: Path | None = None
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from edgemed.base.errors import EdgemedError, IntegrityError, ResourceError
 from edgemed.base.quantity import SECOND
-from edgemed.serve.audit.chain import FOLDER
+from edgemed.serve.audit.segments import FOLDER
 from edgemed.serve.audit.syslog import Forwarder
 from edgemed.serve.clock import utc
 from edgemed.serve.config import Config, Tls

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemed.base.errors import EdgemedError, InputError, IntegrityError
+from edgemed.bundle.keys import key_id, new_key, read_private_key
 from edgemed.bundle.read import open_bundle
-from edgemed.bundle.sign import key_id, new_key, pae, read_private_key, sign_bundle
+from edgemed.bundle.sign import pae, sign_bundle
 from edgemed.bundle.trust import Trust, open_trusted
 from edgemed.cli.app import invoke
 from tests.evaluate.bundles import write_bundle

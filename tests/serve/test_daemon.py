@@ -10,6 +10,9 @@ import pytest
 
 from edgemed.base.child import package_environment
 from edgemed.base.errors import DeviceStateError
+from edgemed.serve.audit.segments import closed_name
+from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.http.page import facts
 from edgemed.serve.lock import is_served, state_lock
 from tests.serve import kit
 
@@ -31,6 +34,24 @@ def test_an_audit_trail_that_is_gone_as_a_whole_is_missed(tmp_path: Path) -> Non
         services.alarms.clear("audit-failed", "trail")
     with kit.resting(config) as services:
         assert services.alarms.standing == []
+
+
+def test_a_trail_of_many_segments_that_is_gone_is_missed(tmp_path: Path) -> None:
+    config = kit.bedside(tmp_path, audit={"segment": "64KiB"})
+    folder = tmp_path / "state/audit"
+    for count in (200, 0):  # the second start goes on in the segment after
+        with kit.resting(config) as services:
+            for _ in range(count):
+                services.audit.record(AuditEvent("received", instances=("1.2.3.4",) * 10))
+    assert (folder / closed_name(1)).exists()
+    (folder / closed_name(1)).rename(tmp_path / "archived")
+    with kit.resting(config) as services:
+        assert services.alarms.standing == []
+        assert facts.audit(services)["entries"]
+    for path in (folder / "trail.jsonl", folder / "head.json"):
+        path.unlink()
+    with kit.resting(config) as services:
+        assert services.alarms.stands("audit-failed", "trail")
 
 
 def test_who_asks_whether_a_state_is_served_does_not_free_it(tmp_path: Path) -> None:

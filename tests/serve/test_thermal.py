@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemed.base.quantity import SECOND
+from edgemed.bundle.keys import new_key, read_private_key
 from edgemed.bundle.read import open_bundle
-from edgemed.bundle.sign import new_key, read_private_key, sign_bundle
+from edgemed.bundle.sign import sign_bundle
 from edgemed.device.profile import load_profile
 from edgemed.device.sysfs import Tree
 from edgemed.serve.alarms import Alarms

@@ -1,42 +1,35 @@
-"""The trail on the disk: entries are written by one thread, synced, and the head after them.
-
-audit/trail.jsonl    the entries
-audit/head.json      number and digest of the last one, signed
-audit/public.pem     the key to verify them with; keep a copy elsewhere
-"""
+"""Who writes the trail: one thread, that syncs entries, writes the head after them, and closes long segments."""
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import queue
 import threading
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from edgemed.base.errors import EdgemedError, IntegrityError, from_os_error
+from edgemed.base.errors import EdgemedError, from_os_error
 from edgemed.base.store import fsync_path, write_atomic
+from edgemed.bundle.keys import generate, public_pem, read_private_key
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.audit.entry import FIRST, Entry, Head, digest_of
+from edgemed.serve.audit.entry import Seal
 from edgemed.serve.audit.message import message
-from edgemed.serve.audit.signer import private_key, public_pem
+from edgemed.serve.audit.segment import Said, Segment
+from edgemed.serve.audit.segments import FOLDER, PUBLIC, closed_name
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.clock import stamp
 from edgemed.serve.config import Config
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 log = logging.getLogger(__name__)
 
-FOLDER: Final = "audit"
-TRAIL: Final = "trail.jsonl"
-HEAD: Final = "head.json"
-PUBLIC: Final = "public.pem"
 _MOST_WAITING: Final = 100_000
 _TOGETHER: Final = 1000  # entries with one sync
 _LOOK_S: Final = 0.25  # for the end, while nothing comes
 _AGAIN_S: Final = 1.0  # after the disk took nothing
-_TAIL: Final = 4 << 20  # bytes from the end in which the last line must begin
 
 
 class AuditLog:
@@ -64,17 +57,17 @@ class AuditLog:
             fsync_path(self.folder.parent)
         except OSError as error:
             raise from_os_error(error, self.folder) from error
-        self._key = private_key(config.audit.key or self.folder / "private.pem", make=config.audit.key is None)
-        write_atomic(self.folder / PUBLIC, public_pem(self._key))
-        self._n, self._previous, torn = self._end()
-        self.found = self._n
+        self._key = _key(config.audit.key, self.folder)
+        write_atomic(self.folder / PUBLIC, public_pem(self._key.public_key()))
+        self._segment = Segment(self.folder, self._key, self._introduce)
+        self._longest = config.audit.segment_bytes
+        self.found = self._segment.n
         self._queue: queue.Queue[AuditEvent] = queue.Queue(_MOST_WAITING)
         self._lost = 0
         self._ending = threading.Event()
-        self._file = self._open()
-        self._size = os.fstat(self._file).st_size
         self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
         self._thread.start()
+        torn = self._segment.torn
         detail = f"{torn} bytes of an entry that was never whole were cut off." if torn else ""
         self.record(AuditEvent("start", detail=detail))
 
@@ -88,7 +81,7 @@ class AuditLog:
     @property
     def written(self) -> int:
         """Number of the last entry that is on the disk."""
-        return self._n
+        return self._segment.n
 
     def close(self) -> None:
         """Write what waits, and end; what a disk does not take now is lost."""
@@ -96,7 +89,7 @@ class AuditLog:
         self._ending.set()
         self._thread.join(timeout=10)
         if not self._thread.is_alive():  # else the number of the file could be another's while it still writes
-            os.close(self._file)
+            self._segment.close()
 
     # -- the writer ------------------------------------------------------------------------------------------------
 
@@ -127,93 +120,45 @@ class AuditLog:
 
     def _written(self, waiting: list[AuditEvent]) -> bool:
         """Write them, and forget them; nothing that goes wrong may end the thread."""
+        if not self._tried("written", lambda: self._write_down(waiting), ""):
+            return False
+        if self._segment.size >= self._longest:
+            self._tried("closed", self._end_segment, "segment")
+        return True
+
+    def _write_down(self, waiting: list[AuditEvent]) -> None:
+        self._segment.append([self._said(event) for event in waiting])
+        waiting.clear()
+        self._segment.write_head()
+
+    def _end_segment(self) -> None:
+        self._segment.end()
+        self._segment.write_head()
+
+    def _tried(self, what: str, work: Callable[[], None], subject: str) -> bool:
         try:
-            self._append(waiting)
-            waiting.clear()
-            write_atomic(self.folder / HEAD, Head(self._n, self._previous).to_bytes(self._key))
-            self._alarms.clear("audit-failed")
+            work()
+            self._alarms.clear("audit-failed", subject)
         except Exception as error:
-            what = error.what if isinstance(error, EdgemedError) else type(error).__name__
+            why = error.what if isinstance(error, EdgemedError) else type(error).__name__
             if not isinstance(error, EdgemedError):
-                log.exception("the audit trail cannot be written")
-            self._alarms.raise_("audit-failed", f"The audit trail cannot be written: {what}")
+                log.exception("the audit trail cannot be %s", what)
+            self._alarms.raise_("audit-failed", f"The audit trail cannot be {what}: {why}", subject)
             return False
         return True
 
-    def _append(self, events: list[AuditEvent]) -> None:
-        n, previous, lines = self._n, self._previous, []
-        for event in events:
-            n += 1
-            at = stamp()
-            line = Entry(n, at, message(event, at, self._station), previous).line(self._key)
-            previous = digest_of(line[:-1])
-            lines.append(line)
-        data = b"".join(lines)
-        try:
-            # what stands of entries that failed must not stand before those that are written later
-            os.ftruncate(self._file, self._size)
-            written = os.write(self._file, data)
-            if written != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file)
-        except OSError as error:
-            with suppress(OSError):  # a read-only disk; the next try cuts it off
-                os.ftruncate(self._file, self._size)
-            raise from_os_error(error, self.folder / TRAIL) from error
-        self._n, self._previous, self._size = n, previous, self._size + len(data)
+    def _said(self, event: AuditEvent) -> Said:
+        at = stamp()
+        return at, message(event, at, self._station)
 
-    def _open(self) -> int:
-        try:
-            file = os.open(self.folder / TRAIL, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fsync_path(self.folder)
-        except OSError as error:
-            raise from_os_error(error, self.folder / TRAIL) from error
-        return file
-
-    def _end(self) -> tuple[int, str, int]:
-        """Number and digest of the last entry, and how many bytes behind it were cut off: a crash left them."""
-        path, head = self.folder / TRAIL, self._head()
-        if not path.exists() or not path.stat().st_size:
-            if head is not None:
-                raise _cut(path)
-            return 0, FIRST, 0
-        with path.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL))
-            tail = file.read()
-            torn = len(tail) - (tail.rfind(b"\n") + 1)
-            if torn:
-                file.truncate(size - torn)
-                os.fsync(file.fileno())
-        lines = tail[: len(tail) - torn].splitlines()
-        if not lines:
-            if head is not None:
-                raise _cut(path)
-            return 0, FIRST, torn
-        n = _number(lines[-1], path)
-        if head is not None:
-            # the head is written after the entries, so the trail may be longer, never shorter
-            back = n - head.n
-            if back < 0 or (back < len(lines) and digest_of(lines[-1 - back]) != head.digest):
-                raise _cut(path)
-        return n, digest_of(lines[-1]), torn
-
-    def _head(self) -> Head | None:
-        path = self.folder / HEAD
-        return Head.read(path.read_bytes(), self._key.public_key()) if path.exists() else None
+    def _introduce(self, seal: Seal) -> Said:
+        name = closed_name(seal.first)
+        return self._said(AuditEvent("config", detail=f"Entries {seal.first} to {seal.last} are in {name}."))
 
 
-def _number(line: bytes, path: Path) -> int:
-    import json
-
-    try:
-        return int(json.loads(line)["n"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _cut(path) from error
-
-
-def _cut(path: Path) -> IntegrityError:
-    return IntegrityError(
-        f"{path} does not end as it did when it was last written: it was cut off or changed.",
-        "Find out by whom; keep it, and move it away to begin a new one.",
-    )
+def _key(given: Path | None, folder: Path) -> Ed25519PrivateKey:
+    """The site's own, or one that is made at the first start."""
+    path = given or folder / "private.pem"
+    if given is None and not path.exists():
+        write_atomic(path, generate()[1])
+    return read_private_key(path)

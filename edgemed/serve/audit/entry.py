@@ -94,23 +94,64 @@ class Head:
     digest: str
 
     def to_bytes(self, key: Ed25519PrivateKey) -> bytes:
-        body = {"n": self.n, "digest": self.digest}
-        signature = base64.b64encode(key.sign(_DOMAIN + b"head" + canonical_json(body))).decode()
-        return canonical_json({**body, "signature": signature}) + b"\n"
+        return _signed({"n": self.n, "digest": self.digest}, b"head", key)
 
     @staticmethod
     def read(data: bytes, key: Ed25519PublicKey) -> Head:
         """Raises `IntegrityError` where it is none, or signed by nobody we know."""
-        from cryptography.exceptions import InvalidSignature
+        body = _read_signed(data, ("n", "digest"), b"head", key)
+        if body is None:
+            raise IntegrityError("head.json was changed, or is none.", "The trail may have been cut off.")
+        return Head(**body)
 
-        try:
-            fields = json.loads(data)
-            head = Head(fields["n"], fields["digest"])
-            body = {"n": head.n, "digest": head.digest}
-            key.verify(base64.b64decode(fields["signature"], validate=True), _DOMAIN + b"head" + canonical_json(body))
-            exact = canonical_json({**body, "signature": fields["signature"]}) + b"\n" == data
-        except (ValueError, KeyError, TypeError, binascii.Error, InvalidSignature, RecursionError) as error:
-            raise IntegrityError("head.json was changed, or is none.", "The trail may have been cut off.") from error
-        if not exact:
-            raise IntegrityError("head.json is spelt otherwise than it was written.", "It was changed.")
-        return head
+
+@dataclass(frozen=True)
+class Seal:
+    """The last line of a segment that was closed: by it the segment is known to be whole wherever it lies.
+
+    Attributes:
+        first, last: numbers of its entries.
+        follows: digest of the entry before the first; `FIRST` where there is none.
+        digest: of the last entry.
+    """
+
+    first: int
+    last: int
+    follows: str
+    digest: str
+
+    def line(self, key: Ed25519PrivateKey) -> bytes:
+        """The signed line, with its line break."""
+        return _signed(vars(self), b"seal", key)
+
+    @staticmethod
+    def read(line: bytes, key: Ed25519PublicKey) -> Seal:
+        """Raises `IntegrityError` where it is none, or signed by nobody we know; `line` without its line break."""
+        body = _read_signed(line + b"\n", ("first", "last", "follows", "digest"), b"seal", key)
+        if body is None:
+            raise IntegrityError("its seal was changed", "")
+        return Seal(**body)
+
+
+def is_seal(line: bytes) -> bool:
+    """Whether a line closes a segment, and is no entry: keys are sorted, so that the first one tells."""
+    return line.startswith(b'{"digest":')
+
+
+def _signed(body: dict[str, Any], use: bytes, key: Ed25519PrivateKey) -> bytes:
+    signature = base64.b64encode(key.sign(_DOMAIN + use + canonical_json(body))).decode()
+    return canonical_json({**body, "signature": signature}) + b"\n"
+
+
+def _read_signed(data: bytes, names: tuple[str, ...], use: bytes, key: Ed25519PublicKey) -> dict[str, Any] | None:
+    """What `_signed` wrote, to the byte; `None` where this is something else."""
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        fields = json.loads(data)
+        body = {name: fields[name] for name in names}
+        key.verify(base64.b64decode(fields["signature"], validate=True), _DOMAIN + use + canonical_json(body))
+        exact = canonical_json({**body, "signature": fields["signature"]}) + b"\n" == data
+    except (ValueError, KeyError, TypeError, binascii.Error, InvalidSignature, RecursionError):
+        return None
+    return body if exact else None

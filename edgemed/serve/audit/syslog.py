@@ -12,18 +12,17 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from edgemed.base.errors import InputError, IntegrityError, ResourceError, from_os_error
 from edgemed.base.store import write_atomic
-from edgemed.serve.audit.chain import TRAIL
-from edgemed.serve.audit.entry import digest_of
+from edgemed.serve.audit.entry import digest_of, is_seal
+from edgemed.serve.audit.segments import LONGEST_LINE, opened, segments
 
 _SENT: Final = "sent.json"
 _PRIORITY: Final = 85  # facility 10 (security), severity 5 (notice): PS3.15 A.6
 _TIMEOUT_S: Final = 10.0
 _MOST: Final = 200  # lines between two marks of how far it got
-_LONGEST: Final = 4 << 20
 
 
 class Forwarder:
@@ -47,7 +46,7 @@ class Forwarder:
         except (OSError, ssl.SSLError) as error:
             raise InputError(f"audit.syslog_ca: {ca} holds no certificates.", "Give a PEM file.") from error
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._offset, self._first = self._kept()
+        self._begin, self._offset, self._first = self._kept()
 
     def send(self, beat: Callable[[], None] = lambda: None) -> int:
         """Send what waits; returns how many entries.
@@ -59,26 +58,14 @@ class Forwarder:
             IntegrityError: the trail holds what is no entry.
             ResourceError: the repository cannot be reached, or broke off.
         """
-        path = self._folder / TRAIL
-        self._begin(path)
-        if not path.exists() or path.stat().st_size <= self._offset:
-            return 0
         count = 0
         try:
-            with (
-                path.open("rb") as trail,
-                socket.create_connection(self._address, timeout=_TIMEOUT_S) as plain,
-                self._context.wrap_socket(plain, server_hostname=self._address[0]) as connection,
-            ):
-                trail.seek(self._offset)
-                while (line := trail.readline(_LONGEST)).endswith(b"\n"):
-                    connection.sendall(self._frame(line))
-                    count += 1
-                    beat()
-                    if count % _MOST == 0:
-                        self._mark(trail.tell())
-                self._end(connection)
-                self._mark(trail.tell() - len(line))
+            while (file := self._segment()) is not None:
+                with file:
+                    file.seek(self._offset)
+                    count += self._send(file, beat)
+                    if not self._goes_on(file):
+                        break
         except (OSError, ssl.SSLError) as error:
             raise ResourceError(
                 f"The audit repository at {self._address[0]}:{self._address[1]} takes nothing: {error}.",
@@ -86,18 +73,59 @@ class Forwarder:
             ) from error
         return count
 
-    def _begin(self, path: Path) -> None:
-        """A trail that was moved away has another one in its place, which is sent from its first entry on."""
-        try:
-            with path.open("rb") as trail:
-                line = trail.readline(_LONGEST)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise from_os_error(error, path) from error
-        first = digest_of(line) if line.endswith(b"\n") else ""
-        if first != self._first:
-            self._offset, self._first = 0, first
+    def _send(self, segment: BinaryIO, beat: Callable[[], None]) -> int:
+        """What waits in one segment."""
+        count, line = 0, _entry(segment)
+        if not line:
+            return 0
+        with (
+            socket.create_connection(self._address, timeout=_TIMEOUT_S) as plain,
+            self._context.wrap_socket(plain, server_hostname=self._address[0]) as connection,
+        ):
+            while line:
+                connection.sendall(self._frame(line))
+                count += 1
+                beat()
+                if count % _MOST == 0:
+                    self._mark(segment.tell())
+                line = _entry(segment)
+            self._end(connection)
+            self._mark(segment.tell())
+        return count
+
+    def _segment(self) -> BinaryIO | None:
+        """That in which entries wait; `None` where there is none yet."""
+        file = opened(self._folder, self._begin)
+        if file is not None and self._first in ("", _first_digest(file)):
+            self._first = _first_digest(file)
+            return file
+        if file is not None:
+            file.close()
+        # it was archived, and what follows is there; or the whole trail was moved away, and another one begun
+        there = segments(self._folder)
+        self._begin = min((first for first in there if first > self._begin), default=min(there, default=1))
+        self._offset, self._first = 0, ""
+        file = opened(self._folder, self._begin)
+        self._first = _first_digest(file) if file is not None else ""
+        return file
+
+    def _goes_on(self, segment: BinaryIO) -> bool:
+        """Whether a segment was closed, and all of it sent; then the next one is begun with."""
+        line = segment.readline(LONGEST_LINE)
+        if not (line.endswith(b"\n") and is_seal(line)):
+            return False
+        following = _after(line)
+        file = opened(self._folder, following)
+        if file is None:  # it was archived before its time, or is about to be there
+            later = [first for first in segments(self._folder) if first > self._begin]
+            if not later:
+                return False
+            following = min(later)
+        else:
+            file.close()
+        self._begin, self._first = following, ""
+        self._mark(0)
+        return True
 
     def _frame(self, line: bytes) -> bytes:
         try:
@@ -117,19 +145,45 @@ class Forwarder:
         connection.settimeout(_TIMEOUT_S)
         connection.unwrap()
 
-    def _kept(self) -> tuple[int, str]:
-        """How far it got, in the trail that begins with which entry (its digest)."""
+    def _kept(self) -> tuple[int, int, str]:
+        """How far it got: the segment, by its first entry's number; the place in it; and that entry's digest."""
         path = self._folder / _SENT
         if not path.exists():
-            return 0, ""
+            return 1, 0, ""
         try:
             kept = json.loads(path.read_bytes())
-            return int(kept["offset"]), str(kept.get("first", ""))
+            return int(kept["begin"]), int(kept["offset"]), str(kept["first"])
         except OSError as error:
             raise from_os_error(error, path) from error
         except (ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"{path} is damaged.", "Remove it: all entries are sent again.") from error
 
     def _mark(self, offset: int) -> None:
-        write_atomic(self._folder / _SENT, json.dumps({"offset": offset, "first": self._first}).encode())
         self._offset = offset
+        kept = {"begin": self._begin, "offset": offset, "first": self._first}
+        write_atomic(self._folder / _SENT, json.dumps(kept).encode())
+
+
+def _entry(segment: BinaryIO) -> bytes:
+    """The next whole line; before a seal, and where there is none, nothing is taken."""
+    place = segment.tell()
+    line = segment.readline(LONGEST_LINE)
+    if line.endswith(b"\n") and not is_seal(line):
+        return line
+    segment.seek(place)
+    return b""
+
+
+def _after(seal: bytes) -> int:
+    """Number of the first entry after a closed segment."""
+    try:
+        return int(json.loads(seal)["last"]) + 1
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            "A segment of the audit trail has no seal: nothing behind it is sent.", "Run edgemed audit verify."
+        ) from error
+
+
+def _first_digest(segment: BinaryIO) -> str:
+    segment.seek(0)
+    return digest_of(segment.readline(LONGEST_LINE)[:-1])

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from edgemed.base.errors import InputError, IntegrityError, ResourceError
+from edgemed.bundle.keys import generate
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.chain import AuditLog
+from edgemed.serve.audit.segment import Said, Segment
+from edgemed.serve.audit.segments import closed_name
 from edgemed.serve.audit.syslog import Forwarder
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.journal.database import Journal
@@ -106,6 +109,37 @@ def test_a_new_trail_is_sent_from_its_first_entry_on(tmp_path: Path, repository:
             (log.folder / "head.json").unlink()
     assert len(beats) == 25
     assert any(b'UserID="new"' in frame for frame in repository.frames)
+
+
+def test_it_goes_on_from_segment_to_segment(tmp_path: Path, repository: Repository, authority: Authority) -> None:
+    """Segments are closed before, while and after entries wait; one is archived when it was sent."""
+    key, _ = generate()
+
+    def said(text: str) -> Said:
+        return "2026-01-05T10:00:00Z", f"<AuditMessage>{text}</AuditMessage>"
+
+    segment = Segment(tmp_path, key, lambda seal: said(f"after {seal.last}"))
+
+    def forwarder() -> Forwarder:
+        return Forwarder(tmp_path, f"localhost:{repository.port}", authority.path, "bedside")
+
+    segment.append([said("1"), said("2")])
+    segment.end()
+    segment.append([said("4")])
+    one = forwarder()
+    assert (one.send(), one.send()) == (4, 0)
+    segment.append([said("5")])
+    segment.end()
+    assert (one.send(), one.send()) == (2, 0)
+    segment.end()
+    assert (forwarder().send(), one.send()) == (1, 1)  # what was sent twice is the same twice
+    for first in (1, 3, 6):
+        (tmp_path / closed_name(first)).unlink()
+    segment.append([said("8")])
+    assert (forwarder().send(), forwarder().send()) == (1, 0)
+    segment.close()
+    texts = [frame.partition(b"<AuditMessage>")[2].partition(b"<")[0].decode() for frame in repository.frames]
+    assert texts == ["1", "2", "after 2", "4", "5", "after 5", "after 6", "after 6", "8"]
 
 
 def test_what_is_no_entry_is_told(trail: Path, repository: Repository, authority) -> None:

@@ -11,12 +11,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from edgemed.base.errors import IntegrityError
+from edgemed.bundle.keys import new_key, read_public_key
 from edgemed.cli import main as cli
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit import chain
-from edgemed.serve.audit.chain import HEAD, PUBLIC, TRAIL, AuditLog
+from edgemed.serve.audit.chain import AuditLog
 from edgemed.serve.audit.message import ROWS, message
-from edgemed.serve.audit.signer import public_key
+from edgemed.serve.audit.segments import FOLDER, HEAD, PUBLIC, TRAIL
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.audit.verify import verify_trail
 from edgemed.serve.journal.database import Journal
@@ -49,7 +50,7 @@ def write(tmp_path: Path, alarms: Alarms) -> Callable[..., Path]:
 
 
 def verify(folder: Path) -> int:
-    return verify_trail(folder, public_key(folder / PUBLIC)).entries
+    return verify_trail([folder], read_public_key(folder / PUBLIC)).entries
 
 
 def test_a_trail_goes_on_over_restarts(write: Callable[..., Path]) -> None:
@@ -102,7 +103,7 @@ def test_an_older_head_or_none_does_not_hide_a_cut(write: Callable[..., Path]) -
     old = (folder / HEAD).read_bytes()
     write(*EVENTS)
     (folder / HEAD).write_bytes(old)
-    assert verify_trail(folder, public_key(folder / PUBLIC)).behind == len(EVENTS) + 2  # told, as after a crash
+    assert verify_trail([folder], read_public_key(folder / PUBLIC)).behind == len(EVENTS) + 2  # told, as after a crash
     (folder / HEAD).unlink()
     with pytest.raises(IntegrityError, match="missing"):
         verify(folder)
@@ -113,6 +114,18 @@ def test_another_key_is_another_trail(write: Callable[..., Path], tmp_path: Path
     (folder / "private.pem").unlink()
     with pytest.raises(IntegrityError):  # it would go on where it cannot have been
         write()
+
+
+def test_a_site_may_give_its_own_key_which_nobody_else_reads(tmp_path: Path, alarms: Alarms) -> None:
+    new_key(tmp_path / "site")
+    config = kit.bedside(tmp_path, audit={"key": tmp_path / "site"})
+    AuditLog(config, alarms).close()
+    folder = config.daemon.state / FOLDER
+    assert verify_trail([folder], read_public_key(tmp_path / "site.pub")).entries == 2
+    assert not (folder / "private.pem").exists()
+    (tmp_path / "site").chmod(0o640)
+    with pytest.raises(IntegrityError, match="Others may read"):
+        AuditLog(config, alarms)
 
 
 def test_a_torn_entry_is_cut_off_and_told(write: Callable[..., Path]) -> None:
@@ -144,7 +157,7 @@ def test_while_the_disk_is_full_entries_wait_and_an_alarm_stands(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         really(number)
 
-    monkeypatch.setattr(chain.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     raised = _once(alarms, "audit-failed", True)
     log.record(EVENTS[1])
     assert raised.wait(10)
@@ -167,7 +180,7 @@ def test_a_read_only_disk_does_not_end_the_writer(
 
     with monkeypatch.context() as readonly:
         for call in ("write", "ftruncate", "fsync"):
-            readonly.setattr(chain.os, call, refuse)
+            readonly.setattr(os, call, refuse)
         log.record(EVENTS[0])
         assert raised.wait(10)
     log.record(EVENTS[1])
@@ -188,7 +201,7 @@ def test_too_many_entries_are_counted_and_the_end_comes_all_the_same(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as full:
-        full.setattr(chain.os, "ftruncate", refuse)
+        full.setattr(os, "ftruncate", refuse)
         log.record(EVENTS[0])
         assert raised.wait(10)
         for _ in range(20):

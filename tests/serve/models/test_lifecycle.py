@@ -17,8 +17,9 @@ import pytest
 from evaluate.hostile import reseal
 
 from edgemed.base.errors import EdgemedError, InputError, IntegrityError
+from edgemed.bundle.keys import new_key, read_private_key
 from edgemed.bundle.read import open_bundle
-from edgemed.bundle.sign import new_key, read_private_key, sign_bundle
+from edgemed.bundle.sign import sign_bundle
 from edgemed.runtime.contained.states import Limits
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.models import store, workers

@@ -12,8 +12,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from edgemed.base.errors import EdgemedError, InputError
-from edgemed.serve.audit.chain import FOLDER
-from edgemed.serve.audit.verify import last_entries
+from edgemed.serve.audit.segments import FOLDER, last_messages
 from edgemed.serve.clock import stamp
 from edgemed.serve.journal import queries
 from edgemed.serve.live.board import Channel
@@ -195,7 +194,7 @@ def latency(services: Services) -> Facts:
 def audit(services: Services) -> Facts:
     """The last entries of the audit trail, newest first, as they stand there."""
     try:
-        entries = last_entries(services.config.daemon.state / FOLDER, _ENTRIES)
+        entries = last_messages(services.config.daemon.state / FOLDER, _ENTRIES)
     except (EdgemedError, OSError, ValueError):
         entries = []
     return {"entries": entries}
