@@ -307,7 +307,8 @@ def _repeat(connection: sqlite3.Connection, number: int) -> None:
 
 def _conflict(connection: sqlite3.Connection, new: NewObject) -> None:
     """Enter what is in quarantine; the same again is counted."""
-    row = connection.execute("SELECT id FROM object WHERE path = ? AND state = 'refused'", (new.path,)).fetchone()
+    known = "SELECT id FROM object WHERE path = ? AND path <> '' AND state = 'refused'"  # as an index says it
+    row = connection.execute(known, (new.path,)).fetchone()
     if row is None:
         add_object(connection, new, State.REFUSED, CONFLICT)
     else:
