@@ -58,10 +58,10 @@ class Disk:
 
         return self.journal.write(work)
 
-    def answered(self, task: int, destinations: tuple[str, ...] = ("pacs",)) -> None:
+    def answered(self, task: int, destinations: tuple[str, ...] = ("pacs",), name: str = "sr.dcm") -> None:
         """The task has a result, which is to be delivered."""
         data = b"a result"
-        path = self.spool.write_result(task, "sr.dcm", data)
+        path = self.spool.write_result(task, name, data)
         new = NewResult("sr", path, sha256_bytes(data), len(data))
 
         def work(connection: Any) -> None:

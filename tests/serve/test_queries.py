@@ -122,7 +122,9 @@ def steps(connection: sqlite3.Connection, ask: Callable[[sqlite3.Connection], ob
 def test_what_is_asked_all_the_time_costs_no_more_when_the_journal_has_grown(journal: Journal) -> None:
     def end(connection: sqlite3.Connection, first: int, last: int) -> None:
         for number in range(first, last):
-            task = open_task(connection, "chest", "instance", f"1.{number}", [receive(connection, "1", "1", f"{number}")])
+            task = open_task(
+                connection, "chest", "instance", f"1.{number}", [receive(connection, "1", "1", f"{number}")]
+            )
             for event in (Event.COMPLETE, Event.START):
                 move_task(connection, task, event)
             result = NewResult("sr", f"{task}/sr", "0" * 64, 1, "1.2", f"2.{number}")

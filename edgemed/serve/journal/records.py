@@ -180,6 +180,7 @@ def add_results(
     """Files of a task and where each is to go. With no delivery to make, `finish_if_delivered` ends the task.
 
     An image that is sent on (`forward = true`) is a result as well, of kind 'image', of a task of the model `FORWARD`.
+    What a task answered before it was tried again, and did not get to where it was to go, is not delivered any more.
 
     Args:
         connection: in a transaction.
@@ -188,7 +189,7 @@ def add_results(
         destinations: kinds of results by the name of the destination that takes them.
     """
     now = stamp()
-    numbers = []
+    numbers, wanted = [], set[tuple[int, str]]()
     for new in results:
         number = connection.execute(
             "INSERT INTO result (task, kind, sop_class, sop_instance, sha256, size, path, created)"
@@ -199,13 +200,27 @@ def add_results(
         ).fetchone()[0]
         numbers.append(number)
         for name in (name for name, kinds in destinations.items() if new.kind in kinds):
+            wanted.add((number, name))
             connection.execute(
                 "INSERT INTO delivery (result, destination, state, created, changed) VALUES (?, ?, 'pending', ?, ?)"
                 " ON CONFLICT (result, destination) DO UPDATE SET state = 'pending', created = excluded.created,"
                 " changed = excluded.changed",
                 (number, name, now, now),
             )
+    _withdraw(connection, task, wanted)
     return numbers
+
+
+def _withdraw(connection: sqlite3.Connection, task: int, wanted: set[tuple[int, str]]) -> None:
+    """Forget what is open or has failed of an earlier answer: by another version, on another device, to elsewhere."""
+    left = connection.execute(
+        "SELECT delivery.id, delivery.result, delivery.destination FROM delivery"
+        " JOIN result ON result.id = delivery.result WHERE result.task = ? AND delivery.state <> 'delivered'",
+        (task,),
+    ).fetchall()
+    gone = [(number,) for number, *where in left if tuple(where) not in wanted]
+    connection.executemany("DELETE FROM asked WHERE delivery = ?", gone)
+    connection.executemany("DELETE FROM delivery WHERE id = ?", gone)
 
 
 def move_delivery(
