@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,18 @@ def in_memory() -> Iterator[Path]:
     base = Path("/dev/shm")
     with TemporaryDirectory(prefix="edgemed.", dir=base if os.access(base, os.W_OK) else None) as folder:
         yield Path(folder).resolve()
+
+
+def fails_in(folder: str) -> Callable[[int, Any], int]:
+    """`os.write` of a disk that fails below a folder of that name."""
+    write = os.write
+
+    def fail(fd: int, data: Any) -> int:
+        if folder in Path(f"/proc/self/fd/{fd}").readlink().parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return write(fd, data)
+
+    return fail
 
 
 class Disk:
