@@ -8,10 +8,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from operator import attrgetter
 from typing import Final
 
-from edgemed.serve.clock import stamp
+from edgemed.serve.clock import from_stamp, stamp
 from edgemed.serve.states import ENDS, TRANSITIONS, Event, State, worst
 
 FORWARD: Final = "forward"
@@ -162,16 +163,30 @@ def move_task(
     row = connection.execute("SELECT state FROM task WHERE id = ?", (number,)).fetchone()
     after = _moved(connection, "task", number, State(row[0]), event, reason)
     if event is Event.COMPLETE:
-        connection.execute("UPDATE task SET completed = ?, completeness = ? WHERE id = ?", (stamp(), reason, number))
+        connection.execute("UPDATE task SET completeness = ? WHERE id = ?", (reason, number))
     if event is Event.START:
         connection.execute("UPDATE task SET tries = tries + 1 WHERE id = ?", (number,))
-    if event in (Event.RETRY, Event.RETURN):  # its time and its tries are counted anew
-        connection.execute("UPDATE task SET tries = 0, completed = ? WHERE id = ?", (stamp(), number))
+    if event in (Event.RETRY, Event.RETURN):
+        connection.execute("UPDATE task SET tries = 0 WHERE id = ?", (number,))
+    if event in (Event.COMPLETE, Event.RETRY, Event.RETURN):
+        _last_in_line(connection, number)
     if digest is not None:
         connection.execute("UPDATE task SET digest = ? WHERE id = ?", (digest, number))
     if after in ENDS or event in (Event.RETRY, Event.RETURN):
         _settle(connection, number)
     return after
+
+
+def _last_in_line(connection: sqlite3.Connection, task: int) -> None:
+    """Its time counts from now on; and after that of all others in its queue, for the calendar may have gone back."""
+    (latest,) = connection.execute(
+        "SELECT max(completed) FROM task WHERE state = 'queued' AND model = (SELECT model FROM task WHERE id = ?)",
+        (task,),
+    ).fetchone()
+    now = stamp()
+    if latest is not None and latest >= now:
+        now = stamp(from_stamp(latest) + timedelta(microseconds=1))
+    connection.execute("UPDATE task SET completed = ? WHERE id = ?", (now, task))
 
 
 def add_results(
