@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Verdict = Literal["accepted", "repeated", "conflict", "full", "failed"]
 
 _TURNS: Final = 1024
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 GOING: Final = "Its earlier file is being deleted at this moment."
 CONFLICT: Final = "The same SOP Instance UID came before with other content."
 
@@ -117,6 +118,13 @@ class Intake:
             self._alarms.raise_("disk-full", "The disk is nearly full: inputs are refused.")
             raise ResourceError("The disk is nearly full.", "Free some space.")
         return self._spool.new()
+
+    def not_written(self, error: OSError) -> str:
+        """The disk did not take a piece of what comes: raise the alarm. Returns a sentence for the sender."""
+        full = error.errno in _FULL
+        what = "The disk is full." if full else "The disk does not take it."
+        self._alarms.raise_("disk-full" if full else "disk-failed", f"An input could not be kept: {what}")
+        return what
 
     def accept(self, arrival: Arrival) -> Outcome:
         """Take a file. When it says success, bytes, name and journal row are on the disk. It never raises."""
@@ -307,7 +315,8 @@ def _repeat(connection: sqlite3.Connection, number: int) -> None:
 
 def _conflict(connection: sqlite3.Connection, new: NewObject) -> None:
     """Enter what is in quarantine; the same again is counted."""
-    row = connection.execute("SELECT id FROM object WHERE path = ? AND state = 'refused'", (new.path,)).fetchone()
+    known = "SELECT id FROM object WHERE path = ? AND path <> '' AND state = 'refused'"  # as an index says it
+    row = connection.execute(known, (new.path,)).fetchone()
     if row is None:
         add_object(connection, new, State.REFUSED, CONFLICT)
     else:
@@ -317,5 +326,5 @@ def _conflict(connection: sqlite3.Connection, new: NewObject) -> None:
 def _is_full(error: EdgemedError) -> bool:
     cause = error.__cause__
     if isinstance(cause, OSError):
-        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        return cause.errno in _FULL
     return isinstance(cause, sqlite3.Error) and "is full" in str(cause)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,18 @@ def in_memory() -> Iterator[Path]:
     base = Path("/dev/shm")
     with TemporaryDirectory(prefix="edgemed.", dir=base if os.access(base, os.W_OK) else None) as folder:
         yield Path(folder).resolve()
+
+
+def fails_in(folder: str) -> Callable[[int, Any], int]:
+    """`os.write` of a disk that fails below a folder of that name."""
+    write = os.write
+
+    def fail(fd: int, data: Any) -> int:
+        if folder in Path(f"/proc/self/fd/{fd}").readlink().parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return write(fd, data)
+
+    return fail
 
 
 class Disk:
@@ -58,10 +71,10 @@ class Disk:
 
         return self.journal.write(work)
 
-    def answered(self, task: int, destinations: tuple[str, ...] = ("pacs",)) -> None:
+    def answered(self, task: int, destinations: tuple[str, ...] = ("pacs",), name: str = "sr.dcm") -> None:
         """The task has a result, which is to be delivered."""
         data = b"a result"
-        path = self.spool.write_result(task, "sr.dcm", data)
+        path = self.spool.write_result(task, name, data)
         new = NewResult("sr", path, sha256_bytes(data), len(data))
 
         def work(connection: Any) -> None:

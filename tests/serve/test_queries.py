@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from edgemed.serve import intake
 from edgemed.serve.journal import queries
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import (
@@ -99,3 +100,46 @@ def test_tasks_deliveries_and_events(journal: Journal) -> None:
         assert newest[0].event == "attempt"
         after = queries.events(connection, 2, after=newest[0].number - 3)
         assert [one.number for one in after] == [newest[0].number - 2, newest[0].number - 1]
+
+
+def steps(connection: sqlite3.Connection, ask: Callable[[sqlite3.Connection], object]) -> int:
+    """Of SQLite's machine, until it has answered."""
+    count = 0
+
+    def one() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    connection.set_progress_handler(one, 1)
+    try:
+        ask(connection)
+    finally:
+        connection.set_progress_handler(None, 1)
+    return count
+
+
+def test_what_is_asked_all_the_time_costs_no_more_when_the_journal_has_grown(journal: Journal) -> None:
+    def end(connection: sqlite3.Connection, first: int, last: int) -> None:
+        for number in range(first, last):
+            task = open_task(
+                connection, "chest", "instance", f"1.{number}", [receive(connection, "1", "1", f"{number}")]
+            )
+            for event in (Event.COMPLETE, Event.START):
+                move_task(connection, task, event)
+            result = NewResult("sr", f"{task}/sr", "0" * 64, 1, "1.2", f"2.{number}")
+            add_results(connection, task, [result], {"pacs": ("sr",)})
+            move_task(connection, task, Event.ANSWER)
+            move_delivery(connection, number, "delivered")
+
+    other = NewObject("dicom", "CT1", "1.2.840", "1", "1" * 64, 1, "quarantine/1")
+
+    def asked(connection: sqlite3.Connection) -> list[int]:
+        again = lambda connection: intake._conflict(connection, other)  # noqa: E731
+        return [steps(connection, ask) for ask in (queries.open_tasks, queries.waiting, again)]
+
+    journal.write(lambda connection: intake._conflict(connection, other))
+    journal.write(lambda connection: end(connection, 1, 3))
+    before = journal.write(asked)
+    journal.write(lambda connection: end(connection, 3, 300))
+    assert journal.write(asked) == before

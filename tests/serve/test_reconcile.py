@@ -146,6 +146,27 @@ def test_retry_lets_what_failed_be_tried_again(state: Path) -> None:
     assert retry(state, None) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "destination"), [("by another version.dcm", "pacs"), ("sr.dcm", "elsewhere"), ("sr.dcm", "pacs")]
+)
+def test_what_a_retry_answers_takes_the_place_of_what_did_not_get_there(
+    state: Path, name: str, destination: str
+) -> None:
+    (task,) = retry(state, None)
+    with disk(state) as store:
+        store.answered(task, (destination,), name)
+        ((delivery,),) = [
+            row.values()
+            for row in store.rows(
+                f"SELECT id FROM delivery WHERE destination = '{destination}' AND state = 'pending' AND id > 2"
+            )
+        ]
+        store.journal.write(lambda c: move_delivery(c, delivery, "delivered"))
+        assert store.rows(f"SELECT state FROM task WHERE id = {task}") == [{"state": "delivered"}]
+    assert failed(state) == []
+    assert reconcile(state).troubles == []
+
+
 def test_the_command(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["reconcile", str(state), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -6,7 +6,6 @@ told, and entered in the journal.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from contextlib import suppress
@@ -104,7 +103,7 @@ class Reception:
         except ResourceError as error:
             self._refuse(OUT_OF_RESOURCES, error.what)
         except OSError as error:
-            self._failed(error)
+            self._refuse(OUT_OF_RESOURCES, self._services.intake.not_written(error))
 
     @property
     def identity(self) -> Identity:
@@ -218,19 +217,13 @@ class Reception:
         try:
             self._put(piece)
         except OSError as error:
-            self._failed(error)
+            self._refuse(OUT_OF_RESOURCES, self._services.intake.not_written(error))
         else:
             self._hash.update(data)
 
     def _put(self, data: memoryview) -> None:
         while data:
             data = data[os.write(self._descriptor, data) :]
-
-    def _failed(self, error: OSError) -> None:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "The disk is full." if full else "The disk does not take it."
-        self._services.alarms.raise_("disk-full", f"An input could not be kept: {what}")
-        self._refuse(OUT_OF_RESOURCES, what)
 
     def _refuse(self, code: int, why: str) -> None:
         self._refusal = Status(code, why)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from operator import attrgetter
 from typing import Final
 
-from edgemed.serve.clock import stamp
+from edgemed.serve.clock import from_stamp, stamp
 from edgemed.serve.states import ENDS, TRANSITIONS, Event, State, worst
 
 FORWARD: Final = "forward"
@@ -162,16 +163,30 @@ def move_task(
     row = connection.execute("SELECT state FROM task WHERE id = ?", (number,)).fetchone()
     after = _moved(connection, "task", number, State(row[0]), event, reason)
     if event is Event.COMPLETE:
-        connection.execute("UPDATE task SET completed = ?, completeness = ? WHERE id = ?", (stamp(), reason, number))
+        connection.execute("UPDATE task SET completeness = ? WHERE id = ?", (reason, number))
     if event is Event.START:
         connection.execute("UPDATE task SET tries = tries + 1 WHERE id = ?", (number,))
-    if event in (Event.RETRY, Event.RETURN):  # its time and its tries are counted anew
-        connection.execute("UPDATE task SET tries = 0, completed = ? WHERE id = ?", (stamp(), number))
+    if event in (Event.RETRY, Event.RETURN):
+        connection.execute("UPDATE task SET tries = 0 WHERE id = ?", (number,))
+    if event in (Event.COMPLETE, Event.RETRY, Event.RETURN):
+        _last_in_line(connection, number)
     if digest is not None:
         connection.execute("UPDATE task SET digest = ? WHERE id = ?", (digest, number))
     if after in ENDS or event in (Event.RETRY, Event.RETURN):
         _settle(connection, number)
     return after
+
+
+def _last_in_line(connection: sqlite3.Connection, task: int) -> None:
+    """Its time counts from now on; and after that of all others in its queue, for the calendar may have gone back."""
+    (latest,) = connection.execute(
+        "SELECT max(completed) FROM task WHERE state = 'queued' AND model = (SELECT model FROM task WHERE id = ?)",
+        (task,),
+    ).fetchone()
+    now = stamp()
+    if latest is not None and latest >= now:
+        now = stamp(from_stamp(latest) + timedelta(microseconds=1))
+    connection.execute("UPDATE task SET completed = ? WHERE id = ?", (now, task))
 
 
 def add_results(
@@ -180,6 +195,7 @@ def add_results(
     """Files of a task and where each is to go. With no delivery to make, `finish_if_delivered` ends the task.
 
     An image that is sent on (`forward = true`) is a result as well, of kind 'image', of a task of the model `FORWARD`.
+    What a task answered before it was tried again, and did not get to where it was to go, is not delivered any more.
 
     Args:
         connection: in a transaction.
@@ -188,7 +204,7 @@ def add_results(
         destinations: kinds of results by the name of the destination that takes them.
     """
     now = stamp()
-    numbers = []
+    numbers, wanted = [], set[tuple[int, str]]()
     for new in results:
         number = connection.execute(
             "INSERT INTO result (task, kind, sop_class, sop_instance, sha256, size, path, created)"
@@ -199,13 +215,27 @@ def add_results(
         ).fetchone()[0]
         numbers.append(number)
         for name in (name for name, kinds in destinations.items() if new.kind in kinds):
+            wanted.add((number, name))
             connection.execute(
                 "INSERT INTO delivery (result, destination, state, created, changed) VALUES (?, ?, 'pending', ?, ?)"
                 " ON CONFLICT (result, destination) DO UPDATE SET state = 'pending', created = excluded.created,"
                 " changed = excluded.changed",
                 (number, name, now, now),
             )
+    _withdraw(connection, task, wanted)
     return numbers
+
+
+def _withdraw(connection: sqlite3.Connection, task: int, wanted: set[tuple[int, str]]) -> None:
+    """Forget what is open or has failed of an earlier answer: by another version, on another device, to elsewhere."""
+    left = connection.execute(
+        "SELECT delivery.id, delivery.result, delivery.destination FROM delivery"
+        " JOIN result ON result.id = delivery.result WHERE result.task = ? AND delivery.state <> 'delivered'",
+        (task,),
+    ).fetchall()
+    gone = [(number,) for number, *where in left if tuple(where) not in wanted]
+    connection.executemany("DELETE FROM asked WHERE delivery = ?", gone)
+    connection.executemany("DELETE FROM delivery WHERE id = ?", gone)
 
 
 def move_delivery(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from edgemed.serve.dicom.admission import Rate
 from edgemed.serve.dicom.contexts import storage_class
 from tests.serve import kit
 from tests.serve.dicom import rig
+from tests.serve.store import fails_in
 
 REJECTED_PERMANENT, REJECTED_TRANSIENT = 1, 2
 
@@ -225,6 +227,20 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert store(peer, encoded(kit.image(), tmp_path)) == 0xA700
         assert [alarm.code for alarm in running.services.alarms.standing] == ["disk-full"]
         assert [row["state"] for row in running.rows()] == ["refused"]
+
+
+def test_a_disk_that_fails_is_not_called_full_and_the_next_image_ends_the_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rig.inlet(tmp_path) as running, rig.raw(running.port) as peer:
+        peer.send(rig.associate()).pdu()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", fails_in("incoming"))
+            assert store(peer, encoded(kit.image(), tmp_path)) == 0xA700
+        assert [alarm.code for alarm in running.services.alarms.standing] == ["disk-failed"]
+        ds = kit.image()
+        assert store(peer, encoded(ds, tmp_path), instance=str(ds.SOPInstanceUID)) == 0
+        assert running.services.alarms.standing == []
 
 
 def test_the_audit_trail_names_associations_and_studies(tmp_path: Path) -> None:

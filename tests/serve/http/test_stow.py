@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.serve import kit
 from tests.serve.dicom.orthanc import needs_orthanc, orthanc
 from tests.serve.http.conftest import served
 from tests.serve.netns import private_network
+from tests.serve.store import fails_in
 
 STUDIES = "/dicom-web/studies"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -215,6 +217,17 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
         told = client.get("/v2/health/ready")
         assert ("inputs", False) in [(reason["subject"], reason["stops"]) for reason in told.json()["reasons"]]
         assert told.status_code == 200
+
+
+def test_a_disk_that_fails_is_not_called_full(stow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon, _, client = stow
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fails_in("incoming"))
+        answer = post(client, *multipart(kit.encode(kit.image())))
+    assert (answer.status_code, reasons(answer)) == (507, [0xA700])
+    assert [daemon.services.alarms.stands(code) for code in ("disk-failed", "disk-full")] == [True, False]
+    assert post(client, *multipart(kit.encode(kit.image()))).status_code == 200
+    assert not daemon.services.alarms.stands("disk-failed")
 
 
 def test_a_sender_that_goes_away_leaves_nothing(stow: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgemed.base.errors import EdgemedError, InputError, ResourceError, from_os_error
+from edgemed.base.errors import EdgemedError, InputError, ResourceError
 from edgemed.imaging.dicom.describe import described_by
 from edgemed.imaging.dicom.elements import HEAD
 from edgemed.imaging.dicom.identity import Glance, Identity, look
@@ -204,11 +204,9 @@ class Part:
         if self._sender.study is not None and about.study != self._sender.study:
             raise Refused(OTHER_STUDY, "It is of another study than the path names.")
 
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, OSError):
-            error = from_os_error(error)
-            self._services.alarms.raise_("disk-full", "An input could not be kept: the disk does not take it.")
-        self.refuse(OUT_OF_RESOURCES, error.what if isinstance(error, EdgemedError) else "It could not be kept.")
+    def _fail(self, error: EdgemedError | OSError) -> None:
+        what = error.what if isinstance(error, EdgemedError) else self._services.intake.not_written(error)
+        self.refuse(OUT_OF_RESOURCES, what)
 
     def _entered(self, refusal: Refused) -> Stored:
         """The journal knows what was not taken; where it cannot, its alarm stands."""
