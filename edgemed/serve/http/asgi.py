@@ -44,13 +44,17 @@ class Whole:
 
     def __init__(self, length: int) -> None:
         self.body = np.empty(length, np.uint8).data
-        self._at = 0
+        self.rest = self.body
+        """What is still to be written."""
 
     def add(self, piece: bytes) -> None:
         """The next bytes; HTTP's parser holds them to the length."""
-        end = self._at + len(piece)
-        self.body[self._at : end] = piece
-        self._at = end
+        self.rest[: len(piece)] = piece
+        self.written(len(piece))
+
+    def written(self, size: int) -> None:
+        """So many bytes were put at the beginning of `rest`."""
+        self.rest = self.rest[size:]
 
 
 def content_length(scope: Scope) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgemed.serve.http.asgi import GONE, WHOLE, Scope, Whole, content_length
@@ -19,6 +20,9 @@ _LEAST_RATE: Final = 16 << 10
 """Bytes a second, beyond the time that every request is given: a slow line is none that stands still."""
 _OTHERS: Final = 32  # of the places, which one address cannot have
 _LOCAL: Final = 8  # beyond them, for this machine: its own probes
+_FIRST: Final = 16 << 10
+"""Bytes that are read where a head is expected: what follows one of a body goes straight to its place."""
+_SCRATCH: Final = 256 << 10
 _LONG: Final = b"The head of the request is too long."
 _CROWDED: Final = b"Too many connections. Try again later."
 
@@ -43,6 +47,39 @@ class Patience:
     gathered_bytes: int = 0
 
 
+class Reader(asyncio.BufferedProtocol):
+    """Reads from the socket for a connection, which tells it where to.
+
+    Args:
+        connection: of one client.
+        scratch: of all connections of a loop: what is read is taken from it at once.
+    """
+
+    def __init__(self, connection: Connection, scratch: memoryview) -> None:
+        self._connection = connection
+        self._scratch = scratch
+        self._room = scratch
+        # asked for everything else; a class apart, for uvloop reads bytes for whatever is an `asyncio.Protocol`, too
+        self.connection_made = connection.connection_made  # type: ignore[method-assign,assignment]
+        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
+        self.eof_received = connection.eof_received  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+        self._room = self._connection.room(self._scratch)
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.received(self._room, nbytes)
+
+
+def reading(patience: Patience) -> Callable[..., Reader]:
+    """What uvicorn makes of each connection of one loop."""
+    scratch = memoryview(bytearray(_SCRATCH))
+    return lambda **others: Reader(Connection(patience, **others), scratch)
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's own, with bounds."""
 
@@ -55,6 +92,7 @@ class Connection(HttpToolsProtocol):
         self._taken = 0
         self._sent_s = 0.0
         self._whole: Whole | None = None
+        self._past = 0
         self._gone: list[Callable[[], object]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -103,6 +141,8 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._head_open and self._unparsed > self._patience.head_bytes:  # a name without end is no header yet
             self._refuse(431, _LONG)
+        elif self._whole is not None and not self.parser.should_upgrade():
+            self._past = len(self._whole.rest)
 
     def on_message_begin(self) -> None:
         self._head = 0
@@ -167,11 +207,41 @@ class Connection(HttpToolsProtocol):
         self._taken += len(body)
         if self._whole is None:
             super().on_body(body)
-        elif self.cycle.response_complete:  # it was refused: what still comes is let go
-            cast("Scope", self.scope).pop(WHOLE, None)
-            self._whole = None
         else:
             self._whole.add(body)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Of a request that was refused, what still comes is wanted by nobody."""
+        if self.cycle.response_complete:
+            cast("Scope", self.scope).pop(WHOLE, None)
+            self._whole = None
+
+    # -- past the parser -------------------------------------------------------------------------------------------
+
+    def room(self, scratch: memoryview) -> memoryview:
+        """Where the next bytes go, straight from the socket: the rest of a body that is gathered, or `scratch`."""
+        if not self._past:
+            return scratch[:_FIRST] if self._head_open else scratch
+        return scratch[: self._past] if self._whole is None else self._whole.rest
+
+    def received(self, room: memoryview, size: int) -> None:
+        """So many bytes lie in `room`."""
+        if not self._past:
+            self.data_received(bytes(room[:size]))
+        elif not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._pass(size)
+
+    def _pass(self, size: int) -> None:
+        self._taken += size
+        self._past -= size
+        if self._whole is not None:
+            self._whole.written(size)
+            self._let_go()
+        if not self._past:
+            self.parser = _parser(self)  # the other one waits for a body that has come
+            self.on_message_complete()
 
     def on_message_complete(self) -> None:
         self._cancel()
@@ -206,6 +276,13 @@ class Connection(HttpToolsProtocol):
             head = b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(head % (status, len(body)) + body)
         self.transport.close()
+
+
+def _parser(connection: Connection) -> httptools.HttpRequestParser:
+    """As uvicorn makes it."""
+    parser = httptools.HttpRequestParser(connection)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 def _is_local(address: str) -> bool:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
@@ -18,7 +17,7 @@ from edgemed.base.errors import from_os_error
 from edgemed.serve.config import HttpSection
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.app import is_infer, make_app
-from edgemed.serve.http.connection import Connection, Patience
+from edgemed.serve.http.connection import Patience, reading
 from edgemed.serve.http.tokens import Tokens
 from edgemed.serve.readiness import Finding
 from edgemed.serve.renewal import teller
@@ -172,7 +171,7 @@ def _settings(config: HttpSection, app: Any, certificates: Certificates | None) 
     )
     settings = uvicorn.Config(
         app,
-        http=cast("Any", partial(Connection, patience)),
+        http=cast("Any", reading(patience)),
         ws="none",
         loop="uvloop",
         lifespan="off",

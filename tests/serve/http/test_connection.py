@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -158,6 +159,30 @@ def test_several_at_once_on_one_connection(running: Any) -> None:
         answer = rest_of(one)
         assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200") + answer.count(b"HTTP/1.1 503")
         assert answer.count(b'"live"') == 5
+
+
+@pytest.mark.parametrize("piece", [999, 16 << 10, 100_000, 1 << 20])
+def test_a_long_body_leaves_the_parser_in_its_place(running: Any, piece: int) -> None:
+    """It goes from the socket straight to where it is gathered; what follows it is a request of its own."""
+    tensor = {"name": "image", "shape": [1, 4, 4, 1], "datatype": "FP32", "data": [0.9] * 16}
+    body = json.dumps({"inputs": [tensor]}).replace(",", "," + " " * 20_000).encode()
+    long = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    sent = long + ASK + long + ASK.replace(b"Host", b"Connection: close\r\nHost")
+    with raw(running[1]) as one:
+        for start in range(0, len(sent), piece):
+            one.sendall(sent[start : start + piece])
+        answers = rest_of(one)
+    assert answers.count(b"HTTP/1.1 200") == 4
+    assert (answers.count(b'"score"'), answers.count(b'"live"')) == (2, 2)
+
+
+def test_what_a_refused_request_still_sends_is_let_go(running: Any) -> None:
+    with raw(running[1]) as one:
+        one.sendall(HEAD.replace(b"chest", b"none") + b"Content-Length: 400000\r\n\r\n" + bytes(100_000))
+        assert one.recv(65536).startswith(b"HTTP/1.1 404")
+        one.sendall(bytes(200_000))
+        one.sendall(bytes(100_000) + ASK)
+        assert one.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_more_connections_than_places(impatient: Any) -> None:

@@ -36,6 +36,8 @@ def test_mutual_tls_and_renewal(tmp_path: Path) -> None:
         with httpx.Client(verify=context(ours, own), trust_env=False) as client:
             assert client.get(url).status_code == 200
             assert server.addresses()[0].startswith("https://")
+            long = b'{"inputs": [],' + b" " * 300_000 + b'"outputs": [{"name": "none"}]}'
+            assert "input image is missing" in client.post(f"{url}/models/chest/infer", content=long).json()["error"]
         for refused in (context(ours), context(ours, ours.issue("stranger"))):
             with httpx.Client(verify=refused, trust_env=False) as client, pytest.raises(httpx.TransportError):
                 client.get(url)
