@@ -51,7 +51,7 @@ class Presentation:
             "referenced_images": list(images.values()),
             "sop_instance_uid": uid,
             **part10.series(self.content, "gsps", first),
-            **part10.equipment(self.content),
+            **part10.made_by(self.content.author),
             "content_label": "EDGEMED",
             "content_description": plain(f"Findings of {self.content.author.model}"),
             "graphic_layers": list(layers.values()),

@@ -1,7 +1,7 @@
 """Results whose bytes are known: every form that a report takes, of images that are the same in every run.
 
-`golden.json` holds the hashes of what highdicom and pydicom alone wrote. Run as a program, this prints them anew; a change
-is a change of what hospitals archive, and belongs into the changelog.
+`golden.json` holds the hashes of what highdicom and pydicom alone wrote. Run as a program, this prints them anew; a
+change is a change of what hospitals archive, and belongs into the changelog.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def _versions() -> Iterator[None]:
 def _contents(folder: Path) -> Iterator[tuple[str, Content]]:
     made = _Images(folder)
     cr, cine = made("cr", kit.CR), made("cine", kit.US_MULTIFRAME, frames=20)
-    slices = [made(f"slice{z}", kit.CT, position=2.5 * z, series="1.2.826.0.7.2", rows=32, columns=24) for z in range(4)]
+    slices = [
+        made(f"slice{z}", kit.CT, position=2.5 * z, series="1.2.826.0.7.2", rows=32, columns=24) for z in range(4)
+    ]
     said = cases.content(cr, readings=(cases.classified(),), ood=0.25, notes=("The series is incomplete.",))
     yield "binary", said
     yield "lifted", replace(said, author=replace(cases.AUTHOR, research_only=False, intended_use="", station=""))
@@ -79,13 +81,21 @@ def _contents(folder: Path) -> Iterator[tuple[str, Content]]:
     yield "few frames", cases.content(cine, readings=tuple(cases.classified(0, frame) for frame in range(4)))
     yield "frames", cases.content(cine, readings=tuple(cases.classified(0, frame) for frame in range(20)))
     yield "outlines", cases.content(cine, readings=tuple(cases.drawn(cases.blobs(64, 64, f), 0, f) for f in (0, 7)))
-    yield "no frames", cases.content(
-        made("sc", "1.2.840.10008.5.1.4.1.1.7", frames=3), readings=(cases.drawn(cases.blobs(64, 64), frame=1),)
+    yield (
+        "no frames",
+        cases.content(
+            made("sc", "1.2.840.10008.5.1.4.1.1.7", frames=3), readings=(cases.drawn(cases.blobs(64, 64), frame=1),)
+        ),
     )
     yield "retired", cases.content(made("us", "1.2.840.10008.5.1.4.1.1.6"), readings=(cases.classified(),))
     yield "private", cases.content(made("private", "1.3.6.1.4.1.99999.1", frames=3), readings=(cases.classified(),))
     long = {"PatientID": "P" * 70, "AccessionNumber": "A" * 20, "IssuerOfPatientID": "HOSP", "PatientAge": "045Y"}
-    long |= {"StudyDescription": "Thorax", "PatientIdentityRemoved": "YES", "BodyPartExamined": "KNEE", "Laterality": "L"}
+    long |= {
+        "StudyDescription": "Thorax",
+        "PatientIdentityRemoved": "YES",
+        "BodyPartExamined": "KNEE",
+        "Laterality": "L",
+    }
     yield "header", cases.content(made("header", kit.CR, **long), readings=(cases.classified(),))
     for name, (declared, patient) in _NAMES.items():
         source = made(name, kit.CR, SpecificCharacterSet=declared, PatientName=patient)
@@ -102,7 +112,12 @@ def _measured() -> tuple[Reading, ...]:
 
 def _worded() -> tuple[Reading, ...]:
     names = ("Verschattung, rechts basal, unklar", "肺炎", "a|b^c", "x" * 100)
-    concepts = (None, None, Concept("12345678901234567", "99LOCAL", "A local word"), Concept("urn:oid:1.2.3.4.5", "99X", ""))
+    concepts = (
+        None,
+        None,
+        Concept("12345678901234567", "99LOCAL", "A local word"),
+        Concept("urn:oid:1.2.3.4.5", "99X", ""),
+    )
     every = zip(names, concepts, strict=True)
     scores = tuple(Score(name, 1 / 3, place == 1, concept) for place, (name, concept) in enumerate(every))
     return (Reading("y", "multilabel", 0, scores=scores),)
@@ -122,5 +137,4 @@ class _Images:
 
 
 if __name__ == "__main__":
-    json.dump(hashes(), sys.stdout, indent=1)
-    print()
+    sys.stdout.write(json.dumps(hashes(), indent=1) + "\n")
