@@ -69,7 +69,7 @@ class Capture:
             every = [(i, frame) for i, source in shown for frame in range(source.frames)]
         if self.content.refusal is not None:
             return every[len(every) // 2 :][:1]
-        return every[:: -(-len(every) // MAX_FRAMES)]
+        return every[:: max(1, -(-len(every) // MAX_FRAMES))]
 
     @property
     def notes(self) -> list[str]:

@@ -92,30 +92,35 @@ def _simple(element: DataElement) -> Any:
 
 
 def encoded(item: Item, encodings: list[str]) -> bytes:
-    """All elements, in the order of their tags.
+    """All elements, in the order of their tags; see `pieces`."""
+    return b"".join(pieces(item, encodings))
+
+
+def pieces(item: Item, encodings: list[str]) -> Iterator[bytes]:
+    """The same in parts, for pixels that need not be copied.
 
     Args:
         item: the data set.
         encodings: of texts that are not ASCII, as `pydicom.charset.convert_encodings` names them.
     """
-    return b"".join([_written(tag, *item[tag], encodings) for tag in sorted(item)])
+    for tag in sorted(item):
+        vr, value = item[tag]
+        data = _items(value, encodings) if vr == "SQ" else _value(vr, value)
+        if data is None:
+            yield _by_pydicom(tag, vr, value, encodings)
+            continue
+        if len(data) > 0xFFFF and vr not in _LONG:  # PS3.5 6.2.2
+            vr = "UN"
+        if vr in _LONG:
+            yield _LONG_HEADER.pack(tag >> 16, tag & 0xFFFF, vr.encode(), 0, len(data))
+        else:
+            yield _SHORT_HEADER.pack(tag >> 16, tag & 0xFFFF, vr.encode(), len(data))
+        yield data
 
 
-def _written(tag: int, vr: str, value: Any, encodings: list[str]) -> bytes:
-    if vr == "SQ":
-        parts = [encoded(item, encodings) for item in value]
-        data = b"".join([piece for part in parts for piece in (_ITEM.pack(0xFFFE, 0xE000, len(part)), part)])
-    else:
-        found = _value(vr, value)
-        if found is None:
-            return _by_pydicom(tag, vr, value, encodings)
-        data = found
-    group, element = tag >> 16, tag & 0xFFFF
-    if vr in _LONG:
-        return _LONG_HEADER.pack(group, element, vr.encode(), 0, len(data)) + data
-    if len(data) > 0xFFFF:  # PS3.5 6.2.2
-        return _LONG_HEADER.pack(group, element, b"UN", 0, len(data)) + data
-    return _SHORT_HEADER.pack(group, element, vr.encode(), len(data)) + data
+def _items(items: list[Item], encodings: list[str]) -> bytes:
+    parts = [encoded(item, encodings) for item in items]
+    return b"".join([piece for part in parts for piece in (_ITEM.pack(0xFFFE, 0xE000, len(part)), part)])
 
 
 def _value(vr: str, value: Any) -> bytes | None:

@@ -10,7 +10,7 @@ from edgemed import __version__
 from edgemed.imaging.results import clean, words
 from edgemed.imaging.results.content import Author, Content, ResultFile
 from edgemed.imaging.results.evidence import Source
-from edgemed.imaging.results.items import Item, encoded, plain
+from edgemed.imaging.results.items import Item, encoded, pieces, plain
 from edgemed.imaging.results.uids import IMPLEMENTATION, uid_of
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _file(item: Item, source: Source, syntax: str) -> bytes:
     )
     header = encoded(meta, [])
     length = encoded(Item(FileMetaInformationGroupLength=len(header)), [])
-    return b"".join((bytes(128), b"DICM", length, header, encoded(item, convert_encodings(declared))))
+    return b"".join((bytes(128), b"DICM", length, header, *pieces(item, convert_encodings(declared))))
 
 
 def _character_set(item: Item, source: Source) -> Any:
