@@ -69,7 +69,7 @@ class Capture:
             every = [(i, frame) for i, source in shown for frame in range(source.frames)]
         if self.content.refusal is not None:
             return every[len(every) // 2 :][:1]
-        return every[:: -(-len(every) // MAX_FRAMES)]
+        return every[:: max(1, -(-len(every) // MAX_FRAMES))]
 
     @property
     def notes(self) -> list[str]:
@@ -158,7 +158,7 @@ class Capture:
     def _describe(self, made: Dataset, first: Source) -> None:
         """Patient, study, series, equipment and image, but its pixels."""
         part10.copy_patient(made, first)
-        series, equipment = part10.series(self.content, "sc", first), part10.equipment(self.content)
+        series, equipment = part10.series(self.content, "sc", first), part10.made_by(self.content.author)
         made.SeriesInstanceUID, made.SeriesNumber = series["series_instance_uid"], series["series_number"]
         made.InstanceNumber = series["instance_number"]
         made.Modality = "OT"
@@ -236,6 +236,7 @@ class Capture:
         frames = [_jpeg(self._picture(slide)) for slide in self.slides]
         made.PixelData = encapsulate(frames)
         made["PixelData"].VR = "OB"
+        made["PixelData"].is_undefined_length = True
         made.LossyImageCompression = "01"
         made.LossyImageCompressionRatio = f"{size / sum(map(len, frames)):.2f}"
         made.LossyImageCompressionMethod = "ISO_10918_1"
@@ -259,8 +260,6 @@ def _new(sop_class: str, uid: str) -> Dataset:
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.SOPClassUID, made.SOPInstanceUID = UID(sop_class), UID(uid)
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
-    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     return made
 
 

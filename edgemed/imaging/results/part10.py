@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from edgemed import __version__
-from edgemed.imaging.results import words
-from edgemed.imaging.results.clean import plain
-from edgemed.imaging.results.content import Content, ResultFile
+from edgemed.imaging.results import clean, words
+from edgemed.imaging.results.content import Author, Content, ResultFile
 from edgemed.imaging.results.evidence import Source
+from edgemed.imaging.results.items import Item, encoded, pieces, plain
 from edgemed.imaging.results.uids import IMPLEMENTATION, uid_of
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final = {"sr": 9101, "seg": 9102, "sc": 9103, "gsps": 9104}
 _TEXTS: Final = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})
+_EXPLICIT: Final = "1.2.840.10008.1.2.1"
 _UTF8: Final = "ISO_IR 192"
 
 
@@ -32,14 +32,13 @@ def series(content: Content, kind: str, source: Source) -> dict[str, Any]:
     }
 
 
-def equipment(content: Content) -> dict[str, Any]:
+def made_by(author: Author) -> dict[str, Any]:
     """What made it."""
-    author = content.author
     return {
         "manufacturer": words.MANUFACTURER,
-        "manufacturer_model_name": plain(author.model),
-        "software_versions": tuple(plain(part) for part in (author.software, author.version) if part),
-        "device_serial_number": plain(author.station) or "1",
+        "manufacturer_model_name": clean.plain(author.model),
+        "software_versions": tuple(clean.plain(part) for part in (author.software, author.version) if part),
+        "device_serial_number": clean.plain(author.station) or "1",
     }
 
 
@@ -54,58 +53,58 @@ def local(content: Content, source: Source) -> datetime:
     return when.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
 
 
-def finish(dataset: Dataset, content: Content, kind: str, sources: Sequence[Source], what: str) -> ResultFile:
+def finish(made: Dataset | Item, content: Content, kind: str, sources: Sequence[Source], what: str) -> ResultFile:
     """Times, description, references, character set and meta header of an object; then its bytes.
 
     Args:
-        dataset: the object.
+        made: the object.
         content: what it says.
         kind: of result.
         sources: which it refers to; it stands beside the first.
         what: for the list of series.
     """
+    item, syntax = (made, _EXPLICIT) if isinstance(made, Item) else (plain(made), made.file_meta.TransferSyntaxUID)
     source = sources[0]
     when = local(content, source)
     day, clock = when.strftime("%Y%m%d"), when.strftime("%H%M%S.%f")
-    dataset.InstanceCreationDate, dataset.InstanceCreationTime = day, clock
+    item.put(InstanceCreationDate=day, InstanceCreationTime=clock)
     for keyword in ("ContentDate", "DateOfSecondaryCapture", "PresentationCreationDate"):
-        if keyword in dataset:
-            setattr(dataset, keyword, day)
-            setattr(dataset, keyword.replace("Date", "Time"), clock)
-    for item in dataset.get("ContributingEquipmentSequence") or ():  # highdicom itself, and when
-        item.ContributionDateTime = when.strftime("%Y%m%d%H%M%S.%f%z")
-    dataset.SeriesDescription = words.title(content, what)
+        if item.value(keyword) is not None:
+            item.put(**{keyword: day, keyword.replace("Date", "Time"): clock})
+    equipment = item.value("ContributingEquipmentSequence")  # highdicom itself, and when
+    if equipment:
+        moment = when.strftime("%Y%m%d%H%M%S.%f%z")
+        item.put(ContributingEquipmentSequence=[each.but(ContributionDateTime=moment) for each in equipment])
+    item.put(SeriesDescription=words.title(content, what))
     if source.dataset.get("TimezoneOffsetFromUTC"):
-        dataset.TimezoneOffsetFromUTC = source.dataset.TimezoneOffsetFromUTC
-    _describe_codes(dataset)
-    _refer(dataset, {each.uid: each.sop_class for each in sources})
-    from pydicom.uid import UID
-
-    dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION)
-    dataset.file_meta.ImplementationVersionName = f"EDGEMED_{__version__}"[:16]
-    data = encode(dataset, source)
-    uid = str(dataset.SOPInstanceUID)
-    return ResultFile(kind, f"{kind}-{uid}.dcm", data, str(dataset.SOPClassUID), uid)
+        item.put(TimezoneOffsetFromUTC=source.dataset.TimezoneOffsetFromUTC)
+    if _names_our_scheme(item):
+        item.put(CodingSchemeIdentificationSequence=[words.scheme_item()])
+    _refer(item, {each.uid: each.sop_class for each in sources})
+    uid, sop_class = str(item.value("SOPInstanceUID")), str(item.value("SOPClassUID"))
+    return ResultFile(kind, f"{kind}-{uid}.dcm", _file(item, source, syntax), sop_class, uid)
 
 
-def _refer(dataset: Dataset, classes: dict[str, str]) -> None:
+def _refer(item: Item, classes: dict[str, str]) -> None:
     """Give references the class of their image, which stood for another one that highdicom knows."""
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                _refer(item, classes)
-    if dataset.get("ReferencedSOPInstanceUID") in classes:
-        dataset.ReferencedSOPClassUID = classes[dataset.ReferencedSOPInstanceUID]
+    for each in item.items_of():
+        _refer(each, classes)
+    sop_class = classes.get(item.value("ReferencedSOPInstanceUID"))
+    if sop_class is not None:
+        item.put(ReferencedSOPClassUID=sop_class)
+
+
+def patient(source: Source) -> dict[str, str]:
+    """Patient and study, as the source has them, put right; by keyword."""
+    said = source.dataset
+    # anew: a name that was written once keeps its bytes, whatever the character set of the next object
+    return {element.keyword: str(element.value or "") for element in said if element.keyword in _REPEATED}
 
 
 def copy_patient(dataset: Dataset, source: Source) -> None:
-    """Patient, study and side of the body, as the source has them, put right."""
-    from pydicom.dataelem import DataElement
-
-    for element in source.dataset:
-        if element.keyword in _REPEATED:
-            # anew: a name that was written once keeps its bytes, whatever the character set of the next object
-            dataset[element.tag] = DataElement(element.tag, element.VR, str(element.value or ""))
+    """Give an object the patient and the study of its source."""
+    for keyword, value in patient(source).items():
+        setattr(dataset, keyword, value)
 
 
 def copy_side(dataset: Dataset, source: Source) -> None:
@@ -151,19 +150,29 @@ _REPEATED: Final = frozenset(
 )
 
 
-def encode(dataset: Dataset, source: Source) -> bytes:
-    """All bytes of a file."""
-    dataset.SpecificCharacterSet = _character_set(dataset, source)
-    if not dataset.SpecificCharacterSet:
-        del dataset.SpecificCharacterSet
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+def _file(item: Item, source: Source, syntax: str) -> bytes:
+    """All bytes of a file (PS3.10 7.1)."""
+    from pydicom.charset import convert_encodings
+
+    declared = _character_set(item, source)
+    if declared:
+        item.put(SpecificCharacterSet=declared)
+    meta = Item(
+        FileMetaInformationVersion=b"\0\1",
+        MediaStorageSOPClassUID=item.value("SOPClassUID"),
+        MediaStorageSOPInstanceUID=item.value("SOPInstanceUID"),
+        TransferSyntaxUID=syntax,
+        ImplementationClassUID=IMPLEMENTATION,
+        ImplementationVersionName=f"EDGEMED_{__version__}"[:16],
+    )
+    header = encoded(meta, [])
+    length = encoded(Item(FileMetaInformationGroupLength=len(header)), [])
+    return b"".join((bytes(128), b"DICM", length, header, *pieces(item, convert_encodings(declared))))
 
 
-def _character_set(dataset: Dataset, source: Source) -> Any:
+def _character_set(item: Item, source: Source) -> Any:
     """That of the source where it holds all that is written: old readers know it. Else UTF-8."""
-    texts = set(_written(dataset))
+    texts = set(_texts(item))
     declared = source.header.get("SpecificCharacterSet")
     if all(text.isascii() for _, text in texts):
         return declared if _known(declared) else None
@@ -198,26 +207,14 @@ def _fits(text: str, declared: Any, vr: str) -> bool:
         return False
 
 
-def _written(dataset: Dataset) -> Iterator[tuple[str, str]]:
+def _texts(item: Item) -> Iterator[tuple[str, str]]:
     """All texts with their VR."""
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _written(item)
-        elif element.VR in _TEXTS and element.value is not None:
-            several = element.value if element.VM > 1 else [element.value]
-            yield from ((element.VR, str(value)) for value in several)
+    for vr, value in item.values():
+        if vr in _TEXTS and value is not None:
+            yield from ((vr, str(each)) for each in (value if isinstance(value, list) else [value]))
+    for each in item.items_of():
+        yield from _texts(each)
 
 
-def _describe_codes(dataset: Dataset) -> None:
-    """Say what our own scheme is, where its words are used."""
-    if _uses(dataset):
-        dataset.CodingSchemeIdentificationSequence = [words.scheme_item()]
-
-
-def _uses(dataset: Dataset) -> bool:
-    return any(
-        (element.keyword == "CodingSchemeDesignator" and element.value == words.SCHEME)
-        or (element.VR == "SQ" and any(_uses(item) for item in element.value))
-        for element in dataset
-    )
+def _names_our_scheme(item: Item) -> bool:
+    return item.value("CodingSchemeDesignator") == words.SCHEME or any(map(_names_our_scheme, item.items_of()))

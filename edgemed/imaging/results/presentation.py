@@ -6,13 +6,15 @@ import pkgutil
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from edgemed.base.errors import InputError
-from edgemed.imaging.results import part10, words
+from edgemed.imaging.results import items, part10, tree, words
 from edgemed.imaging.results.clean import plain
 from edgemed.imaging.results.content import Content, Reading, ResultFile
 from edgemed.imaging.results.evidence import Source
+from edgemed.imaging.results.items import Item
 from edgemed.imaging.results.overlay import PLAIN, RGB, WARNING, color_of
 from edgemed.imaging.results.regions import Region, Regions
 from edgemed.imaging.results.shades import levels
@@ -45,17 +47,15 @@ class Presentation:
 
         first = self.sources[self.used[0]]
         images = {number: _image(self.sources[number]) for number in self.used}
-        layers = self._layers()
         uid = identity(self.content, "gsps", [self.sources[number].uid for number in self.used], self.index)
         common: dict[str, Any] = {
             "referenced_images": list(images.values()),
             "sop_instance_uid": uid,
             **part10.series(self.content, "gsps", first),
-            **part10.equipment(self.content),
+            **part10.made_by(self.content.author),
             "content_label": "EDGEMED",
             "content_description": plain(f"Findings of {self.content.author.model}"),
-            "graphic_layers": list(layers.values()),
-            "graphic_annotations": list(self._annotations(images, layers, uid))[:MAX_ANNOTATIONS],
+            "graphic_layers": self._layers(),
         }
         if images[self.used[0]].SamplesPerPixel > 1:
             made: Dataset = pr.ColorSoftcopyPresentationState(**common, icc_profile=_srgb())
@@ -63,53 +63,63 @@ class Presentation:
             made = pr.GrayscaleSoftcopyPresentationState(**common, **self._gray(first, images))
         part10.copy_patient(made, first)
         part10.copy_side(made, first)
-        return part10.finish(made, self.content, "gsps", [self.sources[number] for number in self.used], "overlay")
+        # highdicom looks each image of each annotation up in its tables, which takes most of the time for a cine
+        item = items.plain(made).but(GraphicAnnotationSequence=list(self._annotations(uid))[:MAX_ANNOTATIONS])
+        return part10.finish(item, self.content, "gsps", [self.sources[number] for number in self.used], "overlay")
 
-    def _layers(self) -> dict[str, Any]:
+    def _layers(self) -> list[Any]:
         from highdicom.pr import GraphicLayer
 
         classes = max((len(r.scores) for r in self.content.readings if r.labels is not None), default=0)
-        colors: dict[str, RGB] = {f"CLASS_{number + 1}": color_of(number) for number in range(classes)}
+        colors: dict[str, RGB] = {_layer(number): color_of(number) for number in range(classes)}
         colors |= {_WORDS: PLAIN, _REMARKS: WARNING}
-        return {
-            name: GraphicLayer(name, order, display_color=_lab(color))
+        return [
+            GraphicLayer(name, order, display_color=_lab(color))
             for order, (name, color) in enumerate(colors.items(), 1)
-        }
+        ]
 
-    def _annotations(self, images: dict[int, Dataset], layers: dict[str, Any], uid: str) -> Iterator[Any]:
+    def _annotations(self, uid: str) -> Iterator[Item]:
         """Remarks on all images, words on those that they are about, outlines on their frames."""
         remarks = words.remarks(self.content)
         if remarks:
-            every = list(images.values())
-            yield _annotation(every, layers[_REMARKS], None, [], _text(remarks[:4], _LOWEST))
+            yield self._annotation(self.used, _REMARKS, TextObjectSequence=[_text(remarks[:4], _LOWEST)])
         told: dict[tuple[int | None, int | None], list[Reading]] = {}
         for reading in self.content.readings:
-            if reading.source is None or (reading.source in images and self._names(reading)):
+            if reading.source is None or (reading.source in self.used and self._names(reading)):
                 told.setdefault((reading.source, reading.frame), []).append(reading)
         for (source, frame), readings in told.items():
-            about = list(images.values()) if source is None else [images[source]]
+            about = self.used if source is None else [source]
             lines = [line for reading in readings for line in words.lines(reading)]
-            numbers = None if source is None else self.sources[source].numbers(frame)
-            yield _annotation(about, layers[_WORDS], numbers, [], _text(lines[:12], _BOX))
-        yield from self._outlines(images, layers, uid)
+            yield self._annotation(about, _WORDS, frame, TextObjectSequence=[_text(lines[:12], _BOX)])
+        yield from self._outlines(uid)
 
     def _names(self, reading: Reading) -> bool:
         """Whether a reference can name the frame that a reading is about."""
         return reading.frame is None or reading.source is None or not self.sources[reading.source].unnamed
 
-    def _outlines(self, images: dict[int, Dataset], layers: dict[str, Any], uid: str) -> Iterator[Any]:
+    def _outlines(self, uid: str) -> Iterator[Item]:
         grouped: dict[tuple[int, int | None, int], list[Region]] = {}
         for region in self.regions.every:
-            if region.source in images:
+            if region.source in self.used:
                 grouped.setdefault((region.source, region.frame, region.label), []).append(region)
         for number, ((source, frame, label), regions) in enumerate(grouped.items()):
-            name = self.content.readings[regions[0].reading].scores[label].name
+            name = plain(self.content.readings[regions[0].reading].scores[label].name)
             objects = [
-                _outline(region, plain(name), uid_of(uid, "outline", number, place))
-                for place, region in enumerate(regions)
+                _outline(region, name, uid_of(uid, "outline", number, place)) for place, region in enumerate(regions)
             ]
-            numbers = self.sources[source].numbers(frame)
-            yield _annotation([images[source]], layers[f"CLASS_{label + 1}"], numbers, objects, None)
+            yield self._annotation([source], _layer(label), frame, GraphicObjectSequence=objects)
+
+    def _annotation(self, about: list[int], layer: str, frame: int | None = None, **drawn: list[Item]) -> Item:
+        """Something on a frame of an image, or on whole images (PS3.3 C.10.5)."""
+        images = [
+            Item(
+                ReferencedSOPClassUID=source.sop_class,
+                ReferencedSOPInstanceUID=source.uid,
+                **tree.frames(source.numbers(frame)),
+            )
+            for source in (self.sources[number] for number in about)
+        ]
+        return Item(GraphicLayer=layer, ReferencedImageSequence=images, **drawn)
 
     def _gray(self, first: Source, images: dict[int, Dataset]) -> dict[str, Any]:
         """How gray values are shown: as the file says, else so that something is seen."""
@@ -196,31 +206,35 @@ def _window(source: Source) -> tuple[float, float]:
     return float(f"{(low + high + 1) / 2:.8g}"), float(f"{width:.8g}")
 
 
-def _annotation(images: list[Dataset], layer: Any, numbers: list[int] | None, outlines: list[Any], text: Any) -> Any:
-    from highdicom.pr import GraphicAnnotation
+def _layer(label: int) -> str:
+    return f"CLASS_{label + 1}"
 
-    return GraphicAnnotation(
-        referenced_images=images,
-        graphic_layer=layer,
-        referenced_frame_number=numbers,
-        graphic_objects=outlines or None,
-        text_objects=[text] if text is not None else None,
+
+def _text(lines: list[str], box: tuple[float, float, float, float]) -> Item:
+    text = "\r\n".join(plain(line, 200) for line in lines)
+    return Item(
+        UnformattedTextValue=text[:1024] or " ",
+        BoundingBoxAnnotationUnits="DISPLAY",
+        BoundingBoxTopLeftHandCorner=list(box[:2]),
+        BoundingBoxBottomRightHandCorner=list(box[2:]),
+        BoundingBoxTextHorizontalJustification="LEFT",
     )
 
 
-def _text(lines: list[str], box: tuple[float, float, float, float]) -> Any:
-    from highdicom.pr import TextObject
+def _outline(region: Region, name: str, uid: str) -> Item:
+    return Item(
+        GraphicDimensions=2,
+        GraphicType="POLYLINE",
+        GraphicAnnotationUnits="PIXEL",
+        NumberOfGraphicPoints=len(region.points),
+        GraphicData=region.points.ravel().tolist(),
+        GraphicFilled="N",
+        TrackingID=name,
+        TrackingUID=uid,
+    )
 
-    text = "\r\n".join(plain(line, 200) for line in lines)
-    return TextObject(text[:1024] or " ", "DISPLAY", bounding_box=box, text_justification="LEFT")
 
-
-def _outline(region: Region, name: str, uid: str) -> Any:
-    from highdicom.pr import GraphicObject
-
-    return GraphicObject("POLYLINE", region.points, "PIXEL", tracking_id=name, tracking_uid=uid)
-
-
+@lru_cache
 def _lab(color: RGB) -> Any:
     import numpy as np
     from highdicom.color import CIELabColor

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from edgemed.imaging.results import part10, words
+from edgemed.imaging.results import part10, tree, words
 from edgemed.imaging.results.clean import plain
 from edgemed.imaging.results.content import Concept, Content, Reading, ResultFile, Score
 from edgemed.imaging.results.evidence import Source
+from edgemed.imaging.results.items import Item
 from edgemed.imaging.results.regions import Region, Regions, is_volume
+from edgemed.imaging.results.skeleton import skeleton
 from edgemed.imaging.results.uids import identity, uid_of
 
 if TYPE_CHECKING:
@@ -46,88 +48,60 @@ class Report:
 
     def make(self) -> ResultFile:
         """The file."""
-        from highdicom.sr import ComprehensiveSR
-
-        first = self.sources[0]
-        evidence = [source.known for source in self.sources]
-        evidence += {str(seg.SOPInstanceUID): seg for seg in self.segmentations.values()}.values()
-        document, rest = self._document()
-        report = ComprehensiveSR(
-            evidence=evidence,
-            content=document,
-            sop_instance_uid=self._uid,
-            **part10.series(self.content, "sr", first),
-            **part10.equipment(self.content),
-            is_complete=self.content.refusal is None,
-            is_final=False,
-            previous_versions=self._earlier(),
+        first, content = self.sources[0], self.content
+        common = skeleton(content.author, content.refusal is None)
+        series, number, instance = part10.series(content, "sr", first).values()
+        report = common.but(
+            SOPInstanceUID=self._uid,
+            SeriesInstanceUID=series,
+            SeriesNumber=str(number),
+            InstanceNumber=str(instance),
+            ContentSequence=[*common.value("ContentSequence"), *self._tree()],
+            **part10.patient(first),
+            **self._evidence(),
         )
-        report.ContentSequence[-1].ContentSequence.extend(rest)
-        if self.content.refusal is not None:
-            report.CompletionFlagDescription = plain(f"{words.NOT_ANALYSED}: {self.content.refusal}")
-        part10.copy_patient(report, first)
-        return part10.finish(report, self.content, "sr", self.sources, "findings")
+        if content.replaces:
+            earlier = [(first.study, series, COMPREHENSIVE, uid) for uid in content.replaces]
+            report.put(PredecessorDocumentsSequence=tree.references(earlier))
+        if content.refusal is not None:
+            report.put(CompletionFlagDescription=plain(f"{words.NOT_ANALYSED}: {content.refusal}"))
+        return part10.finish(report, content, "sr", self.sources, "findings")
 
     @cached_property
     def _uid(self) -> str:
         return identity(self.content, "sr", [source.uid for source in self.sources])
 
-    def _earlier(self) -> list[Dataset] | None:
-        """The revisions that this one replaces (Predecessor Documents Sequence)."""
-        from pydicom.dataset import Dataset
+    def _evidence(self) -> dict[str, list[Item]]:
+        """What the report refers to, of this study and of others (PS3.3 C.17.2.3)."""
+        every: dict[str, tree.Reference] = {}
+        for each in self.sources:
+            every.setdefault(each.uid, (each.study, each.series, each.sop_class, each.uid))
+        for seg in self.segmentations.values():
+            uid = str(seg.SOPInstanceUID)
+            every.setdefault(uid, (seg.StudyInstanceUID, seg.SeriesInstanceUID, seg.SOPClassUID, uid))
+        here = self.sources[0].study
+        others = [each for each in every.values() if each[0] != here]
+        current = [each for each in every.values() if each[0] == here]
+        found = {"CurrentRequestedProcedureEvidenceSequence": tree.references(current)}
+        return found | ({"PertinentOtherEvidenceSequence": tree.references(others)} if others else {})
 
-        found = []
-        for uid in self.content.replaces:
-            item = Dataset()
-            item.SOPClassUID, item.SOPInstanceUID = COMPREHENSIVE, uid
-            item.StudyInstanceUID = self.sources[0].study
-            item.SeriesInstanceUID = part10.series(self.content, "sr", self.sources[0])["series_instance_uid"]
-            found.append(item)
-        return found or None
-
-    def _document(self) -> tuple[Dataset, list[Dataset]]:
-        """The report with what refers to each image and segmentation, and the other groups.
-
-        highdicom copies a document and walks it several times, which takes most of the time for a cine.
-        """
-        from highdicom.sr import MeasurementReport
-
+    def _tree(self) -> list[Item]:
+        """The images and what was measured on them."""
         told = self._told()
         first = [item for item in told if item[0] in self.segmentations and is_volume(item[1])]
         groups = [group for reading in first for group in self._groups(*reading)]
-        report = MeasurementReport(
-            observation_context=self._observer(),
-            procedure_reported=words.coded(words.PROCEDURE),
-            imaging_measurements=[self._analysis(), *groups],
-        )
-        root: Dataset = report[0]
-        _insert_library(root, self.sources)
-        rest = [group[0] for reading in told if reading not in first for group in self._groups(*reading)]
-        return root, rest
+        analysis = self._analysis()
+        groups += [group for reading in told if reading not in first for group in self._groups(*reading)]
+        return [tree.library(map(_listed, self.sources)), tree.measurements([analysis, *groups])]
 
-    def _observer(self) -> Any:
-        from highdicom import sr
-
-        author = self.content.author
-        device = sr.DeviceObserverIdentifyingAttributes(
-            uid=uid_of("device", author.station, author.model),
-            name=plain(author.model),
-            manufacturer_name=words.MANUFACTURER,
-            model_name=plain(author.version) or plain(author.model),
-            serial_number=plain(author.station) or None,
-        )
-        kind = sr.CodedConcept("121007", "DCM", "Device")
-        return sr.ObservationContext(sr.ObserverContext(kind, device))
-
-    def _analysis(self) -> Any:
+    def _analysis(self) -> Item:
         """Whether there is an answer, by what algorithm, on what images, and what a reader must know."""
         content = self.content
         summary = words.SUCCEEDED if content.refusal is None else words.NOT_ATTEMPTED
         measurements = [_measurement(words.OOD, content.ood)] if content.ood is not None else []
-        group = self._group(None, "analysis", None, measurements, [(words.ANALYSES, summary)], whole=True)
-        for line in words.remarks(content) + self.notes:
-            group[0].ContentSequence.append(_comment(line))
-        return group
+        found = self._found(measurements, [(words.ANALYSES, summary)], whole=True)
+        remarks = [tree.text(words.COMMENT, line) for line in words.remarks(content) + self.notes]
+        return self._group("analysis", None, found, [*self._images(None), *remarks])
 
     def _told(self) -> list[tuple[int, Reading]]:
         """The readings that are written out: all of them, or those that matter most."""
@@ -150,17 +124,17 @@ class Report:
         parts = sum(region.reading == number for region in self.regions.every) if reading.labels is not None else 0
         return max(parts, len(reading.scores), 1)
 
-    def _groups(self, number: int, reading: Reading) -> list[Any]:
+    def _groups(self, number: int, reading: Reading) -> list[Item]:
         where = words.place(reading, self.sources)
         if reading.value is not None:
-            name = words.private(reading.output)
-            measurement = _measurement(name, reading.value, words.unit_of(reading))
-            return [self._group(reading, f"{reading.output} {where}", None, [measurement], [])]
+            measurement = _measurement(words.private(reading.output), reading.value, words.unit_of(reading))
+            found = self._found([measurement], [])
+            return [self._group(f"{reading.output} {where}", None, found, self._images(reading))]
         if reading.labels is not None:
             return [g for k, s in enumerate(reading.scores) for g in self._drawn(number, reading, k, s)]
         return [self._judged(reading, score, where) for score in reading.scores]
 
-    def _judged(self, reading: Reading, score: Score, where: str) -> Any:
+    def _judged(self, reading: Reading, score: Score, where: str) -> Item:
         """One class: how probable it is, and whether the model takes it to be there."""
         presence = words.PRESENT if score.found else words.ABSENT
         concept = words.concept_of(score)
@@ -169,11 +143,10 @@ class Report:
             measurements.append(_measurement(words.PROBABILITY, score.value))
         if reading.threshold is not None:
             measurements.append(_measurement(words.THRESHOLD, reading.threshold))
-        return self._group(
-            reading, f"{reading.output} {score.name} {where}", concept, measurements, [(concept, presence)]
-        )
+        found = self._found(measurements, [(concept, presence)])
+        return self._group(f"{reading.output} {score.name} {where}", concept, found, self._images(reading))
 
-    def _drawn(self, number: int, reading: Reading, label: int, score: Score) -> list[Any]:
+    def _drawn(self, number: int, reading: Reading, label: int, score: Score) -> list[Item]:
         """One class of a segmentation: each of its parts on an image, or all that was drawn in a volume."""
         assert reading.labels is not None
         where = words.place(reading, self.sources)
@@ -187,23 +160,18 @@ class Report:
             for place, part in enumerate(parts)
         ] or [self._judged(reading, score, where)]
 
-    def _part(self, score: Score, part: Region, label: str) -> Any:
-        from highdicom import sr
-
+    def _part(self, score: Score, part: Region, label: str) -> Item:
         spacing = self.sources[part.source].spacing
         area = (
             _measurement(words.AREA, part.pixels, words.PIXELS)
             if spacing is None
             else _measurement(words.AREA, part.pixels * spacing[0] * spacing[1], words.MM2)
         )
-        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-            referenced_region=self._outlined(part),
-            **self._common(label, words.concept_of(score), [area], [(words.concept_of(score), words.PRESENT)]),
-        )
+        concept = words.concept_of(score)
+        found = self._found([area], [(concept, words.PRESENT)])
+        return self._group(label, concept, found, [self._outlined(part)], tree.PLANAR)
 
-    def _volume(self, number: int, reading: Reading, label: int, score: Score, parts: list[Region]) -> Any:
-        from highdicom import sr
-
+    def _volume(self, number: int, reading: Reading, label: int, score: Score, parts: list[Region]) -> Item:
         assert reading.labels is not None
         concept = words.concept_of(score)
         size = voxel_volume(self.content, self.sources)
@@ -213,82 +181,53 @@ class Report:
             if size is None
             else _measurement(words.VOLUME, count * size, words.MM3)
         )
-        common = self._common(f"{reading.output} {score.name}", concept, [volume], [(concept, words.PRESENT)])
-        segment = self._segment(number, label)
-        if segment is not None:
-            return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **common)
-        outlined = [self._outlined(part) for part in parts]
-        return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=outlined, **common)
+        where = self._segment(number, label) or [self._outlined(part) for part in parts]
+        found = self._found([volume], [(concept, words.PRESENT)])
+        return self._group(f"{reading.output} {score.name}", concept, found, where, tree.VOLUMETRIC)
 
-    def _segment(self, number: int, label: int) -> Any:
+    def _segment(self, number: int, label: int) -> list[Item]:
         """The segment that holds the mask."""
-        from highdicom import sr
-
         seg = self.segmentations.get(number)
         if seg is None:
-            return None
-        seen = {index for index, _ in self.content.planes}
-        images = [sr.SourceImageForSegmentation(self.sources[i].stand_in, self.sources[i].uid) for i in sorted(seen)]
-        return sr.ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, label + 1, source_images=images)
+            return []
+        seen = [self.sources[index] for index in sorted({index for index, _ in self.content.planes})]
+        images = [tree.image(tree.SEGMENTED, source.sop_class, source.uid) for source in seen]
+        return tree.segment(seg.SOPClassUID, seg.SOPInstanceUID, label + 1, images)
 
-    def _outlined(self, part: Region) -> Any:
-        from highdicom import sr
-
+    def _outlined(self, part: Region) -> Item:
         source = self.sources[part.source]
-        image = sr.SourceImageForRegion(source.stand_in, source.uid, source.numbers(part.frame))
-        return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, part.points, image)
+        return tree.outline(part.points, source.sop_class, source.uid, source.numbers(part.frame))
 
-    def _group(
-        self,
-        reading: Reading | None,
-        label: str,
-        finding: Concept | None,
-        measurements: list[Any],
-        judgements: list[tuple[Concept, Concept]],
-        *,
-        whole: bool = False,
-    ) -> Any:
-        """TID 1501, of the images that a reading is about."""
-        from highdicom import sr
-
+    def _images(self, reading: Reading | None) -> list[Item]:
+        """Those that a reading is about."""
         about = self.sources if reading is None or reading.source is None else [self.sources[reading.source]]
         frame = None if reading is None else reading.frame
-        images = [
-            sr.SourceImageForMeasurementGroup(source.stand_in, source.uid, source.numbers(frame)) for source in about
+        return [
+            tree.image(tree.MEASURED, source.sop_class, source.uid, **tree.frames(source.numbers(frame)))
+            for source in about
         ]
-        return sr.MeasurementsAndQualitativeEvaluations(
-            source_images=images, **self._common(label, finding, measurements, judgements, whole=whole)
-        )
 
-    def _common(
-        self,
-        label: str,
-        finding: Concept | None,
-        measurements: list[Any],
-        judgements: list[tuple[Concept, Concept]],
-        *,
-        whole: bool = False,
-    ) -> dict[str, Any]:
-        """What all groups have; the algorithm's parameters stand in the first one."""
-        from highdicom import sr
+    def _found(
+        self, measurements: list[Item], judgements: list[tuple[Concept, Concept]], *, whole: bool = False
+    ) -> list[Item]:
+        """By what, how much, and what it means; the algorithm's parameters stand in the first group."""
+        author, found = self.content.author, []
+        if whole or len(self.content.readings) <= _FEW:  # by whom stands in the first group, and in each of a few
+            parameters = words.parameters(author) if whole else []
+            found = tree.algorithm(plain(author.model), plain(author.version) or "1", parameters)
+        return [*found, *measurements, *(tree.code(name, value) for name, value in judgements)]
 
+    def _group(
+        self, label: str, finding: Concept | None, found: list[Item], where: list[Item], template: str = tree.IMAGES
+    ) -> Item:
+        """A group with the next of the report's tracking UIDs."""
         self._count += 1
-        author = self.content.author
-        # by whom stands in the first group, and in each of a short report
-        named = whole or len(self.content.readings) <= _FEW
-        algorithm = sr.AlgorithmIdentification(
-            plain(author.model), plain(author.version) or "1", words.parameters(author) if whole else None
-        )
-        return {
-            "tracking_identifier": sr.TrackingIdentifier(uid_of(self._uid, self._count), plain(label, 1024)),
-            "finding_type": words.coded(finding) if finding is not None else None,
-            "algorithm_id": algorithm if named else None,
-            "measurements": measurements or None,
-            "qualitative_evaluations": [
-                sr.QualitativeEvaluation(words.coded(name), words.coded(value)) for name, value in judgements
-            ]
-            or None,
-        }
+        return tree.group(uid_of(self._uid, self._count), plain(label, 1024), finding, found, where, template)
+
+
+def _listed(source: Source) -> tuple[str, str, int | None, int | None]:
+    """For the image library; by hand, as highdicom's wants attributes that sloppy headers lack."""
+    return source.sop_class, source.uid, source.dataset.get("Rows"), source.dataset.get("Columns")
 
 
 def voxel_volume(content: Content, sources: list[Source]) -> float | None:
@@ -326,38 +265,6 @@ def _extremes(content: Content) -> list[str]:
     ]
 
 
-def _measurement(name: Concept, value: float, unit: Concept = words.NO_UNIT) -> Any:
-    from highdicom.sr import Measurement
-
+def _measurement(name: Concept, value: float, unit: Concept = words.NO_UNIT) -> Item:
     # six digits: a Numeric Value is a decimal string of 16 characters, and more would be no knowledge
-    return Measurement(words.coded(name), float(f"{value:.6g}"), words.coded(unit))
-
-
-def _comment(text: str) -> Any:
-    from highdicom import sr
-
-    contains = sr.RelationshipTypeValues.CONTAINS
-    return sr.TextContentItem(words.coded(words.COMMENT), text, relationship_type=contains)
-
-
-def _insert_library(root: Dataset, sources: list[Source]) -> None:
-    """TID 1600 before the measurements; by hand, as highdicom's wants attributes that sloppy headers lack."""
-    from highdicom import sr
-
-    contains, context = sr.RelationshipTypeValues.CONTAINS, sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
-    library = sr.ContainerContentItem(sr.CodedConcept("111028", "DCM", "Image Library"), relationship_type=contains)
-    group = sr.ContainerContentItem(sr.CodedConcept("126200", "DCM", "Image Library Group"), relationship_type=contains)
-    group.ContentSequence = sr.ContentSequence()
-    for source in sources:
-        purpose = sr.CodedConcept("260753009", "SCT", "Source")
-        item = sr.ImageContentItem(purpose, source.sop_class, source.uid, relationship_type=contains)
-        item.ContentSequence = sr.ContentSequence()
-        for name, value in (("Rows", source.dataset.get("Rows")), ("Columns", source.dataset.get("Columns"))):
-            if value is not None:
-                number = sr.CodedConcept({"Rows": "110910", "Columns": "110911"}[name], "DCM", f"Pixel Data {name}")
-                unit = sr.CodedConcept("{pixels}", "UCUM", "Pixels")
-                item.ContentSequence.append(sr.NumContentItem(number, value, unit, relationship_type=context))
-        group.ContentSequence.append(item)
-    library.ContentSequence = sr.ContentSequence([group])
-    place = len(root.ContentSequence) - 1
-    root.ContentSequence.insert(place, library)
+    return tree.number(name, float(f"{value:.6g}"), unit)

@@ -92,7 +92,7 @@ def _make(content: Content, readings: list[Reading], sources: list[Source], inde
             segment_descriptions=_segments(content.author, readings[0], uid),
             sop_instance_uid=uid,
             **part10.series(content, "seg", first),
-            **part10.equipment(content),
+            **part10.made_by(content.author),
             content_label="EDGEMED",
             content_description=plain(f"{content.author.model} {readings[0].output}"),
             omit_empty_frames=bool(masks.any()),  # nothing was found: that is an answer, too

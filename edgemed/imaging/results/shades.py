@@ -21,7 +21,7 @@ def levels(image: Image) -> tuple[float, float]:
     """The gray values of an image that are shown black and white."""
     pixels = image.pixels
     for window in image.windows[:1]:
-        seen = windowed(pixels, window)
+        seen = windowed(pixels[None], window)
         if pixels.min() == pixels.max() or seen.min() < seen.max():
             return limits_of(window)  # but for one that lies beside all pixels, and would show one shade
     bits = image.facts.bits
@@ -32,10 +32,11 @@ def levels(image: Image) -> tuple[float, float]:
 
 
 def _unit(image: Image) -> NDArray[np.float32]:
+    pixels = image.pixels[None]  # as a volume, which is worked on in strips of many rows
     for table in image.tables[:1]:
         if table.data.size:
-            return looked_up(image.pixels, table)
+            return looked_up(pixels, table)[0]
     low, high = levels(image)
     if image.windows and limits_of(image.windows[0]) == (low, high):
-        return windowed(image.pixels, image.windows[0])
-    return ramp(image.pixels, low, high)
+        return windowed(pixels, image.windows[0])[0]
+    return ramp(pixels, low, high)[0]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import Any, Final
 
 from edgemed.imaging.results.clean import plain
 from edgemed.imaging.results.content import Author, Concept, Content, Reading, Score
 from edgemed.imaging.results.evidence import Source
-
-if TYPE_CHECKING:
-    from pydicom.sr.coding import Code
+from edgemed.imaging.results.items import Item
 
 SCHEME: Final = "99EDGEMED"
 """Coding Scheme Designator of words that no public scheme has: classes without a code, outputs, our own scores."""
@@ -60,29 +59,31 @@ def unit_of(reading: Reading) -> Concept:
     return NO_UNIT if reading.unit == "1" else Concept(reading.unit, "UCUM", plain(reading.unit))
 
 
-def code(concept: Concept) -> Code:
-    """As pydicom and highdicom take it."""
-    from pydicom.sr.coding import Code
-
-    return Code(concept.value, concept.scheme, plain(concept.meaning) or concept.value)
+@lru_cache(maxsize=4096)
+def code(concept: Concept) -> Item:
+    """As an item of a code sequence (PS3.3 8.8)."""
+    value = concept.value
+    kind = "CodeValue"
+    if len(value) > 16:
+        kind = "URNCodeValue" if value.startswith("urn") or "://" in value else "LongCodeValue"
+    meaning = plain(concept.meaning) or value
+    return Item(**{kind: value}, CodingSchemeDesignator=concept.scheme, CodeMeaning=meaning)
 
 
 def coded(concept: Concept) -> Any:
-    """As an item of a code sequence."""
+    """The same, as highdicom takes it."""
     from highdicom.sr.coding import CodedConcept
 
-    return CodedConcept.from_code(code(concept))
+    return CodedConcept(concept.value, concept.scheme, plain(concept.meaning) or concept.value)
 
 
-def scheme_item() -> Any:
+def scheme_item() -> Item:
     """What `SCHEME` is, for the Coding Scheme Identification Sequence (PS3.3 C.12.1)."""
-    from pydicom.dataset import Dataset
-
-    item = Dataset()
-    item.CodingSchemeDesignator = SCHEME
-    item.CodingSchemeName = "edgemed's names of classes and outputs of models"
-    item.CodingSchemeResponsibleOrganization = "edgemed"
-    return item
+    return Item(
+        CodingSchemeDesignator=SCHEME,
+        CodingSchemeName="edgemed's names of classes and outputs of models",
+        CodingSchemeResponsibleOrganization="edgemed",
+    )
 
 
 def parameters(author: Author) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from edgemed.imaging.results import make_results
 from edgemed.imaging.results.content import Content
-from tests.imaging.results import cases
+from tests.imaging.results import cases, golden
 from tests.serve import kit
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -62,3 +63,7 @@ def test_names_are_those_of_files(tmp_path: Path, cine: Path) -> None:
             path = tmp_path / file.name
             path.write_bytes(file.data)
             assert path.parent == tmp_path
+
+
+def test_files_are_those_that_earlier_versions_wrote() -> None:
+    assert golden.hashes() == json.loads(golden.KNOWN.read_text())
