@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from edgemed.base.spans import SpanLog
 
     Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """A numpy dtype as `TensorSpec` names it; numpy takes longer to write one than all else that a feed is held to."""
+    return str(dtype)
 
 
 @dataclass(frozen=True)
@@ -30,10 +37,9 @@ class TensorSpec:
 
     def admits(self, dtype: str, shape: tuple[int | None, ...]) -> bool:
         """Whether an array of that dtype and shape fits."""
-        same = len(shape) == len(self.shape) and all(
-            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
-        )
-        return same and dtype == self.dtype
+        if dtype != self.dtype or len(shape) != len(self.shape):
+            return False
+        return shape == self.shape or all(w is None or w == have for w, have in zip(self.shape, shape, strict=True))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 
@@ -30,12 +29,15 @@ class SpanLog:
 
     def record(self, name: str, frame: int | None = None) -> AbstractContextManager[None]:
         """Time the block; the span is kept also when the block raises."""
-        return self._record(name, frame)
+        return _Timing(self.spans, name, frame)
 
-    @contextmanager
-    def _record(self, name: str, frame: int | None) -> Iterator[None]:
-        start_ns = time.monotonic_ns()
-        try:
-            yield
-        finally:
-            self.spans.append(Span(name, start_ns, time.monotonic_ns(), frame))
+
+class _Timing(AbstractContextManager[None]):
+    def __init__(self, spans: list[Span], name: str, frame: int | None) -> None:
+        self._spans, self._name, self._frame = spans, name, frame
+
+    def __enter__(self) -> None:
+        self._start_ns = time.monotonic_ns()
+
+    def __exit__(self, *_: object) -> None:
+        self._spans.append(Span(self._name, self._start_ns, time.monotonic_ns(), self._frame))

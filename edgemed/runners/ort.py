@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgemed.base.errors import EdgemedError, InputError, IntegrityError, ResourceError
 from edgemed.base.lazy import require
 from edgemed.base.onnx_bytes import require_whole
-from edgemed.base.runner import RunnerInfo, RunnerSpecs, TensorSpec
+from edgemed.base.runner import RunnerInfo, RunnerSpecs, TensorSpec, dtype_name
 from edgemed.base.spans import SpanLog
 
 _DTYPES = {
@@ -160,7 +160,7 @@ def check_feeds(specs: RunnerSpecs, feeds: Mapping[str, NDArray[Any]]) -> None:
         )
     for name, array in feeds.items():
         spec = expected[name]
-        if not spec.admits(str(array.dtype), array.shape):
+        if not spec.admits(dtype_name(array.dtype), array.shape):
             raise InputError(
                 f"Input {spec} got {array.dtype} {'×'.join(map(str, array.shape))}.", "Give what the model takes."
             )

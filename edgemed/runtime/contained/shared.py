@@ -12,6 +12,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -65,7 +66,7 @@ class Layout:
         """Bytes in all."""
         return self.header + self.slots * self.stride
 
-    @property
+    @cached_property
     def fixed(self) -> bool:
         """Whether every shape is known beforehand."""
         return all(None not in area.spec.shape for area in self.areas)

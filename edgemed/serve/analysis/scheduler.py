@@ -246,10 +246,12 @@ class Scheduler:
         first = 0
         for request in batch:
             part = slice(first, first + request.size)
-            outputs = {name: value[part] if self._varies else value for name, value in reply.outputs.items()}
-            spans = tuple(replace(span, frame=request.frame) for span in reply.spans)
+            outputs = {name: value[part] for name, value in reply.outputs.items()} if self._varies else reply.outputs
+            spans = reply.spans
+            if request.frame != batch[0].frame:  # which the worker was told
+                spans = tuple(replace(span, frame=request.frame) for span in spans)
             waited = Span("queue", request.submitted_ns, sent_ns, request.frame)
-            _end(request, replace(reply, outputs=outputs, spans=(waited, *spans)))
+            _end(request, Reply(outputs, reply.info, (waited, *spans), reply.generation, reply.tries))
             first += request.size
 
     def _failed(self, batch: Sequence[_Request], error: BaseException) -> None:
@@ -308,7 +310,7 @@ class Scheduler:
 
 def _kind(feeds: Feeds) -> Hashable:
     """Feeds of one kind can be stacked."""
-    return tuple((name, str(feeds[name].dtype), feeds[name].shape[1:]) for name in sorted(feeds))
+    return tuple((name, feeds[name].dtype, feeds[name].shape[1:]) for name in sorted(feeds))
 
 
 def _last_deadline(requests: Sequence[_Request]) -> int | None:

@@ -7,6 +7,7 @@ import binascii
 import socket
 import time
 from collections import OrderedDict
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -23,6 +24,7 @@ _MINUTE_NS: Final = 60_000_000_000
 _HOUR_NS: Final = 60 * _MINUTE_NS
 _FAILURES: Final = 10  # within a minute; then an address waits for the rest of it
 _ADDRESSES: Final = 4096
+_HOSTS: Final = 64
 
 _CHALLENGE: Final = [(b"www-authenticate", b'Bearer realm="edgemed", Basic realm="edgemed", charset="UTF-8"')]
 
@@ -46,6 +48,7 @@ class Hosts:
     def __init__(self, config: HttpSection) -> None:
         own = {"localhost", config.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
         self._names = own | {name.lower() for name in config.names}
+        self._ours = lru_cache(_HOSTS)(self._is_ours)  # clients have few names for us, and use them all the time
 
     def check(self, host: bytes | None) -> None:
         """Refuse another name than ours; an address cannot be pointed elsewhere.
@@ -55,10 +58,13 @@ class Hosts:
         """
         if not host:
             raise HttpError(400, "The request names no host. Send a Host header.")
+        if not self._ours(host):
+            what = "This server has another name. Ask it by its address, or add the name to [http] names."
+            raise HttpError(421, what)
+
+    def _is_ours(self, host: bytes) -> bool:
         name = _without_port(host.decode("latin-1").lower())
-        if name in self._names or _is_address(name):
-            return
-        raise HttpError(421, "This server has another name. Ask it by its address, or add the name to [http] names.")
+        return name in self._names or _is_address(name)
 
 
 def check_origin(method: str, host: bytes, origin: bytes | None, site: bytes | None) -> None:

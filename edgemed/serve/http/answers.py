@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from edgemed.base.errors import DeviceStateError, EdgemedError, InputError, IntegrityError, ResourceError
-from edgemed.serve.http.asgi import Header, Send
+from edgemed.serve.http.asgi import RESPONSE, Header, Send
 from edgemed.serve.logs import places_of
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,16 @@ async def send_json(send: Send, status: int, value: Any, headers: Iterable[Heade
 
 async def send_bytes(send: Send, status: int, body: bytes, content_type: bytes, headers: Iterable[Header] = ()) -> None:
     """One whole response."""
-    head = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+    await send_parts(send, status, [body], content_type, headers)
+
+
+async def send_parts(
+    send: Send, status: int, parts: list[bytes], content_type: bytes, headers: Iterable[Header] = ()
+) -> None:
+    """One whole response, of several parts behind one another."""
+    size = str(sum(map(len, parts))).encode()
+    head = [(b"content-type", content_type), (b"content-length", size), *headers]
+    await send({"type": RESPONSE, "status": status, "headers": head, "parts": parts})
 
 
 def log_bug(error: BaseException) -> None:

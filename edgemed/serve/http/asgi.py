@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -17,6 +17,11 @@ Header = tuple[bytes, bytes]
 
 class Disconnected(Exception):
     """The client went away: nobody is there to be answered."""
+
+
+def lines_of(headers: Iterable[Header]) -> bytes:
+    """Headers as they are written."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -34,6 +39,21 @@ WHOLE: Final = "edgemed.whole"
 
 GONE: Final = "edgemed.gone"
 """Key of the scope: a list of what is called when the client goes away; on it for as long as somebody wants it."""
+
+
+ANSWER: Final = "edgemed.answer"
+"""Key of the scope: an `Answer`."""
+
+RESPONSE: Final = "edgemed.response"
+"""Type of a message that is a whole response: `status`, `headers`, and `parts` of its body, behind one another."""
+
+
+class Answer(Protocol):
+    """Writes a whole response at once; the two messages of ASGI are two segments, and wake the client for each."""
+
+    async def __call__(self, status: int, lines: bytes, parts: list[bytes]) -> None:
+        """Of `status`; `lines` of its headers, and the `parts` of its body, behind one another."""
+        ...
 
 
 class Whole:

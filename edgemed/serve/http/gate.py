@@ -8,7 +8,20 @@ from edgemed.base.errors import EdgemedError
 from edgemed.serve.config import HttpSection
 from edgemed.serve.http.access import Hosts, Logins, check_origin, role_of
 from edgemed.serve.http.answers import HttpError, busy, log_bug, of_error, send_json
-from edgemed.serve.http.asgi import App, Disconnected, Header, Message, Receive, Scope, Send, content_length
+from edgemed.serve.http.asgi import (
+    ANSWER,
+    RESPONSE,
+    Answer,
+    App,
+    Disconnected,
+    Header,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    content_length,
+    lines_of,
+)
 
 USER: Final = "edgemed.user"
 """Key of the scope: name of the token that asks."""
@@ -26,6 +39,8 @@ HEADERS: Final[list[Header]] = [
         b" font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
 ]
+_OURS: Final = lines_of(HEADERS)
+
 _MOST_BODY: Final = 1 << 20
 """Of requests that are neither inference nor images; those know their own limits."""
 
@@ -48,7 +63,7 @@ class Gate:
         """One request."""
         if scope["type"] != "http":
             return
-        out = _Out(send)
+        out = _Out(send, scope[ANSWER])
         try:
             counted = self._enter(scope)
             try:
@@ -98,17 +113,20 @@ class Gate:
 class _Out:
     """Sends, with the headers that every answer carries where it has none of its own."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, answer: Answer) -> None:
         self._send = send
+        self._answer = answer
         self.started = False
         self.complete = False
 
     async def __call__(self, message: Message) -> None:
+        if message["type"] == RESPONSE:
+            self.started = self.complete = True
+            await self._answer(message["status"], _lines(message["headers"]), message["parts"])
+            return
         if message["type"] == "http.response.start":
             self.started = True
-            own = list(message.get("headers", ()))
-            names = {name.lower() for name, _ in own}
-            message["headers"] = own + [pair for pair in HEADERS if pair[0] not in names]
+            message["headers"] = _with_ours(list(message.get("headers", ())))
         elif not message.get("more_body", False):
             self.complete = True
         await self._send(message)
@@ -119,6 +137,16 @@ class _Out:
         if self.started:  # half an answer: the connection ends, which the client sees
             raise ConnectionAbortedError from None
         await send_json(self, error.status, {"error": error.text}, error.headers)
+
+
+def _with_ours(own: list[Header]) -> list[Header]:
+    names = {name.lower() for name, _ in own}
+    return own + [pair for pair in HEADERS if pair[0] not in names]
+
+
+def _lines(own: list[Header]) -> bytes:
+    """Of an answer of our own, which names none of `HEADERS` itself."""
+    return lines_of(own) + _OURS
 
 
 def limited(app: App) -> App:

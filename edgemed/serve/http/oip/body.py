@@ -10,11 +10,11 @@ from typing import Any, Final, cast
 
 from numpy.typing import NDArray
 from pydantic_core import from_json as read_json
+from pydantic_core import to_json as write_json
 
 from edgemed.base.errors import InputError
-from edgemed.base.runner import TensorSpec
+from edgemed.base.runner import TensorSpec, dtype_name
 from edgemed.runtime.contained.requests import Reply
-from edgemed.serve.http.answers import as_json
 from edgemed.serve.http.oip.infer import Asked, Desk, refuse_unsupported
 from edgemed.serve.http.oip.tensors import check_declared, datatype, from_json, from_raw, to_raw, wire
 from edgemed.serve.models.served import Served
@@ -181,7 +181,7 @@ def respond(rest: RestAsked, reply: Reply) -> tuple[list[bytes], int | None]:
     outputs: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for name, array in rest.asked.answer(reply):
-        one: dict[str, Any] = {"name": name, "datatype": datatype(str(array.dtype)), "shape": list(array.shape)}
+        one: dict[str, Any] = {"name": name, "datatype": datatype(dtype_name(array.dtype)), "shape": list(array.shape)}
         if name in rest.raw:
             data = to_raw(array)
             one["parameters"] = {"binary_data_size": len(data)}
@@ -193,5 +193,5 @@ def respond(rest: RestAsked, reply: Reply) -> tuple[list[bytes], int | None]:
     response: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
     if rest.asked.identity:
         response["id"] = rest.asked.identity
-    head = as_json({**response, "parameters": rest.asked.about(reply), "outputs": outputs})
+    head = write_json({**response, "parameters": rest.asked.about(reply), "outputs": outputs})
     return [head, *parts], len(head) if parts else None

@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from numpy.typing import NDArray
+from prometheus_client import Counter, Histogram
 
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.runtime.contained.requests import Reply
@@ -85,6 +87,7 @@ class Desk:
         self._metrics = services.metrics
         self._models: Models = services.models
         self.request_ns = services.config.http.request_ns
+        self._counters = lru_cache(maxsize=None)(self._counters_of)  # of few labels, which are looked up slowly
 
     def served(self, name: str, version: str | None = None) -> Served:
         """A model, or 404."""
@@ -126,11 +129,15 @@ class Desk:
         allowed_ns = min(timeout * 1000 or self.request_ns, self.request_ns)
         return began_ns + allowed_ns, priority == 1
 
+    def _counters_of(self, model: str, protocol: str, outcome: str) -> tuple[Counter, Histogram]:
+        metrics = self._metrics
+        return metrics.requests.labels(model, protocol, outcome), metrics.request_seconds.labels(model, protocol)
+
     def count(self, model: str | None, protocol: str, outcome: str, began_ns: int) -> None:
         """Count a request that has ended; models that there are not share one label."""
-        label = model if model in self._models.names() else "-"
-        self._metrics.requests.labels(label, protocol, outcome).inc()
-        self._metrics.request_seconds.labels(label, protocol).observe((time.monotonic_ns() - began_ns) / 1e9)
+        requests, seconds = self._counters(model if model in self._models.names() else "-", protocol, outcome)
+        requests.inc()
+        seconds.observe((time.monotonic_ns() - began_ns) / 1e9)
 
 
 def refuse_unsupported(parameters: Mapping[str, Any]) -> None:

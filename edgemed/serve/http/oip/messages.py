@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
-from edgemed.base.runner import TensorSpec
+from edgemed.base.runner import TensorSpec, dtype_name
 from edgemed.runtime.contained.requests import Reply
 from edgemed.serve.http.oip.infer import Asked, Desk, refuse_unsupported
 from edgemed.serve.http.oip.tensors import check_declared, datatype, from_raw, to_raw
@@ -101,16 +101,16 @@ def response_of(message: Any, asked: Asked, reply: Reply, *, raw: bool) -> Any:
         HttpError: there is no right answer in the reply.
     """
     outputs = asked.answer(reply)
-    raw = raw or any(str(array.dtype) not in _FIELDS for _, array in outputs)
+    raw = raw or any(dtype_name(array.dtype) not in _FIELDS for _, array in outputs)
     message.model_name, message.model_version, message.id = asked.served.name, asked.served.version, asked.identity
     for name, value in asked.about(reply).items():
         message.parameters[name].string_param = value
     for name, array in outputs:
-        tensor = message.outputs.add(name=name, datatype=datatype(str(array.dtype)), shape=array.shape)
+        tensor = message.outputs.add(name=name, datatype=datatype(dtype_name(array.dtype)), shape=array.shape)
         if raw:
             message.raw_output_contents.append(to_raw(array))
         else:
-            getattr(tensor.contents, _FIELDS[str(array.dtype)]).extend(array.ravel().tolist())
+            getattr(tensor.contents, _FIELDS[dtype_name(array.dtype)]).extend(array.ravel().tolist())
     return message
 
 

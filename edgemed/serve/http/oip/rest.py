@@ -12,11 +12,10 @@ from typing import Any
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.runner import TensorSpec
-from edgemed.serve.http.answers import HttpError, busy, late
+from edgemed.serve.http.answers import HttpError, busy, late, send_parts
 from edgemed.serve.http.asgi import (
     GONE,
     Disconnected,
-    Header,
     Receive,
     Scope,
     Send,
@@ -82,7 +81,7 @@ class Rest:
         began_ns = time.monotonic_ns()
         outcome = "failed"
         try:
-            head, parts = await self._answer(scope, receive, model, version)
+            parts, length = await self._answer(scope, receive, model, version)
             outcome = "answered"
         except Disconnected:
             outcome = "gone"
@@ -92,14 +91,15 @@ class Rest:
             raise
         finally:
             self.desk.count(model, "http", outcome, began_ns)
-        await send({"type": "http.response.start", "status": 200, "headers": head})
-        for part in parts[:-1]:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": parts[-1]})
+        if length is None:
+            await send_parts(send, 200, parts, b"application/json")
+        else:
+            await send_parts(send, 200, parts, b"application/octet-stream", [(LENGTH_HEADER, str(length).encode())])
 
     async def _answer(
         self, scope: Scope, receive: Receive, model: str, version: str | None
-    ) -> tuple[list[Header], list[bytes]]:
+    ) -> tuple[list[bytes], int | None]:
+        """Parts of the body, and the length of its JSON where raw tensors follow."""
         served = self.desk.served(model, version)
         header_length = _header_length(scope)
         length = content_length(scope)
@@ -110,17 +110,11 @@ class Rest:
             rest = await self._parsed(served, body, header_length)
             return await self._answered(rest, scope.get(GONE, []))
 
-    async def _answered(self, rest: RestAsked, gone: list[Callable[[], object]]) -> tuple[list[Header], list[bytes]]:
+    async def _answered(self, rest: RestAsked, gone: list[Callable[[], object]]) -> tuple[list[bytes], int | None]:
         try:
-            reply = await self._reply(rest.asked, gone)
-            parts, length = respond(rest, reply)
+            return respond(rest, await self._reply(rest.asked, gone))
         except EdgemedError as error:
             raise translated(error, rest.asked.deadline_ns) from error
-        size = str(sum(map(len, parts))).encode()
-        if length is None:
-            return [(b"content-type", b"application/json"), (b"content-length", size)], parts
-        own = (LENGTH_HEADER, str(length).encode())
-        return [(b"content-type", b"application/octet-stream"), (b"content-length", size), own], parts
 
     async def _parsed(self, served: Served, body: memoryview, header_length: int | None) -> RestAsked:
         try:
@@ -133,17 +127,20 @@ class Rest:
     async def _reply(self, asked: Asked, gone: list[Callable[[], object]]) -> Any:
         """The model's answer. A client that goes away meanwhile takes its request with it."""
         asking = asked.submit()
-        left_s = (asked.deadline_ns - time.monotonic_ns()) / 1e9
+        answer = asyncio.wrap_future(asking)
+        loop, left_s = asyncio.get_running_loop(), (asked.deadline_ns - time.monotonic_ns()) / 1e9
+        end = loop.call_later(max(0.0, left_s) + _GRACE_S, answer.cancel)
         gone.append(asking.cancel)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(asking), max(0.0, left_s) + _GRACE_S)
-        except asyncio.TimeoutError as error:
-            raise late() from error
+            return await answer
         except asyncio.CancelledError as error:
+            if loop.time() >= end.when():
+                raise late() from error
             if asking.cancelled():
                 raise Disconnected from error
             raise
         finally:
+            end.cancel()
             gone.remove(asking.cancel)
 
     # -- what it is ------------------------------------------------------------------------------------------------

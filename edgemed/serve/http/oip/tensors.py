@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
-from edgemed.base.runner import TensorSpec
+from edgemed.base.runner import TensorSpec, dtype_name
 
 DATATYPES: Final = {
     "bool": "BOOL",
@@ -124,7 +124,7 @@ def _cast(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
 
 def to_raw(array: NDArray[Any]) -> bytes:
     """All bytes of an array."""
-    return np.ascontiguousarray(array, wire(str(array.dtype))).tobytes()
+    return np.ascontiguousarray(array, wire(dtype_name(array.dtype))).tobytes()
 
 
 def finite(array: NDArray[Any]) -> bool:
