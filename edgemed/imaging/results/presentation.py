@@ -73,10 +73,8 @@ class Presentation:
         classes = max((len(r.scores) for r in self.content.readings if r.labels is not None), default=0)
         colors: dict[str, RGB] = {_layer(number): color_of(number) for number in range(classes)}
         colors |= {_WORDS: PLAIN, _REMARKS: WARNING}
-        return [
-            GraphicLayer(name, order, display_color=_lab(color))
-            for order, (name, color) in enumerate(colors.items(), 1)
-        ]
+        every = enumerate(colors.items(), 1)
+        return [GraphicLayer(name, order, display_color=_lab(color)) for order, (name, color) in every]
 
     def _annotations(self, uid: str) -> Iterator[Item]:
         """Remarks on all images, words on those that they are about, outlines on their frames."""
