@@ -86,9 +86,9 @@ class Presentation:
             if reading.source is None or (reading.source in self.used and self._names(reading)):
                 told.setdefault((reading.source, reading.frame), []).append(reading)
         for (source, frame), readings in told.items():
-            about = self.used if source is None else [source]
+            about, of = (self.used, None) if source is None else ([source], frame)
             lines = [line for reading in readings for line in words.lines(reading)]
-            yield self._annotation(about, _WORDS, frame, TextObjectSequence=[_text(lines[:12], _BOX)])
+            yield self._annotation(about, _WORDS, of, TextObjectSequence=[_text(lines[:12], _BOX)])
         yield from self._outlines(uid)
 
     def _names(self, reading: Reading) -> bool:
