@@ -151,12 +151,17 @@ _REPEATED: Final = frozenset(
 
 
 def _file(item: Item, source: Source, syntax: str) -> bytes:
-    """All bytes of a file (PS3.10 7.1)."""
-    from pydicom.charset import convert_encodings
-
+    """All bytes of an object, in a character set that holds its words."""
     declared = _character_set(item, source)
     if declared:
         item.put(SpecificCharacterSet=declared)
+    return whole_file(item, syntax)
+
+
+def whole_file(item: Item, syntax: str = _EXPLICIT) -> bytes:
+    """Preamble, meta header and data set (PS3.10 7.1)."""
+    from pydicom.charset import convert_encodings
+
     meta = Item(
         FileMetaInformationVersion=b"\0\1",
         MediaStorageSOPClassUID=item.value("SOPClassUID"),
@@ -167,7 +172,8 @@ def _file(item: Item, source: Source, syntax: str) -> bytes:
     )
     header = encoded(meta, [])
     length = encoded(Item(FileMetaInformationGroupLength=len(header)), [])
-    return b"".join((bytes(128), b"DICM", length, header, *pieces(item, convert_encodings(declared))))
+    encodings = convert_encodings(item.value("SpecificCharacterSet"))
+    return b"".join((bytes(128), b"DICM", length, header, *pieces(item, encodings)))
 
 
 def _character_set(item: Item, source: Source) -> Any:

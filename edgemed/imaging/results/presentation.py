@@ -73,10 +73,8 @@ class Presentation:
         classes = max((len(r.scores) for r in self.content.readings if r.labels is not None), default=0)
         colors: dict[str, RGB] = {_layer(number): color_of(number) for number in range(classes)}
         colors |= {_WORDS: PLAIN, _REMARKS: WARNING}
-        return [
-            GraphicLayer(name, order, display_color=_lab(color))
-            for order, (name, color) in enumerate(colors.items(), 1)
-        ]
+        every = enumerate(colors.items(), 1)
+        return [GraphicLayer(name, order, display_color=_lab(color)) for order, (name, color) in every]
 
     def _annotations(self, uid: str) -> Iterator[Item]:
         """Remarks on all images, words on those that they are about, outlines on their frames."""
@@ -88,9 +86,9 @@ class Presentation:
             if reading.source is None or (reading.source in self.used and self._names(reading)):
                 told.setdefault((reading.source, reading.frame), []).append(reading)
         for (source, frame), readings in told.items():
-            about = self.used if source is None else [source]
+            about, of = (self.used, None) if source is None else ([source], frame)
             lines = [line for reading in readings for line in words.lines(reading)]
-            yield self._annotation(about, _WORDS, frame, TextObjectSequence=[_text(lines[:12], _BOX)])
+            yield self._annotation(about, _WORDS, of, TextObjectSequence=[_text(lines[:12], _BOX)])
         yield from self._outlines(uid)
 
     def _names(self, reading: Reading) -> bool:

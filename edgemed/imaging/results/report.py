@@ -49,7 +49,7 @@ class Report:
     def make(self) -> ResultFile:
         """The file."""
         first, content = self.sources[0], self.content
-        common = skeleton(content.author, content.refusal is None)
+        common = skeleton(content.author, complete=content.refusal is None)
         series, number, instance = part10.series(content, "sr", first).values()
         report = common.but(
             SOPInstanceUID=self._uid,

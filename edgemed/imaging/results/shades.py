@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,11 +34,15 @@ def levels(image: Image) -> tuple[float, float]:
 
 
 def _unit(image: Image) -> NDArray[np.float32]:
-    pixels = image.pixels[None]  # as a volume, which is worked on in strips of many rows
+    shades: NDArray[np.float32] = _shades(image, image.pixels[None])[0]  # of a volume: in strips of many rows
+    return shades
+
+
+def _shades(image: Image, pixels: NDArray[Any]) -> NDArray[np.float32]:
     for table in image.tables[:1]:
         if table.data.size:
-            return looked_up(pixels, table)[0]
+            return looked_up(pixels, table)
     low, high = levels(image)
     if image.windows and limits_of(image.windows[0]) == (low, high):
-        return windowed(pixels, image.windows[0])[0]
-    return ramp(pixels, low, high)[0]
+        return windowed(pixels, image.windows[0])
+    return ramp(pixels, low, high)

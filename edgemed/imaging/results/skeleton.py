@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,9 +12,18 @@ from edgemed.imaging.results.items import Item, plain
 from edgemed.imaging.results.uids import uid_of
 
 
+def skeleton(author: Author, *, complete: bool) -> Item:
+    """A report without images and measurements; not to be changed.
+
+    Args:
+        author: where and how its model runs is no part of it, which may change from one answer to the next.
+        complete: whether something was analysed.
+    """
+    return _made(replace(author, digest="", precision="", backend="", device="", intended_use=""), complete)
+
+
 @lru_cache(maxsize=64)
-def skeleton(author: Author, complete: bool) -> Item:
-    """What all reports of a model have in common, but for the images and what was measured: highdicom makes it."""
+def _made(author: Author, complete: bool) -> Item:
     from highdicom import sr
     from pydicom.dataset import Dataset
 

@@ -12,16 +12,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from edgemed import __version__
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.base.quantity import SECOND
 from edgemed.base.spans import Span
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.readings import Readings
-from edgemed.imaging.results.content import Author, Content
+from edgemed.imaging.results.content import Content
 from edgemed.serve.analysis.distribution import Distributions
 from edgemed.serve.analysis.examine import TOO_LATE, Examination, Findings
-from edgemed.serve.analysis.results import deliver, warm
+from edgemed.serve.analysis.results import author_of, deliver, warm
 from edgemed.serve.analysis.task import Broken, Declined, Interrupted, Task, first_queued, read_task, without_names
 from edgemed.serve.analysis.telling import Teller
 from edgemed.serve.analysis.units import makes_volumes
@@ -92,12 +91,15 @@ class Analyst:
 
     def _wake(self, beat: Beat) -> None:
         """Whoever has queued a task wakes this loop, and it wakes those that work."""
-        warm()
+        warmed = False
         while beat.wait(_LOOK_S):
             for name in self._loops:
                 self._services.loops.wake(name)
             self._queue_lost()
             self._distributions.tend()
+            if not warmed:  # inlets have started by then, and what was queued is under way
+                warm(self._services)
+                warmed = True
 
     def _queue_lost(self) -> None:
         """Tasks that are under way by the journal alone: when one was given back, the disk was full."""
@@ -274,7 +276,7 @@ class Analyst:
     ) -> Content:
         late = [_LATE] if refusal is None and time.monotonic_ns() > due_ns else []
         return Content(
-            author=author_of(self._services, served, found),
+            author=author_of(self._services, served, found.info),
             sources=tuple(file.path for file in task.files),
             analysed=task.began,
             readings=tuple(found.readings),
@@ -324,21 +326,3 @@ class Analyst:
             log.error("what became of task %d cannot be written: %s", number, error.what)
             return False
         return True
-
-
-def author_of(services: Services, served: Served, found: Findings) -> Author:
-    """Who says it."""
-    info = found.info or served.info
-    manifest, daemon = served.bundle.manifest, services.config.daemon
-    return Author(
-        model=served.name,
-        version=f"{manifest.name} {manifest.created}",
-        digest=served.bundle.digest,
-        precision=info.precision,
-        backend=info.backend,
-        device=info.device,
-        station=daemon.name,
-        software=f"edgemed {__version__}",
-        intended_use=manifest.intended_use,
-        research_only=daemon.research_use_only,
-    )

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
+from edgemed import __version__
 from edgemed.base.hashing import sha256_bytes
-from edgemed.base.lazy import require
-from edgemed.imaging.results.content import Content, ResultFile
+from edgemed.base.runner import RunnerInfo
+from edgemed.imaging.results.content import Author, Content, ResultFile
 from edgemed.serve.config import Config, ModelSection
 from edgemed.serve.journal.records import NewResult, add_results, finish_if_delivered, move_task
+from edgemed.serve.models.served import Served
 from edgemed.serve.outlets.plan import made, wanted
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event, State
+
+log = logging.getLogger(__name__)
 
 NOTICE: Final = ("sr", "json")
 """What says that something is not analysed."""
 
 
-def kinds_of(section: ModelSection, content: Content) -> tuple[str, ...]:
-    """Kinds of results that are made."""
-    if content.refusal is None:
+def kinds_of(section: ModelSection, *, answered: bool) -> tuple[str, ...]:
+    """Kinds of results that are made of an answer, or of the reason why there is none."""
+    if answered:
         return made(section)
     return NOTICE if section.notify_refusals else ()
 
@@ -48,7 +53,7 @@ def deliver(services: Services, section: ModelSection, task: int, content: Conte
     """
     from edgemed.imaging.results import make_results
 
-    kinds = kinds_of(section, content)
+    kinds = kinds_of(section, answered=content.refusal is None)
     files = make_results(content, kinds) if kinds else []
     new = [_written(services, task, file) for file in files]
     where = destinations_of(services.config, section, kinds)
@@ -62,12 +67,38 @@ def deliver(services: Services, section: ModelSection, task: int, content: Conte
     return services.journal.write(enter)
 
 
-def warm() -> None:
-    """Import what writes results: a second or two, which the first patient need not wait for."""
-    from edgemed.imaging.results import make_results  # noqa: F401
+def author_of(services: Services, served: Served, info: RunnerInfo | None = None) -> Author:
+    """Who says it: the model as it answered, or as it would answer now."""
+    info = info or served.info
+    manifest, daemon = served.bundle.manifest, services.config.daemon
+    return Author(
+        model=served.name,
+        version=f"{manifest.name} {manifest.created}",
+        digest=served.bundle.digest,
+        precision=info.precision,
+        backend=info.backend,
+        device=info.device,
+        station=daemon.name,
+        software=f"edgemed {__version__}",
+        intended_use=manifest.intended_use,
+        research_only=daemon.research_use_only,
+    )
 
-    for module in ("highdicom.sr", "highdicom.seg", "highdicom.sc", "highdicom.pr"):
-        require(module, extra="serve", purpose="write DICOM results")
+
+def warm(services: Services) -> None:
+    """Write results of each model for nobody: the first patient need not wait a second for what libraries load.
+
+    What goes wrong is logged: whatever it is, the first task will show it.
+    """
+    from edgemed.imaging.results.rehearsal import rehearse
+
+    for name in services.models.names():
+        served = services.models.get(name)
+        answer, notice = (kinds_of(served.section, answered=answered) for answered in (True, False))
+        try:
+            rehearse(author_of(services, served), answer, notice, services.spool.new())
+        except Exception as error:
+            log.warning("results of %s could not be rehearsed: %s", name, type(error).__name__)
 
 
 def _written(services: Services, task: int, file: ResultFile) -> NewResult:

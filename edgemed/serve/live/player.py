@@ -23,8 +23,7 @@ from edgemed.runtime.policy import Policy
 from edgemed.runtime.source_run import SourceRun
 from edgemed.runtime.sources.clips import ClipSource
 from edgemed.runtime.sources.open import open_source, parse_address
-from edgemed.serve.analysis.analyst import author_of
-from edgemed.serve.analysis.examine import Findings
+from edgemed.serve.analysis.results import author_of
 from edgemed.serve.config import LiveSection
 from edgemed.serve.live.board import Channel, Shown
 from edgemed.serve.live.lane import ServedLane
@@ -168,7 +167,7 @@ class Player:
         found: tuple[Reading, ...] = ()
         note, author = "", None
         if isinstance(outcome, Answer):
-            author = author_of(self._services, served, Findings(info=outcome.info))
+            author = author_of(self._services, served, outcome.info)
             found, note = _read(readings, outcome.outputs, prepared)
         else:
             note = outcome.error.what

@@ -72,6 +72,7 @@ def _contents(folder: Path) -> Iterator[tuple[str, Content]]:
     yield "regression", cases.content(cr, readings=_measured())
     yield "words", cases.content(cr, readings=_worded())
     yield "several", cases.content(cr, slices[0], cine, readings=(cases.classified(0), cases.classified(2, 3)))
+    yield "frame of all", cases.content(cr, cine, readings=(cases.classified(None, 3),))
     yield "mask", cases.content(cr, readings=(cases.drawn(cases.blobs(64, 64)), cases.classified()))
     yield "nothing", cases.content(slices[0], readings=(cases.drawn(np.zeros((2, 32, 24), bool)),))
     yield "slices", cases.content(*slices, readings=tuple(cases.drawn(cases.blobs(32, 24, z), z) for z in range(4)))

@@ -152,6 +152,15 @@ def test_damaged_pixels_have_a_report_and_no_picture(tmp_path: Path) -> None:
     assert cases.made(said)["sr"].data.count(b"no secondary capture")
 
 
+def test_readings_of_damaged_pixels_have_a_report_and_no_picture(tmp_path: Path) -> None:
+    image = kit.image()
+    del image.PixelData
+    source = kit.write(image, tmp_path / "ct.dcm")
+    files = cases.made(cases.content(source, readings=(cases.classified(),)), "sr", "sc")
+    assert set(files) == {"sr"}
+    assert b"There is no secondary capture" in files["sr"].data
+
+
 def test_one_damaged_image_of_several_is_left_out(tmp_path: Path) -> None:
     good = kit.write(kit.image(study="1.2.1", series="1.2.2"), tmp_path / "good.dcm")
     image = kit.image(study="1.2.1", series="1.2.2")

@@ -101,3 +101,16 @@ def test_dcmtk_checks_it(name: str, tmp_path: Path) -> None:
     path.write_bytes(file.data)
     done = subprocess.run(["dcmpschk", path], capture_output=True, check=False)
     assert b"Test passed" in done.stdout + done.stderr
+
+
+@cases.peers
+def test_several_cines_of_a_series_share_a_state(tmp_path: Path) -> None:
+    uids = {"study": "1.2.1", "series": "1.2.2", "sop_class": kit.US_MULTIFRAME, "frames": 3}
+    cines = [kit.write(kit.image(**uids), tmp_path / f"{number}.dcm") for number in range(2)]
+    readings = (cases.classified(0, 1), cases.drawn(cases.blobs(64, 64), 1, 2))
+    files = cases.made(cases.content(*cines, readings=readings))
+    cases.assert_valid(tmp_path, files)
+    remarks, *told = read(files["gsps"]).GraphicAnnotationSequence
+    assert len(remarks.ReferencedImageSequence) == 2, "research use is said of both"
+    frames = [int(each.ReferencedImageSequence[0].ReferencedFrameNumber) for each in told]
+    assert frames == [2, 3, 3, 3], "words on each, two outlines on one"
