@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +14,11 @@ from edgemed.cli.console import ConsoleProgress, print_json, say, show
 
 if TYPE_CHECKING:
     from edgemed.serve.against import Comparison, Delivered
+    from edgemed.serve.journal.steps import Unfinished
     from edgemed.serve.reconcile import Account
 
 _SHOWN = 20
+_NAMED = 3  # UIDs of a series; all of them are in the JSON document
 
 
 def reconcile(
@@ -99,8 +102,20 @@ def _document(
         "bytes": account.size,
         "retried": retried,
         "routed_again": routed,
+        "awaited": [_awaited(one) for one in account.unfinished],
         "unaccounted": [{"code": t.code, "what": t.what, "text": t.text} for t in account.troubles],
         **archives,
+    }
+
+
+def _awaited(one: Unfinished) -> dict[str, object]:
+    return {
+        "step": one.step,
+        "peer": one.peer,
+        "study": one.study,
+        "series": one.series,
+        "came": one.came,
+        "missing": list(one.missing),
     }
 
 
@@ -125,6 +140,10 @@ def _print_held(held: Comparison) -> None:
             say(("✓", "green"), f" {name} has all {count} that were delivered to it.")
 
 
+def _few(uids: Sequence[str]) -> str:
+    return ", ".join(uids[:_NAMED]) + (f" and {len(uids) - _NAMED} more" if len(uids) > _NAMED else "")
+
+
 def _print(account: Account, retried: list[int], routed: list[int], failed: list[tuple[int, str, str]]) -> None:
     from rich.table import Table
 
@@ -141,6 +160,9 @@ def _print(account: Account, retried: list[int], routed: list[int], failed: list
         say(f"To be tried again: {', '.join(map(str, retried))}.")
     if routed:
         say(f"Objects that the router looks at again: {', '.join(map(str, routed))}.")
+    for series in [one for one in account.unfinished if one.came][:_SHOWN]:
+        some = f" {series.peer}: {len(series.missing)} of {series.came + len(series.missing)} images of series"
+        say(("awaited     ", "yellow"), f"{some} {series.series} have not come: {_few(series.missing)}.")
     for trouble in account.troubles[:_SHOWN]:
         say((f"{trouble.code:12}", "red"), f" {trouble.what}: {trouble.text}")
     if not account.troubles:

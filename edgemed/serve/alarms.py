@@ -20,6 +20,7 @@ Severity = Literal["warning", "alarm"]
 CODES: Final[dict[str, Severity]] = {
     "input-failed": "alarm",  # an input ended failed-and-alarmed
     "input-conflict": "alarm",  # the same UID came with other content; it is in quarantine
+    "images-missing": "warning",  # fewer came than a procedure step of the modality names
     "delivery-late": "warning",  # a destination does not take results; they wait
     "delivery-failed": "alarm",  # it was given up
     "commitment-failed": "alarm",  # a peer could not be told for too long what of its images is kept

@@ -4,6 +4,9 @@ A task that collects is complete by the first of: as many images as its files te
 that brought the last one, and a moment of quiet; a long time without any image. A revision that was opened for a late
 image does not believe releases any more: one was believed, or a sender opens an association for each image, and every
 release would make another revision.
+
+Where procedure steps name the images, they know better than counts and releases: a task is complete with the last image
+that they name, and waits for it as long as for any.
 """
 
 from __future__ import annotations
@@ -19,6 +22,27 @@ _REMEMBERED: Final = 10_000  # associations that ended; one that is forgotten co
 _CONTRADICTED: Final = 0
 
 
+@dataclass(frozen=True)
+class Told:
+    """What procedure steps tell of a task.
+
+    Attributes:
+        total: images that steps which have ended name.
+        awaited: of these, so many have not come.
+        doubtful: so many more, of discontinued steps: they may never have been made.
+        open: a step of it is in progress: there will be more.
+    """
+
+    total: int
+    awaited: int = 0
+    doubtful: int = 0
+    open: bool = False
+
+    @property
+    def missing(self) -> int:
+        return self.awaited + self.doubtful
+
+
 @dataclass
 class _Group:
     rules: Completeness
@@ -28,6 +52,8 @@ class _Group:
     images: set[int] = field(default_factory=set)
     associations: set[str] = field(default_factory=set)
     last_association: str = ""
+    told: Told | None = None
+    told_ns: int = 0
 
 
 class Collector:
@@ -87,6 +113,11 @@ class Collector:
         group = self._groups[task]
         group.expected = count if group.expected in (None, count) else _CONTRADICTED
 
+    def told(self, task: int, told: Told | None, now_ns: int) -> None:
+        """What procedure steps tell of a task now; `None`: nothing."""
+        group = self._groups[task]
+        group.told, group.told_ns = told, now_ns
+
     def association_ended(self, name: str, released: bool, now_ns: int) -> None:
         """An association is over; its images may be told of later."""
         self._ended[name] = (released, now_ns)
@@ -113,6 +144,8 @@ class Collector:
 
     def _completion(self, group: _Group) -> tuple[int, str]:
         """When it is complete as things stand, and why."""
+        if group.told is not None and group.rules.mpps:
+            return self._completion_by_steps(group, group.told)
         rules, count = group.rules, len(group.images)
         told = group.expected or None
         of = f"{count} images" if told is None else f"{count} of the {told} images that the files tell of"
@@ -124,6 +157,20 @@ class Collector:
             released = released_ns + rules.after_ns, f"association released, then quiet; {of}"
             return min(released, quiet)
         return quiet
+
+    def _completion_by_steps(self, group: _Group, told: Told) -> tuple[int, str]:
+        """The same, where steps tell of it."""
+        last_ns, rules = max(group.last_ns, group.told_ns), group.rules
+        quiet = f"no image for {_seconds(rules.quiet_ns)}"
+        if told.open:
+            going = f"while a procedure step is in progress; {len(group.images)} images"
+            return last_ns + rules.quiet_ns, f"{quiet}, {going}"
+        if not told.missing:
+            return last_ns, f"all {told.total} images that the procedure step names"
+        of = f"{told.missing} of the {told.total} images that the procedure step names are missing"
+        if told.awaited:
+            return last_ns + rules.quiet_ns, f"{quiet}; {of}"
+        return last_ns + min(rules.after_ns, rules.quiet_ns), f"procedure step discontinued, then quiet; {of}"
 
     def _released_ns(self, group: _Group) -> int | None:
         """The last image or end of an association; `None` where one is open, or the last one was not released."""

@@ -100,8 +100,9 @@ class Peer(Section):
 
     ae_title: AeTitle
     addresses: Annotated[tuple[Network, ...], Field(min_length=1)]
-    may: tuple[Literal["echo", "store", "commit"], ...] = Field(
-        ("echo", "store"), description="commit: what it asks for is kept until a destination has it"
+    may: tuple[Literal["echo", "store", "commit", "mpps"], ...] = Field(
+        ("echo", "store"),
+        description="commit: what it asks for is kept until a destination has it; mpps: it tells which images it makes",
     )
     sop_classes: tuple[Text, ...] = Field((), description="UIDs or keywords; empty: every image storage class we know")
     associations: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -114,7 +115,7 @@ class Peer(Section):
 
 
 class DicomSection(Section):
-    """The DICOM inlet: C-ECHO, C-STORE, storage commitment."""
+    """The DICOM inlet: C-ECHO, C-STORE, storage commitment, procedure steps."""
 
     ae_title: AeTitle = "EDGEMED"
     host: str = "0.0.0.0"  # noqa: S104 - a modality sends from elsewhere; peers are denied by default
@@ -172,6 +173,7 @@ class Match(Section):
 class Completeness(Section):
     """When a series or study is taken to be complete. The reason that applied stands in the journal and the result."""
 
+    mpps: bool = Field(True, description="the images that ended procedure steps name, where peers tell of any")
     expected: bool = Field(True, description="as many images as the file's own counts say, where it says any")
     association: bool = Field(True, description="the association that brought it was released, and `after` has passed")
     after_ns: Nanoseconds = Field(2 * SECOND, description="quiet time after the association's end")

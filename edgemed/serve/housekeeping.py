@@ -1,7 +1,8 @@
 """Keeps the disk from filling up: watermarks, and what may be deleted.
 
 Nothing is deleted that is not at its end, for as long as the site wants to keep it. Rows stay: they say what became of
-each input. Events go after `keep_events`, golden inferences after 90 days.
+each input. Events go after `keep_events`, golden inferences after 90 days, procedure steps three days after their last
+change.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edgemed.serve.journal.retention import (
     newest_golden,
     release,
 )
+from edgemed.serve.journal.steps import forget_steps
 from edgemed.serve.loops import Beat
 from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services
@@ -34,6 +36,7 @@ _EVERY_S: Final = 10.0
 _LIMIT_NS: Final = 60 * SECOND
 _KEPT_EVERY_NS: Final = 60 * SECOND
 _GOLDEN_NS: Final = 90 * 24 * 3600 * SECOND
+_STEPS_NS: Final = 3 * 24 * 3600 * SECOND  # that an examination and its images may take
 _ABOVE: Final = 1.1  # times a watermark, and its alarm is over: else it would come and go with every image
 
 
@@ -52,7 +55,7 @@ class Housekeeping:
         """Look at the disk, then begin."""
         spool = self._services.config.spool
         times = {"ended": spool.keep_ns, "failed": spool.keep_failed_ns, "events": spool.keep_events_ns}
-        times["golden"] = _GOLDEN_NS
+        times |= {"golden": _GOLDEN_NS, "steps": _STEPS_NS}
         with self._services.journal.read() as connection:
             self._horizons = {
                 name: load_horizon(connection, name, keep_ns) for name, keep_ns in times.items() if keep_ns is not None
@@ -99,6 +102,9 @@ class Housekeeping:
         finish_deletions(self._services.spool, self._services.journal, beat)
         before, golden = self._horizons["events"].before, self._horizons["golden"].before
         while self._services.journal.write(partial(forget, before=before, golden_before=golden)) and _goes_on(beat):
+            pass
+        steps = self._horizons["steps"].before
+        while self._services.journal.write(partial(forget_steps, before=steps)) and _goes_on(beat):
             pass
 
     def _release(self, ends: Sequence[str], before: int, beat: Beat) -> None:

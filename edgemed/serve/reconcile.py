@@ -21,6 +21,7 @@ from edgemed.serve.journal.database import connect, translate
 from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import NoTransition, move_task, receive_again
 from edgemed.serve.journal.recovery import JOURNAL
+from edgemed.serve.journal.steps import Unfinished, unfinished
 from edgemed.serve.lock import is_served
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import ENDS, Event, State, worst
@@ -59,6 +60,7 @@ class Account:
         files: whose bytes were read.
         size: of these, bytes.
         troubles: what is not accounted for.
+        unfinished: series of which procedure steps name images that have not come: nothing that we have lost.
     """
 
     served: bool = False
@@ -68,6 +70,7 @@ class Account:
     files: int = 0
     size: int = 0
     troubles: list[Trouble] = field(default_factory=list)
+    unfinished: list[Unfinished] = field(default_factory=list)
 
     @property
     def ended(self) -> int:
@@ -203,6 +206,7 @@ def _look(root: Path, step: Step) -> Account:
         account.troubles += _states(connection)
         account.troubles += [Trouble("history", what, text) for what, text in untold(connection)]
         account.troubles += _deliveries(connection)
+        account.unfinished = list(unfinished(connection))
         rows = _files(connection)
         going = {row[0] for row in connection.execute("SELECT path FROM deletion")}
     for relative in sorted(there - rows.keys() - going):

@@ -31,6 +31,7 @@ from edgemed.serve.journal.routes import (
 )
 from edgemed.serve.loops import Beat
 from edgemed.serve.matching import check_matches
+from edgemed.serve.performed import Performed
 from edgemed.serve.planning import Planner
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event, State
@@ -67,6 +68,7 @@ class Router:
         self._arrived: dict[int, tuple[int, Described | None]] = {}
         self._ends: list[tuple[str, bool, int]] = []
         self._collector = Collector()
+        self._performed = Performed(services, self._collector)
         self._tries: dict[int, int] = {}
         self._shown: set[tuple[str, str]] = set()
 
@@ -116,6 +118,7 @@ class Router:
     def _restore(self) -> None:
         """Tasks that were collecting; their quiet time starts now."""
         self._collector.clear()
+        self._performed.clear()
         self._services.journal.settle()
         now_ns = time.monotonic_ns()
         with self._services.journal.read() as connection:
@@ -130,6 +133,7 @@ class Router:
                 self._collector.added(task["id"], [part["id"]], now_ns, association=part["association"])
             if task["expected"] is not None:
                 self._collector.expect(task["id"], task["expected"])
+            self._performed.follow(task["id"], (task["model"], task["level"], task["subject"]), now_ns)
 
     def _drop(self, task: int, model: str) -> None:
         reason = f"The model {model} is not configured any more."
@@ -230,7 +234,7 @@ class Router:
             arrived_ns, _ = self._arrived.pop(number, _UNSEEN)
         self._tries.pop(number, None)
         arrived_ns = time.monotonic_ns() if arrived_ns is None else arrived_ns
-        expected = {want.model: want.expected for want in route.wants}
+        wants = {want.model: want for want in route.wants}
         for joined in routed.joined:
             if joined.level == "instance":
                 continue
@@ -239,9 +243,11 @@ class Router:
                 rules = self._rules[joined.model]
                 self._collector.opened(task, rules, arrived_ns, revision=joined.revision)
                 self._collector.added(task, joined.earlier, arrived_ns)
+                self._performed.follow(task, (joined.model, joined.level, wants[joined.model].subject), arrived_ns)
             self._collector.added(
-                task, [number], arrived_ns, association=row["association"], expected=expected[joined.model]
+                task, [number], arrived_ns, association=row["association"], expected=wants[joined.model].expected
             )
+        self._performed.came(row["sop_instance"], arrived_ns)
         if routed.state in (State.FAILED, State.NOT_ANALYSED):
             self._services.metrics.ends.labels("none", routed.state.value).inc()
         if route.unreadable:
@@ -261,6 +267,7 @@ class Router:
             ends, self._ends = self._ends, []
         for name, released, at_ns in ends:
             self._collector.association_ended(name, released, at_ns)
+        self._performed.look(now_ns)
         due = self._collector.due(now_ns)
         asked = {
             task: self._services.journal.submit(partial(self._complete, task=task, reason=reason))
@@ -269,6 +276,7 @@ class Router:
         for task, future in asked.items():
             future.result()
             self._collector.closed(task)
+            self._performed.closed(task, now_ns)
         if asked:
             self._services.loops.wake(ANALYST)
 

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from edgemed.serve import routing
 from edgemed.serve.journal.records import move_task
+from edgemed.serve.journal.steps import StepState, create_step, set_step
 from edgemed.serve.loops import Beat
 from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
@@ -45,6 +46,21 @@ ACTIONS = st.one_of(
     st.tuples(st.just("restart")),
     st.tuples(st.just("finish")),
 )
+SOME = st.frozensets(st.integers(0, IMAGES - 1), max_size=3)
+TOLD = st.one_of(
+    st.tuples(st.just("send"), st.just(0), st.integers(0, IMAGES - 1), st.just("a")),
+    st.tuples(
+        st.just("tell"),
+        st.integers(0, 1),
+        st.just(0),
+        SOME,
+        st.sampled_from(("IN PROGRESS", "COMPLETED", "COMPLETED", "DISCONTINUED")),
+    ),
+    st.tuples(st.just("step")),
+    st.tuples(st.just("end"), st.just("a"), st.just(True)),
+    st.tuples(st.just("pass"), st.just(AFTER)),
+    st.tuples(st.just("restart")),
+)
 
 
 class Clock:
@@ -63,6 +79,7 @@ class Bedside:
         self.services, self.clock = services, clock
         self.generation = 0
         self.sent: set[str] = set()
+        self.complete: set[int] = set()
         self.restart()
 
     def restart(self) -> None:
@@ -93,6 +110,29 @@ class Bedside:
         now_ns = self.clock.now_ns
         self.route()
         self.router._decide(now_ns)
+        self.check_steps()
+
+    def tell(self, step: int, series: int, images: frozenset[int], state: StepState) -> None:
+        named = {f"1.1.{series}": [f"1.1.{series}.{number}" for number in images]}
+
+        def work(connection: sqlite3.Connection) -> None:
+            create_step(connection, f"9.{step}", "CT1", "1.1", {})
+            set_step(connection, f"9.{step}", "CT1", state, named)
+
+        self.services.journal.write(work)
+
+    def check_steps(self) -> None:
+        """What was decided of a series agrees with what ended steps name, and with what was routed."""
+        with self.services.journal.read() as connection:
+            tasks = connection.execute("SELECT * FROM task WHERE model = 'together'").fetchall()
+            for task in tasks:
+                named = dict(connection.execute(NAMED, (task["subject"],)).fetchall())
+                missing = {uid for uid in named if uid not in self.sent}
+                if task["state"] == "collecting":
+                    assert not named or missing, "it waits for nothing"
+                elif task["id"] not in self.complete:
+                    self.complete.add(task["id"])
+                    check_reason(task["completeness"], named, missing)
 
     def finish(self) -> None:
         """The analyst answers everything that is queued."""
@@ -106,6 +146,24 @@ class Bedside:
 
     def do(self, name: str, *values: Any) -> None:
         getattr(self, "pass_" if name == "pass" else name)(*values)
+
+
+NAMED = (
+    "SELECT step_image.sop_instance, max(step.state = 'COMPLETED') FROM step JOIN step_series"
+    " ON step_series.step = step.id JOIN step_image ON step_image.series = step_series.id"
+    " WHERE step_series.series = ? AND step.state <> 'IN PROGRESS' GROUP BY step_image.sop_instance"
+)
+
+
+def check_reason(reason: str, named: dict[str, int], missing: set[str]) -> None:
+    """Why a series is complete, by what its steps name (1: a completed one does) and what of it is missing."""
+    if not named:
+        assert "procedure step" not in reason
+    elif not missing:
+        assert reason == f"all {len(named)} images that the procedure step names"
+    else:
+        assert reason.endswith(f"{len(missing)} of the {len(named)} images that the procedure step names are missing")
+        assert reason.startswith("no image for" if any(named[uid] for uid in missing) else "procedure step disc")
 
 
 def check(bedside: Bedside) -> None:
@@ -133,19 +191,22 @@ def check(bedside: Bedside) -> None:
     assert all(task["completeness"] for task in tasks)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
-@given(actions=st.lists(ACTIONS, max_size=30))
-def test_every_image_is_in_exactly_its_tasks(monkeypatch: pytest.MonkeyPatch, actions: list[tuple[Any, ...]]) -> None:
+MODELS = [
+    {"name": "alone", "bundle": "unused.edgemed"},
+    {
+        "name": "together",
+        "bundle": "unused.edgemed",
+        "level": "series",
+        "completeness": {"after_ns": AFTER, "quiet_ns": QUIET},
+    },
+]
+
+
+def play(monkeypatch: pytest.MonkeyPatch, actions: list[tuple[Any, ...]]) -> None:
+    """Do it all, then let everything come to its end."""
     clock = Clock()
     monkeypatch.setattr(routing, "time", clock)
-    rules = {"after_ns": AFTER, "quiet_ns": QUIET}
-    models = [
-        {"name": "alone", "bundle": "unused.edgemed"},
-        {"name": "together", "bundle": "unused.edgemed", "level": "series", "completeness": rules},
-    ]
-    with kit.memory() as root, kit.resting(kit.bedside(root, models=models)) as services:
+    with kit.memory() as root, kit.resting(kit.bedside(root, models=MODELS)) as services:
         bedside = Bedside(services, clock)
         for action in actions:
             bedside.do(*action)
@@ -154,6 +215,25 @@ def test_every_image_is_in_exactly_its_tasks(monkeypatch: pytest.MonkeyPatch, ac
         bedside.step()
         bedside.finish()
         check(bedside)
+
+
+RANDOM = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+
+
+@RANDOM
+@given(actions=st.lists(ACTIONS, max_size=30))
+def test_every_image_is_in_exactly_its_tasks(monkeypatch: pytest.MonkeyPatch, actions: list[tuple[Any, ...]]) -> None:
+    play(monkeypatch, actions)
+
+
+@RANDOM
+@given(actions=st.lists(TOLD, min_size=4, max_size=14))
+def test_a_series_is_complete_by_what_its_steps_name(
+    monkeypatch: pytest.MonkeyPatch, actions: list[tuple[Any, ...]]
+) -> None:
+    play(monkeypatch, actions)
 
 
 def test_the_check_sees_an_image_in_no_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ class Association:
         if command.field == commands.C_CANCEL:
             return
         status = self._status(command, message)
-        self._send(message.context, commands.encode_response(command, status.code, status.comment))
+        self._send(message.context, commands.encode_response(command, status.code, status.comment, status.error_id))
 
     def _status(self, command: Command, message: Message) -> Status:
         guest = self._guest

@@ -12,14 +12,14 @@ from typing import Final
 from edgemed.serve.dicom.wire import Malformed
 
 C_STORE, C_FIND, C_ECHO, C_CANCEL = 0x0001, 0x0020, 0x0030, 0x0FFF
-N_EVENT_REPORT, N_ACTION = 0x0100, 0x0130
+N_EVENT_REPORT, N_SET, N_ACTION, N_CREATE = 0x0100, 0x0120, 0x0130, 0x0140
 RESPONSE: Final = 0x8000
 NO_DATA_SET: Final = 0x0101
 HAS_DATA_SET: Final = 0x0001
 
 _GROUP_LENGTH, _AFFECTED_CLASS, _REQUESTED_CLASS = 0x0000, 0x0002, 0x0003
 _FIELD, _MESSAGE, _ANSWERED, _PRIORITY, _DATA_SET = 0x0100, 0x0110, 0x0120, 0x0700, 0x0800
-_STATUS, _COMMENT, _AFFECTED_INSTANCE, _REQUESTED_INSTANCE = 0x0900, 0x0902, 0x1000, 0x1001
+_STATUS, _COMMENT, _ERROR_ID, _AFFECTED_INSTANCE, _REQUESTED_INSTANCE = 0x0900, 0x0902, 0x0903, 0x1000, 0x1001
 _EVENT_TYPE, _ACTION_TYPE = 0x1002, 0x1008
 _ELEMENT: Final = struct.Struct("<HHL")
 _DIGITS: Final = frozenset("0123456789.")
@@ -75,7 +75,7 @@ def parse_command(data: bytes) -> Command:
     )
 
 
-def encode_response(request: Command, status: int, comment: str = "") -> bytes:
+def encode_response(request: Command, status: int, comment: str = "", error_id: int = 0) -> bytes:
     """The command set that answers a request, without a data set."""
     elements = {
         _AFFECTED_CLASS: _text(request.sop_class, "\0"),
@@ -86,6 +86,8 @@ def encode_response(request: Command, status: int, comment: str = "") -> bytes:
         _COMMENT: _text(comment[:64], " "),
         _AFFECTED_INSTANCE: _text(request.sop_instance, "\0"),
     }
+    if error_id:
+        elements[_ERROR_ID] = _us(error_id)
     if request.field == N_EVENT_REPORT:
         elements[_EVENT_TYPE] = _us(request.kind)
     if request.field == N_ACTION:

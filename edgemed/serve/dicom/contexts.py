@@ -15,6 +15,7 @@ from edgemed.serve.config import Peer
 VERIFICATION: Final = "1.2.840.10008.1.1"
 COMMITMENT: Final = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
+PROCEDURE_STEP: Final = "1.2.840.10008.3.1.2.3.3"
 
 PLAIN: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 # where one context offers several, the first of these is taken: as it is, then compressed without loss, then with
@@ -55,6 +56,8 @@ def contexts_for(peer: Peer) -> list[PresentationContext]:
         found += [build_context(uid, list(_ORDER)) for uid in dict.fromkeys(classes)]
     if "commit" in peer.may:
         found.append(_commitment(scu=True, scp=True))
+    if "mpps" in peer.may:
+        found.append(build_context(PROCEDURE_STEP, list(PLAIN)))
     return found
 
 

@@ -16,7 +16,7 @@ from edgemed.serve.dicom.wire import Malformed
 _PDV: Final = struct.Struct(">LBB")
 _IS_COMMAND, _IS_LAST = 1, 2
 _MOST_COMMAND_BYTES: Final = 1 << 16
-_MOST_DATA_BYTES: Final = 16 << 20  # of what is not an image: a request for storage commitment
+_MOST_DATA_BYTES: Final = 16 << 20  # of what is not an image: a request for storage commitment, a procedure step
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""C-ECHO, C-STORE and storage commitment for the peers that are named."""
+"""C-ECHO, C-STORE, storage commitment and procedure steps for the peers that are named."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from edgemed.serve.dicom.admission import Admission
 from edgemed.serve.dicom.association import Asked, Association, House
 from edgemed.serve.dicom.commitment import INVALID_ARGUMENT, Commitments
 from edgemed.serve.dicom.commitments import take_report
-from edgemed.serve.dicom.contexts import COMMITMENT
+from edgemed.serve.dicom.contexts import COMMITMENT, PROCEDURE_STEP
 from edgemed.serve.dicom.ledger import Ledger
 from edgemed.serve.dicom.reports import parse_data_set
+from edgemed.serve.dicom.steps import take_step
 from edgemed.serve.dicom.store import UNRECOGNIZED_OPERATION, Status
 from edgemed.serve.dicom.strangers import Strangers
 from edgemed.serve.loops import Beat
@@ -36,7 +37,7 @@ _LAST_NS: Final = 2 * SECOND  # for threads of connections that were closed
 
 
 class DicomInlet:
-    """C-ECHO, C-STORE and storage commitment for the peers that are named."""
+    """C-ECHO, C-STORE, storage commitment and procedure steps for the peers that are named."""
 
     name = "dicom"
 
@@ -165,6 +166,8 @@ class DicomInlet:
             return self._commitments.take(asked)
         if asked.context.sop_class == COMMITMENT and command.field == commands.N_EVENT_REPORT:
             return self._report_of_destination(asked)
+        if asked.context.sop_class == PROCEDURE_STEP and command.field in (commands.N_CREATE, commands.N_SET):
+            return take_step(self._services, asked)
         log.info("%s asks for what is not offered: 0x%04X", asked.guest.ae_title, asked.command.field)
         return Status(UNRECOGNIZED_OPERATION)
 

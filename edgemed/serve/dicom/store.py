@@ -49,6 +49,7 @@ class Status:
 
     code: int
     comment: str = ""
+    error_id: int = 0
 
     @property
     def success(self) -> bool:

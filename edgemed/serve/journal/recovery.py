@@ -27,7 +27,7 @@ JOURNAL: Final = "journal.sqlite3"
 _MARK: Final = "journal.damaged"
 _SUFFIXES: Final = ("", "-wal", "-shm")
 # what the spool cannot tell: promises to peers, which version answers, what somebody is still to see
-_SALVAGED: Final = ("commitment", "promise", "release", "fact", "alarm")
+_SALVAGED: Final = ("commitment", "promise", "step", "step_series", "step_image", "release", "fact", "alarm")
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def keep_horizon(connection: sqlite3.Connection, name: str, horizon: Horizon) ->
 def forget_horizons(connection: sqlite3.Connection) -> None:
     """Begin to count anew: events have other numbers now, in a journal that was made anew."""
     connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %'")
+    connection.execute("UPDATE step SET event = 0")
 
 
 def newest_event(connection: sqlite3.Connection) -> int:

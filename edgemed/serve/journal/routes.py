@@ -208,9 +208,9 @@ def complete(connection: sqlite3.Connection, task: int, reason: str) -> bool:
 
 
 def collecting(connection: sqlite3.Connection) -> list[sqlite3.Row]:
-    """Tasks that collect: id, model, revision, expected; and their objects as rows of (task, object, association)."""
+    """Tasks that collect: id, model, level, subject, revision, expected."""
     return connection.execute(
-        "SELECT id, model, revision, expected FROM task WHERE state = 'collecting' ORDER BY id"
+        "SELECT id, model, level, subject, revision, expected FROM task WHERE state = 'collecting' ORDER BY id"
     ).fetchall()
 
 

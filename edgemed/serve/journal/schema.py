@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 SCHEMA: Final = """
 CREATE TABLE object (                 -- something that came in, and was acknowledged or refused
@@ -101,7 +101,7 @@ CREATE TABLE deletion (               -- files that no row names any more, and t
 CREATE TABLE event (                  -- everything that happened, in order; never changed, deleted when very old
   id            INTEGER PRIMARY KEY,
   at            TEXT NOT NULL,
-  what          TEXT NOT NULL,        -- 'object', 'task', 'delivery'
+  what          TEXT NOT NULL,        -- 'object', 'task', 'delivery', 'commitment', 'step'
   subject       INTEGER NOT NULL,
   before        TEXT NOT NULL,
   event         TEXT NOT NULL,
@@ -131,6 +131,34 @@ CREATE TABLE commitment (             -- asked of us by a peer
   reported      TEXT,                 -- '' where that was given up
   event         INTEGER NOT NULL,     -- that it was asked: its age
   PRIMARY KEY (transaction_uid, peer)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE step (                   -- a performed procedure step (MPPS) that a peer tells of; UIDs alone
+  id            INTEGER PRIMARY KEY,
+  sop_instance  TEXT NOT NULL UNIQUE,
+  peer          TEXT NOT NULL,        -- that has created it: nobody else may change it
+  study         TEXT NOT NULL,        -- '' where it is of several
+  state         TEXT NOT NULL,        -- 'IN PROGRESS', 'COMPLETED', 'DISCONTINUED'
+  images        INTEGER NOT NULL DEFAULT 0,  -- that it names
+  created       TEXT NOT NULL,
+  changed       TEXT NOT NULL,
+  event         INTEGER NOT NULL      -- of its last change: its age
+) STRICT;
+CREATE INDEX step_study ON step (study);
+CREATE INDEX step_event ON step (event);
+
+CREATE TABLE step_series (            -- a series that it has made
+  id            INTEGER PRIMARY KEY,
+  step          INTEGER NOT NULL REFERENCES step (id) ON DELETE CASCADE,
+  series        TEXT NOT NULL,
+  UNIQUE (step, series)
+) STRICT;
+CREATE INDEX step_series_uid ON step_series (series);
+
+CREATE TABLE step_image (             -- an image of it that is to come, or has come
+  series        INTEGER NOT NULL REFERENCES step_series (id) ON DELETE CASCADE,
+  sop_instance  TEXT NOT NULL,
+  PRIMARY KEY (series, sop_instance)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE promise (                -- what we have committed ourselves to keep; by UID: it outlives the journal
