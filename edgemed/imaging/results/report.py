@@ -351,12 +351,14 @@ def _insert_library(root: Dataset, sources: list[Source]) -> None:
     for source in sources:
         purpose = sr.CodedConcept("260753009", "SCT", "Source")
         item = sr.ImageContentItem(purpose, source.sop_class, source.uid, relationship_type=contains)
-        item.ContentSequence = sr.ContentSequence()
+        sizes = []
         for name, value in (("Rows", source.dataset.get("Rows")), ("Columns", source.dataset.get("Columns"))):
             if value is not None:
                 number = sr.CodedConcept({"Rows": "110910", "Columns": "110911"}[name], "DCM", f"Pixel Data {name}")
                 unit = sr.CodedConcept("{pixels}", "UCUM", "Pixels")
-                item.ContentSequence.append(sr.NumContentItem(number, value, unit, relationship_type=context))
+                sizes.append(sr.NumContentItem(number, value, unit, relationship_type=context))
+        if sizes:  # an empty sequence is none
+            item.ContentSequence = sr.ContentSequence(sizes)
         group.ContentSequence.append(item)
     library.ContentSequence = sr.ContentSequence([group])
     place = len(root.ContentSequence) - 1
