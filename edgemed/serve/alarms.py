@@ -96,26 +96,28 @@ class Alarms:
             raised = before.raised if before else stamp()
             alarm = Alarm(code, subject, text, severity, raised, before.count + 1 if before else 1)
             self._standing[code, subject] = alarm
+            self._store(
+                "INSERT INTO alarm (code, subject, text, severity, raised) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (code, subject) WHERE cleared IS NULL"
+                " DO UPDATE SET text = excluded.text, count = count + 1",
+                (code, subject, text, severity, raised),
+            )
         if before is None:
             log.log(logging.ERROR if severity == "alarm" else logging.WARNING, "alarm %s: %s", code, text)
             self._tell(alarm, True)
-        self._store(
-            "INSERT INTO alarm (code, subject, text, severity, raised) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (code, subject) WHERE cleared IS NULL DO UPDATE SET text = excluded.text, count = count + 1",
-            (code, subject, text, severity, raised),
-        )
 
     def clear(self, code: str, subject: str = "") -> None:
         """What it was about is over; nothing where it does not stand."""
         with self._lock:
             alarm = self._standing.pop((code, subject), None)
-        if alarm is None:
-            return
+            if alarm is None:
+                return
+            self._store(
+                "UPDATE alarm SET cleared = ? WHERE code = ? AND subject = ? AND cleared IS NULL",
+                (stamp(), code, subject),
+            )
         log.info("alarm %s is over: %s", code, alarm.text)
         self._tell(alarm, False)
-        self._store(
-            "UPDATE alarm SET cleared = ? WHERE code = ? AND subject = ? AND cleared IS NULL", (stamp(), code, subject)
-        )
 
     def stands(self, code: str, subject: str = "") -> bool:
         """Whether it stands now."""
@@ -134,6 +136,8 @@ class Alarms:
             listener(alarm, raised)
 
     def _store(self, sql: str, values: tuple[str, ...]) -> None:
+        """Without waiting. In the order in which it happened, so that the journal ends as the memory does."""
+
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(sql, values)
 

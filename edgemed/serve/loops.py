@@ -25,6 +25,7 @@ class Beat:
         limit_ns: silence after which it is taken to hang.
         last_ns: `time.monotonic_ns` of its last beat.
         failures: times it ended by an exception and was started again.
+        since_ns: `time.monotonic_ns` of the last such time, or of its start.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Beat:
     wake: threading.Event = field(default_factory=threading.Event)
     last_ns: int = field(default_factory=time.monotonic_ns)
     failures: int = 0
+    since_ns: int = field(default_factory=time.monotonic_ns)
 
     def __call__(self) -> None:
         """Show progress; to be called between steps that may take long."""
@@ -130,7 +132,7 @@ class Loops:
                 body(beat)
                 return
             except Exception as error:
-                beat.failures += 1
+                beat.failures, beat.since_ns = beat.failures + 1, time.monotonic_ns()
                 known = isinstance(error, EdgemedError)
                 log.error("loop %s failed: %s", beat.name, type(error).__name__, exc_info=not known)
                 if self._on_failure is not None:

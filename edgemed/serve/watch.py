@@ -9,6 +9,7 @@ from typing import Final
 
 from edgemed.base.errors import EdgemedError, IntegrityError, ResourceError
 from edgemed.base.quantity import SECOND
+from edgemed.serve.alarms import Alarm
 from edgemed.serve.audit.segments import FOLDER
 from edgemed.serve.audit.syslog import Forwarder
 from edgemed.serve.clock import utc
@@ -19,6 +20,7 @@ from edgemed.serve.services import Services
 from edgemed.serve.systemd import Notifier
 
 _EVERY_S: Final = 1.0
+_STEADY_NS: Final = 60 * SECOND  # of a loop that had failed: longer than the longest pause before it is started again
 _JUMP_NS: Final = 2 * SECOND  # an adjustment by NTP is slower than this
 _JUMP_SHOWN_NS: Final = 600 * SECOND
 _EXPIRES_DAYS: Final = 30
@@ -88,8 +90,13 @@ class Watch:
         for name in silent:
             alarms.raise_("loop-silent", f"The loop {name} makes no progress.", name)
         for alarm in alarms.standing:
-            if alarm.code == "loop-silent" and alarm.subject not in silent:
+            if alarm.subject not in silent and (alarm.code == "loop-silent" or self._is_mended(alarm)):
                 alarms.clear(alarm.code, alarm.subject)
+
+    def _is_mended(self, alarm: Alarm) -> bool:
+        """Whether a loop that had failed goes on, or is of another configuration."""
+        beat = self._services.loops.beats.get(alarm.subject)
+        return alarm.code == "loop-failed" and (beat is None or time.monotonic_ns() - beat.since_ns > _STEADY_NS)
 
     def _silent(self) -> Finding | None:
         silent = self._services.loops.silent

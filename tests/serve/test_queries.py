@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgemed.serve import intake
+from edgemed.serve.dicom.commitment import WAITING
 from edgemed.serve.journal import queries
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import (
@@ -131,12 +132,17 @@ def test_what_is_asked_all_the_time_costs_no_more_when_the_journal_has_grown(jou
             add_results(connection, task, [result], {"pacs": ("sr",)})
             move_task(connection, task, Event.ANSWER)
             move_delivery(connection, number, "delivered")
+            connection.execute(
+                "INSERT INTO commitment VALUES (?, 'CT1', '127.0.0.1', '[]', '2026', '2026', ?)",
+                (f"1.{number}", number),
+            )
 
     other = NewObject("dicom", "CT1", "1.2.840", "1", "1" * 64, 1, "quarantine/1")
 
     def asked(connection: sqlite3.Connection) -> list[int]:
         again = lambda connection: intake._conflict(connection, other)  # noqa: E731
-        return [steps(connection, ask) for ask in (queries.open_tasks, queries.waiting, again)]
+        promised = lambda connection: connection.execute(WAITING).fetchall()  # noqa: E731
+        return [steps(connection, ask) for ask in (queries.open_tasks, queries.waiting, again, promised)]
 
     journal.write(lambda connection: intake._conflict(connection, other))
     journal.write(lambda connection: end(connection, 1, 3))

@@ -79,6 +79,24 @@ def test_the_watchdog_hears_nothing_while_a_loop_is_silent(tmp_path: Path, liste
         hold.set()
 
 
+def test_a_loop_that_had_failed_is_no_alarm_any_more_once_it_goes_on(tmp_path: Path) -> None:
+    def stumble(beat: Beat) -> None:
+        if not beat.failures:
+            raise OSError("once")
+        beat.wait(60)
+
+    with kit.running(kit.bedside(tmp_path)) as daemon:
+        watch, alarms = Watch(daemon.services), daemon.services.alarms
+        alarms.raise_("loop-failed", "It failed before the last restart.", "of another configuration")
+        beat = daemon.services.loops.start("stumbles", stumble)
+        wait_for(lambda: alarms.stands("loop-failed", "stumbles"))
+        watch.step()
+        assert [alarm.subject for alarm in alarms.standing if alarm.code == "loop-failed"] == ["stumbles"]
+        beat.since_ns -= 61 * SECOND
+        watch.step()
+        assert not alarms.stands("loop-failed", "stumbles")
+
+
 @contextmanager
 def watched_model(tmp_path: Path, listener: socket.socket) -> Iterator[tuple[HostedModel, Watch, Readiness]]:
     """A ready model, and who tells systemd."""

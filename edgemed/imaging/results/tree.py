@@ -153,7 +153,8 @@ def _entry(sop_class: str, uid: str, rows: int | None, columns: int | None) -> I
     entry = image(SOURCE, sop_class, uid)
     sizes = ((_ROWS, rows), (_COLUMNS, columns))
     known = [number(name, size, words.PIXELS, _ACQUISITION) for name, size in sizes if size is not None]
-    entry.put(ContentSequence=known)
+    if known:  # an empty sequence is none
+        entry.put(ContentSequence=known)
     return entry
 
 

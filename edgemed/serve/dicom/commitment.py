@@ -42,6 +42,8 @@ INVALID_ARGUMENT: Final = 0x0115
 PROCESSING_FAILURE: Final = 0x0110
 CLASS_INSTANCE_CONFLICT: Final = 0x0119
 
+WAITING: Final = "SELECT * FROM commitment WHERE reported IS NULL ORDER BY event"
+
 _REQUEST: Final = 1  # action type: request storage commitment
 _FIRST_NS, _CAP_NS = 2 * SECOND, 600 * SECOND
 _GIVE_UP_NS: Final = 72 * 3600 * SECOND  # that the daemon ran; the peer has asked again long before
@@ -121,7 +123,7 @@ class Commitments:
     def _waiting(self) -> list[sqlite3.Row]:
         """Requests that are not reported on."""
         with self._services.journal.read() as connection:
-            return connection.execute("SELECT * FROM commitment WHERE reported IS NULL ORDER BY event").fetchall()
+            return connection.execute(WAITING).fetchall()
 
     def _give_up(self, before: int) -> None:
         """Requests that are older than an event, and that nobody wants to hear of; somebody has to look."""

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgemed.base.errors import IntegrityError
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.http.answers import HttpError
 from edgemed.serve.http.gate import USER
@@ -26,6 +27,10 @@ _NO_MODEL: Final[dict[int | str, dict[str, Any]]] = {
         "description": "There is no such model.",
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
     }
+}
+_NOT_TAKEN: Final[dict[int | str, dict[str, Any]]] = {
+    **_NO_MODEL,
+    409: {**_NO_MODEL[404], "description": "It is damaged, older, or not signed by who may."},
 }
 _NO_ALARM: Final[dict[int | str, dict[str, Any]]] = {
     303: {"description": "To /alarms."},
@@ -100,12 +105,15 @@ def _admin(routes: APIRouter, host: ModelHost) -> None:
     async def models() -> JSONResponse:
         return JSONResponse([host.describe(name) for name in host.names()])
 
-    @routes.post("/admin/models/{model}/propose", status_code=202, response_model=Proposed, responses=_NO_MODEL)
+    @routes.post("/admin/models/{model}/propose", status_code=202, response_model=Proposed, responses=_NOT_TAKEN)
     async def propose(model: Name, proposal: Proposal, request: Request) -> JSONResponse:
         """Take a new version: it is verified and copied now, and goes through golden and shadow tests by itself."""
         _known(host, model)
         user = request.scope[USER]
-        version = await asyncio.to_thread(host.propose, model, Path(proposal.path), older=proposal.older, user=user)
+        try:
+            version = await asyncio.to_thread(host.propose, model, Path(proposal.path), older=proposal.older, user=user)
+        except IntegrityError as error:  # asked for again, it is no other
+            raise HttpError(409, str(error)) from error
         return JSONResponse({"version": version}, 202)
 
     @routes.post("/admin/models/{model}/rollback", status_code=204, response_class=Response, responses=_NO_MODEL)

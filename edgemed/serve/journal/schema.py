@@ -132,6 +132,7 @@ CREATE TABLE commitment (             -- asked of us by a peer
   event         INTEGER NOT NULL,     -- that it was asked: its age
   PRIMARY KEY (transaction_uid, peer)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX commitment_open ON commitment (event) WHERE reported IS NULL;
 
 CREATE TABLE step (                   -- a performed procedure step (MPPS) that a peer tells of; UIDs alone
   id            INTEGER PRIMARY KEY,

@@ -206,6 +206,7 @@ class ModelHost:
         for model in line.loaded:
             if model not in (line.candidate, line.hot):  # a candidate that fails is rejected, not tried again
                 model.tend(now_ns)
+        line.active.rest(self.thermal.climate.heat is not Heat.NORMAL)  # also one that answers since it became warm
         if line.name in self._shadows:
             self._shadows[line.name].follow(line.active)
         if line.name in self._hot:

@@ -92,6 +92,7 @@ class HostedModel:
         self.used_ns = time.monotonic_ns()
         self._batches = BatchCheck(bundle, section.precision)
         self._together = 1
+        self._rests = False
         self.scheduler = Scheduler.of_bundle(self._ask, bundle, self._specs, batch=1, on_drop=self._dropped)
 
     # -- what it is ------------------------------------------------------------------------------------------------
@@ -307,6 +308,9 @@ class HostedModel:
 
     def rest(self, rests: bool) -> None:
         """Let the device rest between inferences that are not live, or no longer: a quarter of its time is theirs."""
+        if rests is self._rests:
+            return
+        self._rests = rests
         usual_ns = self.tally.median_ns(1) or _USUAL_NS
         self.scheduler.change(pace_ns=_REST * usual_ns if rests else 0)
 

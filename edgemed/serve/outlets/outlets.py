@@ -62,6 +62,8 @@ class Outlets:
 
     def _look_after(self, beat: Beat) -> None:
         for name in self._unknown():
+            if f"outlet {name}" in self._services.loops.beats:  # of this loop, before it failed
+                continue
             lane = Lane(self._services, name, Retry(), _Nowhere())
             self._services.loops.start(f"outlet {name}", lane.run)
         while True:

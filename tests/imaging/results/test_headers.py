@@ -236,6 +236,13 @@ def test_files_that_are_no_dicom_have_a_json_result(tmp_path: Path) -> None:
     assert set(cases.made(cases.content(source, refusal="It is no DICOM."))) == {"json"}
 
 
+def test_a_notice_about_an_image_of_no_size_is_valid(tmp_path: Path) -> None:
+    source = kit.write(kit.image(Rows=0), tmp_path / "image.dcm")
+    files = cases.made(cases.content(source, refusal="Its Rows is 0."), "sr")
+    assert set(files) == {"sr"}
+    cases.assert_valid(tmp_path, files)
+
+
 def test_other_byte_orders_and_no_meta_header(tmp_path: Path) -> None:
     for name in ("MR_small_bigendian.dcm", "ExplVR_BigEndNoMeta.dcm", "no_meta_group_length.dcm", "image_dfl.dcm"):
         source = cases.real(name)

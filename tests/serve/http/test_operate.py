@@ -78,6 +78,10 @@ def test_versions_are_listed_and_proposed(running: Any, client: httpx.Client, tm
     answer = client.post("/admin/models/chest/propose", json={"path": str(newer)})
     assert (answer.status_code, answer.json()) == (202, {"version": "2"})
     assert client.post("/admin/models/none/propose", json={"path": str(newer)}).status_code == 404
+    damaged = kit.write_classifier(tmp_path / "damaged.edgemed", boundary=0.7)
+    next((damaged / "graphs").iterdir()).write_bytes(b"another graph")
+    refused = client.post("/admin/models/chest/propose", json={"path": str(damaged)})
+    assert (refused.status_code, "retry-after" in refused.headers) == (409, False)
     for body in ({}, {"path": "relative"}, {"path": str(tmp_path / "none")}, {"path": str(newer), "more": 1}):
         assert client.post("/admin/models/chest/propose", json=body).status_code == 400
     assert client.post("/admin/models/none/rollback").status_code == 404

@@ -136,6 +136,25 @@ def test_results_for_a_destination_that_was_taken_away_are_told_of(tmp_path: Pat
         assert bench.states(services) == ["pending"]
 
 
+def test_who_looks_after_them_begins_again_without_a_second_lane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench.services(tmp_path, folder(tmp_path / "out", "old")) as services:
+        bench.add_task(services, [("sr", "1.2.3", b"report")])
+    rounds: list[None] = []
+
+    def measure(_: Outlets) -> None:
+        rounds.append(None)
+        if len(rounds) == 1:
+            raise OSError(errno.EIO, "the disk")
+
+    monkeypatch.setattr(Outlets, "_measure", measure)
+    with bench.services(tmp_path, folder(tmp_path, "new")) as services:
+        Outlets(services).start()
+        wait_for(lambda: len(rounds) > 1)
+        assert [thread.name for thread in threading.enumerate()].count("outlet old") == 1
+
+
 def test_the_alarm_stands_until_nothing_is_failed_any_more(tmp_path: Path) -> None:
     with bench.services(tmp_path, folder(tmp_path)) as services:
         task = bench.add_task(services, [("sr", "1.2.3", b"report")])
