@@ -41,4 +41,5 @@ def test_quantities() -> None:
     spans = (1, 250_000_000, 90_000_000_000, 259_200_000_000_000)
     assert [tables.duration(ns) for ns in spans] == ["1 ns", "250 ms", "90 s", "3 d"]
     assert [tables.size(count) for count in (1000, 131072, 2 << 30)] == ["1000 bytes", "128 KiB", "2 GiB"]
+    assert tables.ranges([1, 2, 3, 7, 9, 10], str) == "1–3, 7, 9–10"
     assert tables.table(("a", "b"), [("x|y", 1)]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"

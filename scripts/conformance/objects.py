@@ -148,7 +148,10 @@ def private() -> str:
 
 def charsets() -> str:
     """Defined terms of Specific Character Set that are read."""
-    return ", ".join(f"`{name}`" for name in sorted(python_encoding) if name.startswith(("ISO", "GB")))
+    known = sorted(name for name in python_encoding if name.startswith(("ISO", "GB")))
+    extended = [name for name in known if name.startswith("ISO 2022")]
+    rows = (("no", [name for name in known if name not in extended]), ("yes", extended))
+    return table(("code extensions", "defined terms"), [(which, ", ".join(names)) for which, names in rows])
 
 
 def segments() -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import Final
 
 from scripts.conformance import audit, limits, network, objects, sender, settings, statuses, web
@@ -13,6 +14,7 @@ from scripts.conformance import audit, limits, network, objects, sender, setting
 PAGE: Final = Path(__file__).resolve().parent.parent.parent / "docs" / "dicom-conformance.md"
 TEMPLATE: Final = Path(__file__).with_name("template.md")
 
+_WIDTH: Final = 124
 _PLACE: Final = re.compile(r"\{\{ (\w+) \}\}")
 _MODULES: Final = (audit, limits, network, objects, sender, settings, statuses, web)
 
@@ -30,4 +32,12 @@ def text() -> str:
         KeyError: the template names what there is not.
     """
     known = fills()
-    return _PLACE.sub(lambda place: known[place[1]](), TEMPLATE.read_text(encoding="utf-8"))
+    filled = _PLACE.sub(lambda place: known[place[1]](), TEMPLATE.read_text(encoding="utf-8"))
+    return "\n\n".join(map(_wrapped, filled.rstrip("\n").split("\n\n"))) + "\n"
+
+
+def _wrapped(block: str) -> str:
+    """A paragraph in lines of this project's length; tables, lists and headings as they are."""
+    if block.startswith(("|", "- ", "#")):
+        return block
+    return fill(block, _WIDTH, break_long_words=False, break_on_hyphens=False)

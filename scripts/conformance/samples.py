@@ -41,6 +41,8 @@ HEADER: Final[Mapping[str, Any]] = {
     "StudyID": "S1",
     "StudyDescription": "Chest",
     "AccessionNumber": "A-17",
+    "PlacerOrderNumberImagingServiceRequest": "P-17",
+    "FillerOrderNumberImagingServiceRequest": "F-17",
     "ReferringPhysicianName": "Meier^Ute",
     "TimezoneOffsetFromUTC": "+0100",
     "SeriesInstanceUID": "1.2.3.4",

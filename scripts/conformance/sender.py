@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import groupby
+from collections.abc import Callable
 from typing import Final
 
 from edgemed.serve.against import Delivered
@@ -13,7 +12,7 @@ from edgemed.serve.dicom.sender import DicomCourier, proposed
 from edgemed.serve.outlets.plan import IMAGE
 from edgemed.serve.outlets.status import of_status
 from scripts.conformance.objects import meta_of, results
-from scripts.conformance.tables import name_of, status, table
+from scripts.conformance.tables import name_of, ranges, status, table
 
 _SAID: Final = {
     "delivered": "delivered",
@@ -45,19 +44,13 @@ def answers() -> str:
     for (verdict, reason), codes in found.items():
         both = list(codes.values())
         of = "" if len(both) == 2 and both[0] == both[1] else " / ".join(_KINDS[kind] for kind in codes)
-        which = "all others" if (verdict, reason) == most else ", ".join(_ranges(both[0]))
+        which = "all others" if (verdict, reason) == most else ranges(both[0], status)
         rows.append((which, "" if which == "all others" else of, _SAID[verdict], reason))
     rows.sort(key=lambda row: (row[0] == "all others", row[0]))
     return table(("status", "of", "it is", "because"), rows)
 
 
 _KINDS: Final = {"sr": "a result", IMAGE: "an image"}
-
-
-def _ranges(codes: list[int]) -> Iterator[str]:
-    for _, run in groupby(enumerate(codes), lambda pair: pair[1] - pair[0]):
-        several = [code for _, code in run]
-        yield status(several[0]) if len(several) == 1 else f"{status(several[0])}–{status(several[-1])}"
 
 
 def keys() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from types import ModuleType
 from typing import Final
 
@@ -46,6 +47,12 @@ def duration(ns: int) -> str:
 def size(count: int) -> str:
     """Of bytes, in the largest unit in which it is a whole number."""
     return _quantity(count, _SIZES, "bytes")
+
+
+def ranges(codes: Sequence[int], write: Callable[[int], str]) -> str:
+    """Ascending codes, those that follow each other as one range."""
+    runs = ([code for _, code in run] for _, run in groupby(enumerate(codes), lambda pair: pair[1] - pair[0]))
+    return ", ".join(write(run[0]) if len(run) == 1 else f"{write(run[0])}–{write(run[-1])}" for run in runs)
 
 
 def constants(module: ModuleType, *, least: int = 0x0100, most: int = 0xFFFF) -> dict[int, str]:

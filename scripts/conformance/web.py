@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import groupby
 from typing import Final
 
 from fastapi.routing import APIRoute
@@ -11,7 +10,7 @@ from fastapi.routing import APIRoute
 from edgemed.serve.http.stow import part, receive
 from edgemed.serve.http.stow.store import ROOT, describe_store
 from edgemed.serve.outlets.http import passing
-from scripts.conformance.tables import described, table
+from scripts.conformance.tables import described, ranges, table
 
 _REASONS: Final = {
     part.PROCESSING_FAILURE: ("processing failure", "a fault of ours while it is kept"),
@@ -42,14 +41,15 @@ def reasons() -> str:
 
 def answers() -> str:
     """What statuses of another origin server mean for an instance that was sent."""
-    rows = []
-    for again, run in groupby(range(300, 600), passing):
-        several = list(run)
-        which = str(several[0]) if len(several) == 1 else f"{several[0]}–{several[-1]}"
-        rows.append(
-            (which, "tried again, after a pause" if again else "failed at once, where the body names no instance")
-        )
-    return table(("status", "the instance is"), [("200–299", "judged by the body, see above"), *rows])
+    codes = range(300, 600)
+    again = [code for code in codes if passing(code)]
+    never = [code for code in codes if not passing(code)]
+    rows = (
+        ("200–299", "judged by the body, see above"),
+        (ranges(again, str), "tried again, after a pause"),
+        (ranges(never, str), "failed at once, where the body names no instance"),
+    )
+    return table(("status", "the instance is"), rows)
 
 
 FILLS: Final[dict[str, Callable[[], str]]] = {
