@@ -43,12 +43,14 @@ SYNTAXES = [uid for *_, uid in rows("", "transfer syntax", "UID")]
 IMPLEMENTATION = {name: value.strip("`") for name, value in rows("implementation", "value")}
 LIMITS = {what: limit for what, limit, _ in rows("what", "limit", "set by")}
 STATUSES = {int(code, 16) for code, *_ in rows("status", "meaning", "when")}
+MAY = [may.strip("`") for *_, may, _, _ in rows("SOP class", "UID", "peer's `may` has", "peer as SCU", "peer as SCP")]
 PLAIN = SYNTAXES[:2]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory):
-    with rig.inlet(tmp_path_factory.mktemp("inlet")) as running:
+    peer = {**rig.MODALITY, "may": MAY}
+    with rig.inlet(tmp_path_factory.mktemp("inlet"), peers=[peer]) as running:
         yield running
 
 
