@@ -24,7 +24,7 @@ _STORE: Final = {
     store.OUT_OF_RESOURCES: (
         "refused: out of resources",
         "the disk is below its reserve, full, or fails; the object is larger than `max_object`; the peer sends more "
-        "than `per_minute`",
+        "than `per_minute`; an earlier file of the image is being deleted at this moment",
     ),
     store.DATA_SET_MISMATCH: (
         "error: data set does not match SOP class",
