@@ -152,8 +152,9 @@ kernels: $(STAMP)  ## compile the preprocessing kernels to PTX, by a pinned NVRT
 proto: $(STAMP)  ## compile the Open Inference Protocol's description for gRPC
 	$(BIN)/python -m scripts.make_proto
 
-schemas: $(STAMP)  ## write edgemed/schemas/*.json from the models
+schemas: $(STAMP)  ## write edgemed/schemas/*.json and docs/dicom-conformance.md from the code
 	$(BIN)/python -m scripts.make_schemas
+	$(BIN)/python -m scripts.conformance
 
 constraints: $(STAMP)  ## choose and pin the newest versions that fit, for each Python
 	for version in 3.10 3.11 3.12 3.13; do \

@@ -117,15 +117,18 @@ class Peer(Section):
 class DicomSection(Section):
     """The DICOM inlet: C-ECHO, C-STORE, storage commitment, procedure steps."""
 
-    ae_title: AeTitle = "EDGEMED"
-    host: str = "0.0.0.0"  # noqa: S104 - a modality sends from elsewhere; peers are denied by default
+    ae_title: AeTitle = Field("EDGEMED", description="ours")
+    # a modality sends from elsewhere; peers are denied by default
+    host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104
     port: Port = 11112
-    tls: Tls | None = None
-    associations: Annotated[int, Field(ge=1, le=1000)] = 25
+    tls: Tls | None = Field(None, description="None: in clear")
+    associations: Annotated[int, Field(ge=1, le=1000)] = Field(25, description="at a time, of all peers")
     association_ns: Nanoseconds = Field(30 * SECOND, description="for a peer to ask for its association")
     idle_ns: Nanoseconds = Field(60 * SECOND, description="without a byte; then the association is aborted")
-    max_pdu_bytes: Annotated[Bytes, Field(ge=4096, le=1 << 20)] = 131072
-    max_object_bytes: Bytes = 2 << 30
+    max_pdu_bytes: Annotated[Bytes, Field(ge=4096, le=1 << 20)] = Field(
+        131072, description="that we receive: Maximum Length"
+    )
+    max_object_bytes: Bytes = Field(2 << 30, description="of a data set; larger ones are refused")
     peers: tuple[Peer, ...] = ()
 
 

@@ -135,7 +135,7 @@ def test_a_pacs_that_wants_to_be_led_down(tmp_path: Path) -> None:
 def test_a_pacs_that_does_not_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Any, sop_class: str, why: str
 ) -> None:
-    monkeypatch.setattr(scu, "_MOST_MATCHES", 4)
+    monkeypatch.setattr(scu, "MOST_MATCHES", 4)
     with scp(find, sop_class) as (port, _):
         config, _ = delivered(tmp_path, 1, pacs_at(port))
         with pytest.raises(ResourceError, match=f"pacs cannot be asked what it has: .*{why}") as caught:

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from edgemed import __version__
 from edgemed.base.errors import InputError
 from edgemed.imaging.dicom.elements import Element, elements, inflated
 from edgemed.imaging.dicom.sniff import MAGIC, PREAMBLE
 from edgemed.imaging.dicom.syntaxes import Syntax
 
-IMPLEMENTATION: Final = "2.25.202228424235647318612086306035252279515"
-"""Implementation Class UID of edgemed."""
+IMPLEMENTATION: Final = "2.25.121347133426657520197821531825224967546"
+"""Implementation Class UID of edgemed (PS3.7 D.3.3.2), on the network and in files."""
+VERSION_NAME: Final = f"EDGEMED_{__version__}"[:16]
+"""Implementation Version Name."""
 
 ROWS: Final = 0x00280010
 
@@ -112,7 +115,7 @@ def encode_meta(sop_class: str, sop_instance: str, syntax: str, source: str = ""
     body = struct.pack("<HH2sHL", 2, 1, b"OB", 0, 2) + b"\x00\x01"
     for element, value in ((2, sop_class), (3, sop_instance), (0x10, syntax), (0x12, IMPLEMENTATION)):
         body += _short(element, b"UI", value.encode("ascii"), b"\0")
-    body += _short(0x13, b"SH", b"EDGEMED", b" ")
+    body += _short(0x13, b"SH", VERSION_NAME.encode("ascii"), b" ")
     if source:
         body += _short(0x16, b"AE", source.encode("ascii"), b" ")
     return bytes(PREAMBLE) + MAGIC + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(body)) + body

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from edgemed import __version__
+from edgemed.imaging.dicom.identity import IMPLEMENTATION, VERSION_NAME
 from edgemed.imaging.results import clean, words
 from edgemed.imaging.results.content import Author, Content, ResultFile
 from edgemed.imaging.results.evidence import Source
 from edgemed.imaging.results.items import Item, encoded, pieces, plain
-from edgemed.imaging.results.uids import IMPLEMENTATION, uid_of
+from edgemed.imaging.results.uids import uid_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_NUMBERS: Final = {"sr": 9101, "seg": 9102, "sc": 9103, "gsps": 9104}
+SERIES_NUMBERS: Final = {"sr": 9101, "seg": 9102, "sc": 9103, "gsps": 9104}
 _TEXTS: Final = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})
 _EXPLICIT: Final = "1.2.840.10008.1.2.1"
 _UTF8: Final = "ISO_IR 192"
@@ -27,7 +27,7 @@ def series(content: Content, kind: str, source: Source) -> dict[str, Any]:
     author = content.author
     return {
         "series_instance_uid": uid_of(source.study, source.series, author.model, author.digest, kind),
-        "series_number": _NUMBERS[kind],
+        "series_number": SERIES_NUMBERS[kind],
         "instance_number": source.dataset.InstanceNumber or 1,
     }
 
@@ -98,7 +98,7 @@ def patient(source: Source) -> dict[str, str]:
     """Patient and study, as the source has them, put right; by keyword."""
     said = source.dataset
     # anew: a name that was written once keeps its bytes, whatever the character set of the next object
-    return {element.keyword: str(element.value or "") for element in said if element.keyword in _REPEATED}
+    return {element.keyword: str(element.value or "") for element in said if element.keyword in REPEATED}
 
 
 def copy_patient(dataset: Dataset, source: Source) -> None:
@@ -129,7 +129,7 @@ _SINGLE: Final = frozenset(
 )
 """Body parts without sides (PS3.16 Annex L), as dciodvfy has them."""
 
-_REPEATED: Final = frozenset(
+REPEATED: Final = frozenset(
     [
         "PatientName",
         "PatientID",
@@ -168,7 +168,7 @@ def whole_file(item: Item, syntax: str = _EXPLICIT) -> bytes:
         MediaStorageSOPInstanceUID=item.value("SOPInstanceUID"),
         TransferSyntaxUID=syntax,
         ImplementationClassUID=IMPLEMENTATION,
-        ImplementationVersionName=f"EDGEMED_{__version__}"[:16],
+        ImplementationVersionName=VERSION_NAME,
     )
     header = encoded(meta, [])
     length = encoded(Item(FileMetaInformationGroupLength=len(header)), [])

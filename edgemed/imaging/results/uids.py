@@ -33,7 +33,3 @@ def identity(content: Content, kind: str, about: Iterable[str], index: int = 0) 
         *(author.model, author.digest, author.precision, author.backend, author.research_only),
         *("answer" if content.refusal is None else "notice", kind, index, content.revision),
     )
-
-
-IMPLEMENTATION: Final = uid_of("edgemed", "implementation class")
-"""Implementation Class UID of the files that are written here."""

@@ -15,7 +15,7 @@ _LONGEST: Final = 1024  # characters of a free text
 
 
 @dataclass(frozen=True)
-class _Coded:
+class Coded:
     """A code of CID 400 to 403 (PS3.16)."""
 
     value: str
@@ -23,7 +23,7 @@ class _Coded:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """How a kind of event is written.
 
     Attributes:
@@ -33,29 +33,31 @@ class _Row:
         user: the role of who is named: the peer that sends, the one that receives, or neither.
     """
 
-    event: _Coded
-    type: _Coded | None
+    event: Coded
+    type: Coded | None
     action: str
-    user: _Coded | None = None
+    user: Coded | None = None
 
 
-_APPLICATION = _Coded("110100", "Application Activity")
-_TRANSFERRED = _Coded("110104", "DICOM Instances Transferred")
-_ALERT = _Coded("110113", "Security Alert")
-_SOURCE, _DESTINATION = _Coded("110153", "Source Role ID"), _Coded("110152", "Destination Role ID")
-_LAUNCHER = _Coded("110151", "Application Launcher")
+_APPLICATION = Coded("110100", "Application Activity")
+_TRANSFERRED = Coded("110104", "DICOM Instances Transferred")
+_ALERT = Coded("110113", "Security Alert")
+_SOURCE, _DESTINATION = Coded("110153", "Source Role ID"), Coded("110152", "Destination Role ID")
+_LAUNCHER = Coded("110151", "Application Launcher")
+_DAEMON = Coded("110150", "Application")
+_OTHER_END: Final = {_SOURCE: _DESTINATION, _DESTINATION: _SOURCE}  # the role of the daemon itself
 
-ROWS: Final[dict[Kind, _Row]] = {
-    "start": _Row(_APPLICATION, _Coded("110120", "Application Start"), "E", _LAUNCHER),
-    "stop": _Row(_APPLICATION, _Coded("110121", "Application Stop"), "E", _LAUNCHER),
-    "association": _Row(_ALERT, _Coded("110126", "Node Authentication"), "E"),
-    "received": _Row(_TRANSFERRED, None, "C", _SOURCE),
-    "sent": _Row(_TRANSFERRED, None, "R", _DESTINATION),
-    "accessed": _Row(_Coded("110103", "DICOM Instances Accessed"), None, "R"),
-    "login": _Row(_Coded("110114", "User Authentication"), _Coded("110122", "Login"), "E"),
-    "model": _Row(_ALERT, _Coded("110131", "Software Configuration"), "U"),
-    "config": _Row(_ALERT, _Coded("110131", "Software Configuration"), "U"),
-    "retry": _Row(_ALERT, _Coded("110132", "Use of Restricted Function"), "E"),
+ROWS: Final[dict[Kind, Row]] = {
+    "start": Row(_APPLICATION, Coded("110120", "Application Start"), "E", _LAUNCHER),
+    "stop": Row(_APPLICATION, Coded("110121", "Application Stop"), "E", _LAUNCHER),
+    "association": Row(_ALERT, Coded("110126", "Node Authentication"), "E"),
+    "received": Row(_TRANSFERRED, None, "C", _SOURCE),
+    "sent": Row(_TRANSFERRED, None, "R", _DESTINATION),
+    "accessed": Row(Coded("110103", "DICOM Instances Accessed"), None, "R"),
+    "login": Row(Coded("110114", "User Authentication"), Coded("110122", "Login"), "E"),
+    "model": Row(_ALERT, Coded("110131", "Software Configuration"), "U"),
+    "config": Row(_ALERT, Coded("110131", "Software Configuration"), "U"),
+    "retry": Row(_ALERT, Coded("110132", "Use of Restricted Function"), "E"),
 }
 
 
@@ -80,7 +82,7 @@ def message(event: AuditEvent, at: str, station: str) -> str:
         _code(identification, "EventTypeCode", row.type)
     if event.detail:
         SubElement(identification, "EventOutcomeDescription").text = _text(event.detail)
-    _participant(root, station, requestor=not event.user, role=_Coded("110150", "Application"))
+    _participant(root, station, requestor=not event.user, role=_ours(row))
     if event.user:
         _participant(root, event.user, requestor=True, role=row.user, address=event.address)
     SubElement(root, "AuditSourceIdentification", {"AuditSourceID": station})
@@ -89,7 +91,11 @@ def message(event: AuditEvent, at: str, station: str) -> str:
     return tostring(root, encoding="unicode")
 
 
-def _participant(root: Element, user: str, *, requestor: bool, role: _Coded | None = None, address: str = "") -> None:
+def _ours(row: Row) -> Coded:
+    return _DAEMON if row.user is None else _OTHER_END.get(row.user, _DAEMON)
+
+
+def _participant(root: Element, user: str, *, requestor: bool, role: Coded | None = None, address: str = "") -> None:
     attributes = {"UserID": _text(user), "UserIsRequestor": str(requestor).lower()}
     if address:
         attributes |= {"NetworkAccessPointID": _text(address), "NetworkAccessPointTypeCode": "2"}  # an IP address
@@ -108,7 +114,7 @@ def _study(root: Element, event: AuditEvent) -> None:
             "ParticipantObjectTypeCodeRole": "3",  # report, which is where PS3.15 puts studies
         },
     )
-    _code(study, "ParticipantObjectIDTypeCode", _Coded("110180", "Study Instance UID"))
+    _code(study, "ParticipantObjectIDTypeCode", Coded("110180", "Study Instance UID"))
     if event.instances:
         description = SubElement(study, "ParticipantObjectDescription")
         classes = SubElement(description, "SOPClass", {"NumberOfInstances": str(len(event.instances))})
@@ -116,7 +122,7 @@ def _study(root: Element, event: AuditEvent) -> None:
             SubElement(classes, "Instance", {"UID": _text(uid)})
 
 
-def _code(parent: Element, name: str, code: _Coded) -> None:
+def _code(parent: Element, name: str, code: Coded) -> None:
     SubElement(parent, name, {"csd-code": code.value, "codeSystemName": "DCM", "originalText": code.meaning})
 
 

@@ -20,7 +20,7 @@ from edgemed.serve.audit.entry import digest_of, is_seal
 from edgemed.serve.audit.segments import LONGEST_LINE, opened, segments
 
 _SENT: Final = "sent.json"
-_PRIORITY: Final = 85  # facility 10 (security), severity 5 (notice): PS3.15 A.6
+PRIORITY: Final = 85  # facility 10 (security), severity 5 (notice): PS3.15 A.6
 _TIMEOUT_S: Final = 10.0
 _MOST: Final = 200  # lines between two marks of how far it got
 
@@ -135,7 +135,7 @@ class Forwarder:
             raise IntegrityError(
                 "The audit trail holds what is no entry: nothing behind it is sent.", "Run edgemed audit verify."
             ) from error
-        head = f"<{_PRIORITY}>1 {at} {self._station} edgemed {os.getpid()} IHE+RFC-3881 - "
+        head = f"<{PRIORITY}>1 {at} {self._station} edgemed {os.getpid()} IHE+RFC-3881 - "
         text: bytes = head.encode() + b"\xef\xbb\xbf" + message.encode()
         return str(len(text)).encode() + b" " + text
 

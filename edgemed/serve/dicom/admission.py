@@ -15,15 +15,15 @@ from edgemed.serve.dicom.contexts import contexts_for, contexts_for_reports
 from edgemed.serve.dicom.names import Names
 from edgemed.serve.dicom.negotiation import Offer
 
-_WAITING: Final = 64  # connections that have not yet asked for their association
-_WAITING_EACH: Final = 16  # of them from one address
+WAITING: Final = 64  # connections that have not yet asked for their association
+WAITING_EACH: Final = 16  # of them from one address
 
 
 class Denied(Exception):
     """No association.
 
     Attributes:
-        reason: one of a fixed list, for metrics: 'called', 'calling', 'address', 'limit', 'peer-limit'.
+        reason: one of a fixed list, for metrics: 'context', 'called', 'calling', 'address', 'limit', 'peer-limit'.
         answer: result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21).
     """
 
@@ -33,9 +33,10 @@ class Denied(Exception):
         self.answer = answer
 
 
-_CALLED: Final = (1, 1, 7)
-_CALLING: Final = (1, 1, 3)
-_BUSY: Final = (2, 3, 2)
+CONTEXT: Final = (1, 1, 2)
+CALLED: Final = (1, 1, 7)
+CALLING: Final = (1, 1, 3)
+BUSY: Final = (2, 3, 2)
 
 
 class Rate:
@@ -106,7 +107,7 @@ class Admission:
         if not any(self._is_of(guest, address) for guest in self._guests.values()):
             return False
         with self._lock:
-            if self._waiting.total() >= _WAITING or self._waiting[address] >= _WAITING_EACH:
+            if self._waiting.total() >= WAITING or self._waiting[address] >= WAITING_EACH:
                 return False
             self._waiting[address] += 1
             return True
@@ -123,17 +124,17 @@ class Admission:
             Denied: it may not.
         """
         if called != self._section.ae_title:
-            raise Denied("called", _CALLED)
+            raise Denied("called", CALLED)
         guest = self._guests.get(calling)
         if guest is None:
-            raise Denied("calling", _CALLING)
+            raise Denied("calling", CALLING)
         if not self._is_of(guest, address):
-            raise Denied("address", _CALLING)
+            raise Denied("address", CALLING)
         with self._lock:
             if self._there.total() >= self._section.associations:
-                raise Denied("limit", _BUSY)
+                raise Denied("limit", BUSY)
             if self._there[calling] >= guest.limit:
-                raise Denied("peer-limit", _BUSY)
+                raise Denied("peer-limit", BUSY)
             self._there[calling] += 1
         return guest
 

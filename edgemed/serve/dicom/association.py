@@ -19,7 +19,7 @@ from edgemed.base.errors import EdgemedError
 from edgemed.base.quantity import SECOND
 from edgemed.serve.config import DicomSection
 from edgemed.serve.dicom import commands, negotiation
-from edgemed.serve.dicom.admission import Admission, Denied, Guest
+from edgemed.serve.dicom.admission import CONTEXT, Admission, Denied, Guest
 from edgemed.serve.dicom.commands import Command
 from edgemed.serve.dicom.contexts import COMMITMENT, VERIFICATION
 from edgemed.serve.dicom.inbox import Inbox, Message
@@ -200,6 +200,8 @@ class Association:
 
     def _admit(self, request: Request) -> Guest:
         try:
+            if request.application_context != negotiation.APPLICATION_CONTEXT:
+                raise Denied("context", CONTEXT)
             guest = self._house.admission.admit(request.calling, request.called, self.address)
         except Denied as denied:
             self._ledger.denied(denied.reason, request.calling, request.called)

@@ -45,8 +45,8 @@ CLASS_INSTANCE_CONFLICT: Final = 0x0119
 WAITING: Final = "SELECT * FROM commitment WHERE reported IS NULL ORDER BY event"
 
 _REQUEST: Final = 1  # action type: request storage commitment
-_FIRST_NS, _CAP_NS = 2 * SECOND, 600 * SECOND
-_GIVE_UP_NS: Final = 72 * 3600 * SECOND  # that the daemon ran; the peer has asked again long before
+FIRST_NS, CAP_NS = 2 * SECOND, 600 * SECOND
+GIVE_UP_NS: Final = 72 * 3600 * SECOND  # that the daemon ran; the peer has asked again long before
 _EVERY_S: Final = 30.0
 _LIMIT_NS: Final = 120 * SECOND  # of a step: an association with a peer that hangs
 
@@ -58,7 +58,7 @@ class _Try:
     """When a report is to be tried again."""
 
     due_ns: int = 0
-    pause_ns: int = _FIRST_NS
+    pause_ns: int = FIRST_NS
 
 
 class Commitments:
@@ -76,7 +76,7 @@ class Commitments:
         self._lock = threading.Lock()
         self._open: dict[str, list[Association]] = defaultdict(list)
         self._tries: dict[Key, _Try] = defaultdict(_Try)
-        self._ages = Ages(services.journal, "commitment", _GIVE_UP_NS)
+        self._ages = Ages(services.journal, "commitment", GIVE_UP_NS)
 
     def start(self) -> None:
         self._services.loops.start(LOOP, self._run, limit_ns=_LIMIT_NS)
@@ -148,7 +148,7 @@ class Commitments:
         except EdgemedError as error:
             log.error("a storage commitment cannot be promised: %s", error.what)
         attempt.due_ns = time.monotonic_ns() + attempt.pause_ns
-        attempt.pause_ns = min(2 * attempt.pause_ns, _CAP_NS)
+        attempt.pause_ns = min(2 * attempt.pause_ns, CAP_NS)
         beat()
         return attempt.due_ns
 

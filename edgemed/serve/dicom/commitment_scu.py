@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _WANTED: Final = Wanted(COMMITMENT, ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2"))
 _REQUEST: Final = 1  # action type
-_LINGER_NS: Final = 2 * SECOND  # peers that report on the same association do so at once
+LINGER_NS: Final = 2 * SECOND  # peers that report on the same association do so at once
 
 
 def ask(services: Services, target: Target, parcels: Sequence[Parcel], transaction: str, pulse: Pulse) -> None:
@@ -42,7 +42,7 @@ def ask(services: Services, target: Target, parcels: Sequence[Parcel], transacti
         status = link.act(context, COMMITMENT, COMMITMENT_INSTANCE, _REQUEST, data)
         if status != 0 and status >> 12 != 0xB:
             raise Broken(f"It does not take the request for storage commitment (0x{status:04X}).")
-        if (event := link.event(_LINGER_NS)) is not None:
+        if (event := link.event(LINGER_NS)) is not None:
             link.answer(event, _taken(services, target.called, event))
 
 

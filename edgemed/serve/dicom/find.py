@@ -56,7 +56,7 @@ class Finder:
     def has(self, one: Delivered) -> bool:
         """See `Archive`."""
         context = self._link.granted.contexts[_WANTED]
-        query = encode_data_set(_query(one), context.syntax)
+        query = encode_data_set(query_of(one), context.syntax)
         try:
             status, matches = self._link.find(context, STUDY_ROOT_FIND, query)
         except Broken as error:
@@ -70,7 +70,7 @@ class Finder:
         return one.sop_instance in found  # there are archives that overlook a key
 
 
-def _query(one: Delivered) -> Dataset:
+def query_of(one: Delivered) -> Dataset:
     """By its own UID, and those above it, for archives that want to be led down; one that is not known may be any."""
     from pydicom.dataset import Dataset
 

@@ -15,8 +15,8 @@ from edgemed.serve.dicom.wire import Malformed
 
 _PDV: Final = struct.Struct(">LBB")
 _IS_COMMAND, _IS_LAST = 1, 2
-_MOST_COMMAND_BYTES: Final = 1 << 16
-_MOST_DATA_BYTES: Final = 16 << 20  # of what is not an image: a request for storage commitment, a procedure step
+MOST_COMMAND_BYTES: Final = 1 << 16
+MOST_DATA_BYTES: Final = 16 << 20  # of what is not an image: a request for storage commitment, a procedure step
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Inbox:
 
     def _take_command(self, message: Message, data: memoryview, *, last: bool) -> None:
         self._command += data
-        if len(self._command) > _MOST_COMMAND_BYTES:
+        if len(self._command) > MOST_COMMAND_BYTES:
             raise Malformed("A command set is too long.", Malformed.PARAMETER)
         if not last:
             return
@@ -117,7 +117,7 @@ class Inbox:
             message.reception.write(data)
             if message.reception.hopeless:
                 raise Malformed("An object that is refused goes on and on.", Malformed.PARAMETER)
-        elif len(message.data) + len(data) > _MOST_DATA_BYTES:
+        elif len(message.data) + len(data) > MOST_DATA_BYTES:
             raise Malformed("A message that is no image is too long.", Malformed.PARAMETER)
         else:
             message.data += data

@@ -23,7 +23,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
-from edgemed.imaging.dicom.identity import IMPLEMENTATION
+from edgemed.imaging.dicom.identity import IMPLEMENTATION, VERSION_NAME
 from edgemed.imaging.dicom.syntaxes import SYNTAXES, Syntax
 from edgemed.serve.dicom.wire import Malformed
 
@@ -36,6 +36,7 @@ _KEPT: Final = 16
 _KEPT_BYTES: Final = 1 << 16  # of a request; longer ones are not kept
 
 T = TypeVar("T")
+Item = MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Request:
     data: bytes
     calling: str = field(compare=False)
     called: str = field(compare=False)
+    application_context: str = field(compare=False)
     max_length: int = field(compare=False)
     primitive: A_ASSOCIATE = field(compare=False, repr=False)
 
@@ -102,6 +104,7 @@ def _parse(data: bytes) -> Request:
             data,
             _title(primitive.calling_ae_title),
             _title(primitive.called_ae_title),
+            str(primitive.application_context_name or ""),
             lengths[0] if lengths else 16384,
             primitive,
         )
@@ -158,20 +161,25 @@ def _answer(
     roles: list[SCP_SCU_RoleSelectionNegotiation],
     max_length: int,
 ) -> A_ASSOCIATE:
-    length = MaximumLengthNotification()
-    length.maximum_length_received = max_length
-    implementation = ImplementationClassUIDNotification()
-    implementation.implementation_class_uid = IMPLEMENTATION
-    version = ImplementationVersionNameNotification()
-    version.implementation_version_name = "EDGEMED"
     answer = A_ASSOCIATE()
     answer.application_context_name = APPLICATION_CONTEXT
     answer.calling_ae_title = asked.calling_ae_title
     answer.called_ae_title = asked.called_ae_title
     answer.result, answer.result_source = 0, 1
     answer.presentation_context_definition_results_list = results
-    answer.user_information = [length, implementation, version, *roles]
+    answer.user_information = [*told_of_us(max_length), *roles]
     return answer
+
+
+def told_of_us(max_length: int) -> list[Item]:
+    """User information that every request and answer of ours has (PS3.8 annex D.1, PS3.7 D.3.3.2)."""
+    length = MaximumLengthNotification()
+    length.maximum_length_received = max_length
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = IMPLEMENTATION
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = VERSION_NAME
+    return [length, implementation, version]
 
 
 def _title(text: object) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pynetdicom import AE, build_role
 from pynetdicom.dsutils import decode, encode
 
+from edgemed.imaging.dicom.identity import IMPLEMENTATION, VERSION_NAME
 from edgemed.imaging.dicom.syntaxes import IMPLICIT_LITTLE, Syntax
 from edgemed.serve.config import DicomSection, Peer
 from edgemed.serve.dicom.contexts import COMMITMENT, COMMITMENT_INSTANCE, PLAIN
@@ -25,8 +26,8 @@ Instance = tuple[str, str]
 Failed = Sequence[tuple[Instance, int]]
 """What is not committed, and why not."""
 
-_MOST_INSTANCES: Final = 100_000
-_PATIENCE_S: Final = 30
+MOST_INSTANCES: Final = 100_000
+PATIENCE_S: Final = 30
 
 
 def parse_data_set(data: bytes, syntax: Syntax) -> Dataset:
@@ -54,7 +55,7 @@ def parse_request(data: bytes, syntax: Syntax) -> tuple[str, list[Instance]]:
         instances = [(str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID)) for item in items]
     except Exception as error:
         raise ValueError("It does not say what is to be committed.") from error
-    if not transaction or not instances or len(instances) > _MOST_INSTANCES:
+    if not transaction or not instances or len(instances) > MOST_INSTANCES:
         raise ValueError("It names no transaction, no instances, or too many.")
     return transaction, instances
 
@@ -97,7 +98,7 @@ def _item(instance: Instance, reason: int | None = None) -> Dataset:
 def _listens(address: str, port: int) -> bool:
     """Asked before pynetdicom is: it leaves the socket of a refused connection to the garbage collector."""
     try:
-        socket.create_connection((address, port), timeout=_PATIENCE_S).close()
+        socket.create_connection((address, port), timeout=PATIENCE_S).close()
     except OSError:
         return False
     return True
@@ -111,12 +112,15 @@ def send_report(
     Returns:
         The status that the peer answers; `None` where it was not reached, or does not answer.
     """
+    from pydicom.uid import UID
+
     if not _listens(address, peer.port or 0):
         return None
     plain = Accepted(1, COMMITMENT, IMPLICIT_LITTLE, as_scp=True, as_scu=False)
     data_set = parse_data_set(information(plain), IMPLICIT_LITTLE)
     ae = AE(section.ae_title)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = _PATIENCE_S
+    ae.implementation_class_uid, ae.implementation_version_name = UID(IMPLEMENTATION), VERSION_NAME
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = PATIENCE_S
     ae.add_requested_context(COMMITMENT, list(PLAIN))
     tls = None if section.tls is None else (client_context(section.tls), address)
     association = ae.associate(

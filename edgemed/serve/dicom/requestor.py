@@ -7,17 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-)
+from pynetdicom.pdu_primitives import A_ASSOCIATE, MaximumLengthNotification
 from pynetdicom.presentation import PresentationContext, build_context
 
-from edgemed.imaging.dicom.identity import IMPLEMENTATION
 from edgemed.imaging.dicom.syntaxes import SYNTAXES, Syntax
-from edgemed.serve.dicom.negotiation import APPLICATION_CONTEXT, Accepted
+from edgemed.serve.dicom.negotiation import APPLICATION_CONTEXT, Accepted, told_of_us
 from edgemed.serve.dicom.wire import Malformed
 
 MOST_CONTEXTS: Final = 128
@@ -56,12 +50,6 @@ class Granted:
 
 def request(calling: str, called: str, wanted: Sequence[Wanted], max_length: int) -> bytes:
     """An A-ASSOCIATE-RQ PDU; contexts are numbered 1, 3, 5, … in the order of `wanted`."""
-    length = MaximumLengthNotification()
-    length.maximum_length_received = max_length
-    implementation = ImplementationClassUIDNotification()
-    implementation.implementation_class_uid = IMPLEMENTATION
-    version = ImplementationVersionNameNotification()
-    version.implementation_version_name = "EDGEMED"
     primitive = A_ASSOCIATE()
     primitive.application_context_name = APPLICATION_CONTEXT
     primitive.calling_ae_title = calling
@@ -69,7 +57,7 @@ def request(calling: str, called: str, wanted: Sequence[Wanted], max_length: int
     primitive.presentation_context_definition_list = [
         _context(number, each) for number, each in enumerate(wanted[:MOST_CONTEXTS])
     ]
-    primitive.user_information = [length, implementation, version]
+    primitive.user_information = [*told_of_us(max_length)]
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
 
 

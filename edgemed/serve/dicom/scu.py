@@ -20,10 +20,10 @@ from edgemed.serve.dicom.negotiation import Accepted
 from edgemed.serve.dicom.requestor import Granted, Wanted
 from edgemed.serve.dicom.wire import Closed, Ending, Malformed, TooSlow, Wire
 
-_MOST_PDU_BYTES: Final = 1 << 17
+MOST_PDU_BYTES: Final = 1 << 17
 _MOST_ANSWER_BYTES: Final = 1 << 20
 _PENDING: Final = (0xFF00, 0xFF01)
-_MOST_MATCHES: Final = 500
+MOST_MATCHES: Final = 500
 _GOODBYE_NS: Final = 5 * SECOND
 _PDV: Final = struct.Struct(">LBB")
 _HEADER: Final = struct.Struct(">BxL")
@@ -135,7 +135,7 @@ class Link:
             assert answer.command is not None
             if answer.command.status not in _PENDING:
                 return answer.command.status, found
-            if len(found) == _MOST_MATCHES:
+            if len(found) == MOST_MATCHES:
                 raise Broken("It answers a query for one instance by hundreds.")
             found.append(bytes(answer.data))
 
@@ -187,7 +187,7 @@ class Link:
 
     def _associate(self) -> None:
         target = self._target
-        self._put(requestor.request(target.calling, target.called, self._wanted, _MOST_PDU_BYTES))
+        self._put(requestor.request(target.calling, target.called, self._wanted, MOST_PDU_BYTES))
         kind, body = self._pdu(time.monotonic_ns() + target.timeout_ns)
         if kind == negotiation.ASSOCIATE_RJ:
             raise Broken(f"It rejects the association: {requestor.why_rejected(body)}.")
@@ -206,7 +206,7 @@ class Link:
     @property
     def _fragment(self) -> int:
         limit = self.granted.max_length
-        most = min(limit, _MOST_PDU_BYTES) if limit else _MOST_PDU_BYTES
+        most = min(limit, MOST_PDU_BYTES) if limit else MOST_PDU_BYTES
         return max(most - _PDV.size, 256) & ~1  # fragments of odd length are legal, and trouble
 
     def _send(self, context: Accepted, command: bytes) -> None:

@@ -57,7 +57,7 @@ class DicomCourier:
         if not found:
             return
         try:
-            wanted = dict.fromkeys(each for parcel, meta in found for each in _wanted(parcel, meta))
+            wanted = dict.fromkeys(each for parcel, meta in found for each in proposed(parcel.kind, meta))
             with Link(self._target(), list(wanted), pulse) as link:
                 for parcel, meta in found:
                     if not pulse():
@@ -69,9 +69,9 @@ class DicomCourier:
             raise Unavailable(error.what) from error
 
     def _store(self, link: Link, parcel: Parcel, meta: FileMeta) -> Outcome:
-        wanted = next((each for each in _wanted(parcel, meta) if each in link.granted.contexts), None)
+        wanted = next((each for each in proposed(parcel.kind, meta) if each in link.granted.contexts), None)
         if wanted is None:
-            result = link.granted.refused[_wanted(parcel, meta)[0]]
+            result = link.granted.refused[proposed(parcel.kind, meta)[0]]
             if result in _NEVER:
                 return Outcome("refused", _NEVER[result])
             return Outcome("later", "It takes no such object now.")
@@ -116,13 +116,13 @@ def _meta(parcel: Parcel) -> FileMeta | None:
     return meta if meta.sop_class and meta.sop_instance and meta.syntax else None
 
 
-def _wanted(parcel: Parcel, meta: FileMeta) -> tuple[Wanted, ...]:
+def proposed(kind: str, meta: FileMeta) -> tuple[Wanted, ...]:
     """The contexts in which it may be sent, the best first: an image in its own syntax alone.
 
     What we have made is offered in implicit little endian too, which every application entity takes (PS3.5 10.1).
     """
     own = Wanted(meta.sop_class, (meta.syntax,))
-    if parcel.kind == IMAGE or meta.syntax != EXPLICIT_LITTLE.uid:
+    if kind == IMAGE or meta.syntax != EXPLICIT_LITTLE.uid:
         return (own,)
     return own, Wanted(meta.sop_class, (IMPLICIT_LITTLE.uid,))
 

@@ -14,7 +14,7 @@ from edgemed.base.quantity import SECOND
 
 _SLICE_S: Final = 0.5  # so often somebody is asked whether to go on waiting
 _PATIENT_S: Final = 0.05  # so long the kernel may collect segments before it wakes us
-_SLOWEST_BYTES_PER_S: Final = 1024
+SLOWEST_BYTES_PER_S: Final = 1024
 _HEADER: Final = struct.Struct(">BxL")
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 _MUCH: Final = 1 << 12
@@ -107,7 +107,7 @@ class Wire:
         Raises:
             TooSlow: since it began, less came than a kilobyte a second, beyond what may be silent.
         """
-        allowed_ns = self._idle_ns + received * SECOND // _SLOWEST_BYTES_PER_S
+        allowed_ns = self._idle_ns + received * SECOND // SLOWEST_BYTES_PER_S
         if time.monotonic_ns() - began_ns > allowed_ns:
             raise TooSlow
 

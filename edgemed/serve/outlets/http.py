@@ -113,7 +113,7 @@ class HttpClient:
             raise Unavailable(what, parcel) from error
         finally:
             self._watch.end()
-        if answer.status in _PASSING or answer.status >= 500 or answer.status < 200 or 300 <= answer.status < 400:
+        if passing(answer.status):
             raise Unavailable(f"It answers HTTP {answer.status}.", parcel, answer.retry_after_ns)
         return answer
 
@@ -173,6 +173,11 @@ class _Watch:
         if self._socket is not None:
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # not of TLS, which its own thread uses
+
+
+def passing(status: int) -> bool:
+    """Whether the same request may have another answer later."""
+    return status in _PASSING or status >= 500 or status < 200 or 300 <= status < 400
 
 
 def refusal(answer: Answer) -> Outcome | None:

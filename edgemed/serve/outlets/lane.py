@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 5.0  # the journal may be changed by another process: an operator who asks for another try
 _REFUSALS: Final = 3  # in a row, one result each: the destination is full rather than the results bad
-_ASK_TOGETHER: Final = 200
+ASK_TOGETHER: Final = 200
 
 Clock = Callable[[], int]
 
@@ -221,10 +221,10 @@ class Lane:
             sent.remove(parcel)
         self._collect()
         new = [parcel for parcel in sent if parcel.number not in self._asked]
-        for start in range(0, len(new), _ASK_TOGETHER):
+        for start in range(0, len(new), ASK_TOGETHER):
             if not pulse() or self._ask.next_ns > self._clock():
                 return
-            self._ask_for(confirming, new[start : start + _ASK_TOGETHER], pulse)
+            self._ask_for(confirming, new[start : start + ASK_TOGETHER], pulse)
 
     def _ask_for(self, confirming: Confirming, parcels: Sequence[Parcel], pulse: Pulse) -> None:
         transaction = f"2.25.{secrets.randbits(128)}"

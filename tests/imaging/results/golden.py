@@ -53,7 +53,7 @@ def _lasting(file: ResultFile) -> bytes:
 @contextmanager
 def _versions() -> Iterator[None]:
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("edgemed.imaging.results.part10.__version__", _EDGEMED))
+        stack.enter_context(mock.patch("edgemed.imaging.results.part10.VERSION_NAME", f"EDGEMED_{_EDGEMED}"))
         stack.enter_context(mock.patch("highdicom.base_content.__version__", _HIGHDICOM))
         yield
 

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -250,3 +251,10 @@ def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[s
     assert cli._run(["audit", "verify", str(folder)]) == 5
     assert "Line 2" in capsys.readouterr().err
     assert cli._run(["audit", "verify", str(folder.parent / "objects")]) == 2
+
+
+@pytest.mark.parametrize(("kind", "ours", "theirs"), [("received", "110152", "110153"), ("sent", "110153", "110152")])
+def test_both_ends_of_a_transfer_have_their_roles(kind: Any, ours: str, theirs: str) -> None:
+    root = ET.fromstring(message(AuditEvent(kind, user="CT1", study="1.2"), "2026-01-01T00:00:00Z", "bedside"))
+    roles = {end.get("UserID"): end[0].get("csd-code") for end in root.iter("ActiveParticipant")}
+    assert roles == {"bedside": ours, "CT1": theirs}

@@ -127,10 +127,11 @@ def associate(
     called: str = "EDGEMED",
     roles: Sequence[tuple[str, bool, bool]] = (),
     max_length: int = 16384,
+    application: str = "1.2.840.10008.3.1.1.1",
 ) -> bytes:
     """An A-ASSOCIATE-RQ PDU; contexts are numbered 1, 3, 5, …"""
     request = A_ASSOCIATE()
-    request.application_context_name = "1.2.840.10008.3.1.1.1"
+    request.application_context_name = application
     request.calling_ae_title, request.called_ae_title = calling, called
     length = MaximumLengthNotification()
     length.maximum_length_received = max_length

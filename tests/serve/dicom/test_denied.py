@@ -48,6 +48,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize(
     ("names", "diagnostic", "reason"),
     [
+        ({"application": "1.2.3"}, 2, "context"),
         ({"called": "NOBODY"}, 7, "called"),
         ({"calling": "NOBODY"}, 3, "calling"),
         ({"calling": "FAR"}, 3, "address"),

@@ -12,7 +12,7 @@ from edgemed.serve.http.stow.part import CANNOT_UNDERSTAND, Part, Sender, Stored
 from edgemed.serve.services import Services
 
 DICOM: Final = b"application/dicom"
-_MOST_PARTS: Final = 10_000
+MOST_PARTS: Final = 10_000
 _MOST_HEADERS: Final = 16
 _MOST_HEADER_BYTES: Final = 4096
 _MOST_BOUNDARY: Final = 128  # 70 by RFC 2046; Orthanc has 73
@@ -107,8 +107,8 @@ class Receiver:
         )
 
     def _on_part_begin(self) -> None:
-        if len(self.stored) >= _MOST_PARTS:
-            raise HttpError(413, f"The request has more than {_MOST_PARTS} parts. Send fewer at a time.")
+        if len(self.stored) >= MOST_PARTS:
+            raise HttpError(413, f"The request has more than {MOST_PARTS} parts. Send fewer at a time.")
         self._headers = {}
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
