@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from edgemed.serve.dicom import commitment, commitments, store
+from edgemed.serve.dicom import commitment, commitments, steps, store
 from scripts.conformance.tables import described, status, table
 
 _STORE: Final = {
@@ -64,6 +64,31 @@ _REPORT: Final = {
 }
 
 
+_STEP: Final = {
+    steps.INVALID_VALUE: (
+        "invalid attribute value",
+        "a status that cannot be there, no UID, an element of the wrong kind",
+    ),
+    steps.PROCESSING_FAILURE: (
+        "processing failure",
+        "no data set; the journal does not take it; the step has ended (below)",
+    ),
+    steps.DUPLICATE_INSTANCE: ("duplicate SOP instance", "N-CREATE: there is a step of that UID"),
+    steps.NO_SUCH_INSTANCE: ("no such SOP instance", "N-SET: there is no step of that UID, or it was forgotten"),
+    store.INVALID_INSTANCE: ("invalid SOP instance", "the request names no instance"),
+    steps.MISSING_ATTRIBUTE: ("missing attribute", "one of those that must be there"),
+    steps.MISSING_VALUE: ("missing attribute value", "one of them has no value; a step is completed without a series"),
+    store.NOT_AUTHORIZED: ("not authorised", "N-SET: another peer has created the step"),
+    steps.RESOURCE_LIMITATION: ("resource limitation", "there are too many steps, or images of them"),
+}
+
+
+def step() -> str:
+    """N-CREATE-RSP and N-SET-RSP."""
+    words = {store.SUCCESS: ("success", "the step is in the journal"), **_STEP}
+    return table(("status", "meaning", "when"), [(status(code), *said) for code, said in sorted(words.items())])
+
+
 def stored() -> str:
     """C-STORE-RSP."""
     return table(("status", "meaning", "when"), described(store, _STORE))
@@ -85,6 +110,8 @@ def reported() -> str:
 
 
 FILLS: Final[dict[str, Callable[[], str]]] = {
+    "step_error": lambda: status(steps.MAY_NO_LONGER_BE_UPDATED),
+    "step_statuses": step,
     "store_statuses": stored,
     "action_statuses": action,
     "commitment_failures": failures,
