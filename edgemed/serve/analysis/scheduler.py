@@ -174,6 +174,7 @@ class Scheduler:
         """Who asked has gone away: what waits still makes room."""
         with self._lock:
             if self._queue.withdraw(request):
+                request.feeds = {}
                 self._count("cancelled")
 
     def _pump(self) -> None:
@@ -201,6 +202,9 @@ class Scheduler:
     def _start(self, batch: Sequence[_Request], now_ns: int) -> None:
         wanted = [request for request in batch if not request.future.cancelled()]
         if len(wanted) < len(batch):
+            for request in batch:
+                if request not in wanted:
+                    request.feeds = {}
             with self._lock:
                 self._count("cancelled", len(batch) - len(wanted))
         if not wanted:
@@ -328,3 +332,4 @@ def _end(request: _Request, outcome: Reply | BaseException) -> None:
             request.future.set_exception(outcome)
         else:
             request.future.set_result(outcome)
+    request.feeds = {}  # its memory may be wanted
