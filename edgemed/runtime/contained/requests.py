@@ -50,6 +50,7 @@ class Request:
         home: the slots that `slot` is one of, where the feeds lie in a slot already.
         slot: see `home`.
         into: arrays to put the outputs into; `None`: fresh ones.
+        berth: the slot's, which stays taken for as long as a worker may be reading it, however the request has ended.
     """
 
     feeds: Arrays
@@ -59,6 +60,7 @@ class Request:
     home: object | None = None
     slot: int = -1
     into: dict[str, NDArray[Any]] | None = None
+    berth: object | None = None
     future: Future[Reply] = field(default_factory=Future)
     submitted_ns: int = field(default_factory=time.monotonic_ns)
     sent_ns: int = 0

@@ -20,6 +20,7 @@ from edgemed.base.spans import SpanLog
 from edgemed.bundle.model import RunPrecision
 from edgemed.runners.golden import GoldenResult
 from edgemed.runners.ort import check_feeds
+from edgemed.runtime.contained.berths import Berth, Berths
 from edgemed.runtime.contained.requests import Reply, Request, same
 from edgemed.runtime.contained.spec import Backend, BundleWorker, WorkerSpec
 from edgemed.runtime.contained.states import Health, Limits, State
@@ -67,6 +68,7 @@ class ContainedRunner:
             needed; `lazy`: from the first loss on, which saves its memory until then.
         slots: requests that a worker is asked for at a time.
         lane_slots: slots besides, for a `ContainedLane`.
+        berths: slots besides, for `berth`.
         timed: a lane in the worker tells the device's own stages; else there is one, `compute`.
         limits: how long things may take.
         fallback_limits: the same for the fallback; a CPU may need more time for an inference.
@@ -81,6 +83,7 @@ class ContainedRunner:
         standby: Literal["warm", "lazy"] = "warm",
         slots: int = 3,
         lane_slots: int = 0,
+        berths: int = 0,
         timed: bool = False,
         limits: Limits | None = None,
         fallback_limits: Limits | None = None,
@@ -91,13 +94,15 @@ class ContainedRunner:
         self._on_status = on_status
         self._moving = threading.Lock()
         self._pid = os.getpid()
+        reserved = lane_slots + berths
         self.model = Supervisor(
-            spec, limits, slots=slots, reserved=lane_slots, on_change=self._changed, reroute=self._leave_model
+            spec, limits, slots=slots, reserved=reserved, on_change=self._changed, reroute=self._leave_model
         )
+        self._berths = Berths(self.model, range(lane_slots, reserved))
         self.model.timed = timed
         self.fallback: Supervisor | None = None
         if fallback is not None:
-            pool = slots + lane_slots
+            pool = slots + reserved
             self.fallback = Supervisor(
                 fallback, fallback_limits or limits, slots=pool, on_change=self._changed, reroute=self._leave_fallback
             )
@@ -283,8 +288,14 @@ class ContainedRunner:
             by_ns = time.monotonic_ns() + timeout_ns
             deadline_ns = by_ns if deadline_ns is None else min(deadline_ns, by_ns)
         request = Request(feeds, frame, deadline_ns, retries)
+        if isinstance(feeds, Berth):
+            request.berth, request.home, request.slot = feeds, feeds.home, feeds.slot
         self.place(request)
         return request.future
+
+    def berth(self) -> Berth | None:
+        """Memory to put the feeds of one `submit` into, which copies them otherwise; `None` where none is free."""
+        return self._berths.take()
 
     def _check(self, feeds: Mapping[str, NDArray[Any]]) -> None:
         """Refuse feeds that no slot takes."""

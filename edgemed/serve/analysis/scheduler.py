@@ -79,7 +79,8 @@ class Scheduler:
         self._varies = all(spec.shape[:1] == (None,) for spec in (*specs.inputs, *specs.outputs))
         rules = rules or Rules()
         self._queue: EdfQueue[_Request] = EdfQueue(rules if self._varies else replace(rules, most=1))
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._flying = 0
         self._pumping = self._again = self._closed = False
         self._look_ns: int | None = None
@@ -135,7 +136,7 @@ class Scheduler:
         )
         reason: Drop | None = None
         request.future.add_done_callback(lambda future: self._withdrawn(request) if future.cancelled() else None)
-        with self._changed:
+        with self._lock:
             if self._closed:
                 reason = "closed"
             elif not self._queue.push(request):
@@ -149,7 +150,7 @@ class Scheduler:
 
     def change(self, **rules: int) -> None:
         """Other `Rules` from now on, by name."""
-        with self._changed:
+        with self._lock:
             changed = replace(self._queue.rules, **rules)
             self._queue.rules = changed if self._varies else replace(changed, most=1)
         self._pump()
@@ -157,7 +158,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Take nothing more; what waits ends with the reason. What the worker was asked for is answered still."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             left = self._queue.drain()
             self._changed.notify_all()
@@ -171,19 +172,20 @@ class Scheduler:
 
     def _withdrawn(self, request: _Request) -> None:
         """Who asked has gone away: what waits still makes room."""
-        with self._changed:
+        with self._lock:
             if self._queue.withdraw(request):
+                request.feeds = {}
                 self._count("cancelled")
 
     def _pump(self) -> None:
         """Ask for what is next, as far as the worker takes it. One thread at a time: others leave it to that one."""
-        with self._changed:
+        with self._lock:
             if self._pumping:
                 self._again = True
                 return
             self._pumping = True
         while True:
-            with self._changed:
+            with self._lock:
                 now_ns = time.monotonic_ns()
                 late = self._queue.expired(now_ns)
                 batch = self._queue.take(now_ns) if self._flying < self._depth and not self._closed else []
@@ -200,7 +202,10 @@ class Scheduler:
     def _start(self, batch: Sequence[_Request], now_ns: int) -> None:
         wanted = [request for request in batch if not request.future.cancelled()]
         if len(wanted) < len(batch):
-            with self._changed:
+            for request in batch:
+                if request not in wanted:
+                    request.feeds = {}
+            with self._lock:
                 self._count("cancelled", len(batch) - len(wanted))
         if not wanted:
             self._landed()
@@ -231,14 +236,16 @@ class Scheduler:
             self._failed(batch, error)
         else:
             size = sum(request.size for request in batch)
-            with self._changed:
+            with self._lock:
                 self._queue.cost.saw(size, time.monotonic_ns() - sent_ns)
             self._answer(batch, sent_ns, future.result())
         self._landed()
 
     def _landed(self) -> None:
-        with self._changed:
+        with self._lock:
             self._flying -= 1
+            if not len(self._queue):  # whoever was answered waits for this thread to let go of the interpreter
+                return
         self._pump()
         self._plan()
 
@@ -259,7 +266,7 @@ class Scheduler:
         if len(batch) > 1:
             for request in batch:
                 request.alone = True
-            with self._changed:
+            with self._lock:
                 left = batch if self._closed else [request for request in batch if not self._queue.push(request)]
         else:
             left = batch
@@ -285,7 +292,7 @@ class Scheduler:
 
     def _plan(self) -> None:
         """Have somebody look when something that waits expires."""
-        with self._changed:
+        with self._lock:
             look_ns = self._queue.look_ns(busy=self._flying >= self._depth)
             if look_ns is None or self._closed or (self._look_ns is not None and self._look_ns <= look_ns):
                 return
@@ -297,7 +304,7 @@ class Scheduler:
 
     def _watch(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._closed and (self._look_ns is None or self._look_ns > time.monotonic_ns()):
                     left_ns = None if self._look_ns is None else self._look_ns - time.monotonic_ns()
                     self._changed.wait(None if left_ns is None else max(0.0, left_ns / 1e9))
@@ -325,3 +332,4 @@ def _end(request: _Request, outcome: Reply | BaseException) -> None:
             request.future.set_exception(outcome)
         else:
             request.future.set_result(outcome)
+    request.feeds = {}  # its memory may be wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
 
@@ -11,17 +12,18 @@ from fastapi.requests import Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from edgemed.base.errors import EdgemedError
+from edgemed.base.errors import EdgemedError, InputError
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.answers import HttpError, of_error
-from edgemed.serve.http.asgi import Receive, Scope, Send
+from edgemed.serve.http.asgi import Receive, Scope, Send, Whole
 from edgemed.serve.http.gate import Gate, limited
-from edgemed.serve.http.oip.rest import Rest
+from edgemed.serve.http.oip.rest import Rest, said_length
 from edgemed.serve.http.oip.routes import describe_infer, oip_routes
 from edgemed.serve.http.openapi import describe
 from edgemed.serve.http.operate import operate_routes
 from edgemed.serve.http.page import include_page
 from edgemed.serve.http.stow.store import Store, describe_store, study_of
+from edgemed.serve.models.served import Models
 from edgemed.serve.services import Services
 
 
@@ -51,9 +53,20 @@ def make_app(services: Services, logins: Logins, disk: Executor) -> Gate:
     return Gate(services.config.http, front, logins)
 
 
-def is_infer(scope: Scope) -> bool:
-    """Whether a request is for inference."""
-    return scope["method"] == "POST" and infer_path(scope["path"]) is not None
+def gathering(models: Models) -> Callable[[Scope, int], Whole | None]:
+    """Where the body of a request of so many bytes is gathered; `None` where it is not for inference."""
+
+    def place(scope: Scope, length: int) -> Whole | None:
+        asked = infer_path(scope["path"]) if scope["method"] == "POST" else None
+        if asked is None:
+            return None
+        head_length = min(said_length(scope, length), length)
+        try:
+            return Whole(length, head_length, models.get(*asked).berth(length - head_length))
+        except InputError:  # it will be told that there is no such model
+            return Whole(length, head_length)
+
+    return place
 
 
 def infer_path(path: str) -> tuple[str, str | None] | None:

@@ -7,6 +7,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from edgemed.runtime.contained.berths import Berth
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -57,24 +59,47 @@ class Answer(Protocol):
 
 
 class Whole:
-    """A body of known length that is gathered at one place, without a message for each piece.
+    """A body of known length that is gathered at its place, without a message for each piece.
 
     Its memory is the system's until it is written: who only says that much will come takes none.
+
+    Args:
+        length: of all of it.
+        head_length: of its first part; the rest is raw tensors.
+        berth: memory of a model for the one tensor that has the size of the rest.
+
+    Attributes:
+        head: the first part.
+        raw: the rest.
+        room: where the next bytes go.
+        left: how many are to come.
     """
 
-    def __init__(self, length: int) -> None:
-        self.body = np.empty(length, np.uint8).data
-        self.rest = self.body
-        """What is still to be written."""
+    def __init__(self, length: int, head_length: int, berth: Berth | None = None) -> None:
+        self.head = np.empty(head_length, np.uint8).data
+        self.berth = berth
+        if berth is None:
+            self.raw = np.empty(length - head_length, np.uint8).data
+        else:
+            (tensor,) = berth.values()
+            self.raw = tensor.data.cast("B")
+        self.room = self.head or self.raw
+        self.left = length
 
     def add(self, piece: bytes) -> None:
         """The next bytes; HTTP's parser holds them to the length."""
-        self.rest[: len(piece)] = piece
-        self.written(len(piece))
+        while piece:
+            part = piece[: len(self.room)]
+            self.room[: len(part)] = part
+            self.written(len(part))
+            piece = piece[len(part) :]
 
     def written(self, size: int) -> None:
-        """So many bytes were put at the beginning of `rest`."""
-        self.rest = self.rest[size:]
+        """So many bytes were put at the beginning of `room`."""
+        self.left -= size
+        self.room = self.room[size:]
+        if not self.room and self.left:
+            self.room = self.raw
 
 
 def content_length(scope: Scope) -> int | None:
@@ -83,7 +108,7 @@ def content_length(scope: Scope) -> int | None:
     return int(text) if text is not None and text.isdigit() else None
 
 
-async def read_body(scope: Scope, receive: Receive, most: int) -> memoryview | None:
+async def read_body(scope: Scope, receive: Receive, most: int) -> Whole | bytearray | None:
     """The whole body; `None` where it is longer than `most` bytes.
 
     Raises:
@@ -92,7 +117,7 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> memoryview | N
     length = content_length(scope)
     if length is not None and length > most:
         return None
-    whole: Whole | None = scope.get(WHOLE)
+    whole: Whole | None = scope.pop(WHOLE, None)
     body = bytearray()
     while True:
         message = await receive()
@@ -102,4 +127,4 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> memoryview | N
         if len(body) > most:
             return None
         if not message.get("more_body", False):
-            return memoryview(body) if whole is None else whole.body
+            return body if whole is None else whole

@@ -28,6 +28,9 @@ _LONG: Final = b"The head of the request is too long."
 _CROWDED: Final = b"Too many connections. Try again later."
 
 
+Place = Callable[[Scope, int], Whole | None]
+
+
 @dataclass(frozen=True)
 class Patience:
     """Bounds of each connection.
@@ -37,14 +40,14 @@ class Patience:
             what is written.
         connections: at a time; who waits for nothing makes room for who comes.
         head_bytes: of URL and headers.
-        gathers: which requests have their body gathered at one place, when it says its length.
-        gathered_bytes: of such a body; longer ones come in pieces.
+        place: where the body of a request of so many bytes is gathered; `None`: it comes in pieces.
+        gathered_bytes: of such a body at most.
     """
 
     request_ns: int
     connections: int
     head_bytes: int = 32 << 10
-    gathers: Callable[[Scope], bool] = lambda scope: False  # noqa: ARG005
+    place: Place = lambda scope, length: None  # noqa: ARG005
     gathered_bytes: int = 0
 
 
@@ -129,6 +132,8 @@ class Connection(HttpToolsProtocol):
         self._cancel()
         self._taking()
         super().connection_lost(exc)
+        if self.cycle is not None:
+            self._let_go()
         for tell in list(self._gone):
             tell()
 
@@ -143,7 +148,7 @@ class Connection(HttpToolsProtocol):
         if self._head_open and self._unparsed > self._patience.head_bytes:  # a name without end is no header yet
             self._refuse(431, _LONG)
         elif self._whole is not None and not self.parser.should_upgrade():
-            self._past = len(self._whole.rest)
+            self._past = self._whole.left
 
     def on_message_begin(self) -> None:
         self._head = 0
@@ -165,10 +170,11 @@ class Connection(HttpToolsProtocol):
         scope = cast("Scope", self.scope)
         scope[GONE] = self._gone
         scope[ANSWER] = partial(self._answer, self.cycle)
-        if self._patience.gathers(scope):
-            length = content_length(scope)
-            if length is not None and length <= self._patience.gathered_bytes:
-                self._whole = scope[WHOLE] = Whole(length)
+        length = content_length(scope)
+        if length is not None and length <= self._patience.gathered_bytes:
+            self._whole = self._patience.place(scope, length)
+        if self._whole is not None:
+            scope[WHOLE] = self._whole
 
     def _count(self, size: int) -> None:
         self._head += size
@@ -214,8 +220,8 @@ class Connection(HttpToolsProtocol):
             self._let_go()
 
     def _let_go(self) -> None:
-        """Of a request that was refused, what still comes is wanted by nobody."""
-        if self.cycle.response_complete:
+        """Of a request that was answered, what still comes is wanted by nobody."""
+        if self.cycle.response_complete or self.cycle.disconnected:
             cast("Scope", self.scope).pop(WHOLE, None)
             self._whole = None
 
@@ -225,7 +231,7 @@ class Connection(HttpToolsProtocol):
         """Where the next bytes go, straight from the socket: the rest of a body that is gathered, or `scratch`."""
         if not self._past:
             return scratch[:_FIRST] if self._head_open else scratch
-        return scratch[: self._past] if self._whole is None else self._whole.rest
+        return scratch[: self._past] if self._whole is None else self._whole.room
 
     def received(self, room: memoryview, size: int) -> None:
         """So many bytes lie in `room`."""
@@ -245,8 +251,13 @@ class Connection(HttpToolsProtocol):
             self.parser = _parser(self)  # the other one waits for a body that has come
             self.on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self._let_go()
+        super().on_response_complete()
+
     def on_message_complete(self) -> None:
         self._cancel()
+        self._whole = None
         self._head_open, self._unparsed = True, 0  # of the next one
         super().on_message_complete()
 

@@ -16,8 +16,8 @@ import uvicorn
 from edgemed.base.errors import from_os_error
 from edgemed.serve.config import HttpSection
 from edgemed.serve.http.access import Logins
-from edgemed.serve.http.app import is_infer, make_app
-from edgemed.serve.http.connection import Patience, reading
+from edgemed.serve.http.app import gathering, make_app
+from edgemed.serve.http.connection import Patience, Place, reading
 from edgemed.serve.http.tokens import Tokens
 from edgemed.serve.readiness import Finding
 from edgemed.serve.renewal import teller
@@ -76,7 +76,7 @@ class HttpServer:
             self._certificates = Certificates(config.tls, teller(alarms, "certificate of http"))
         logins = Logins(self._tokens, self._services.audit)
         self._gate = make_app(self._services, logins, self._disk)
-        settings = _settings(config, self._gate, self._certificates)
+        settings = _settings(config, self._gate, gathering(self._services.models), self._certificates)
         listener = _listen(config.host, config.port)
         self.port = listener.getsockname()[1]
         self._server = _Server(settings, self._each_second)
@@ -165,9 +165,9 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _settings(config: HttpSection, app: Any, certificates: Certificates | None) -> uvicorn.Config:
+def _settings(config: HttpSection, app: Any, place: Place, certificates: Certificates | None) -> uvicorn.Config:
     patience = Patience(
-        config.request_ns, config.max_requests + _WATCHERS, gathers=is_infer, gathered_bytes=config.max_body_bytes
+        config.request_ns, config.max_requests + _WATCHERS, place=place, gathered_bytes=config.max_body_bytes
     )
     settings = uvicorn.Config(
         app,

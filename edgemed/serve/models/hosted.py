@@ -20,6 +20,7 @@ from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import reader_of
 from edgemed.imaging.samples import SampleReader
 from edgemed.runners.golden import GoldenResult
+from edgemed.runtime.contained.berths import Berth
 from edgemed.runtime.contained.requests import Reply, same
 from edgemed.runtime.contained.runner import ContainedRunner, Status
 from edgemed.runtime.contained.states import State
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 RETRY_NS: Final = 5 * SECOND
 RETRY_CAP_NS: Final = 300 * SECOND
 _REST: Final = 4
+_BERTHS: Final = 4
+"""Inputs that come over the network at a time straight to where the worker reads them; more are copied there."""
 _USUAL_NS: Final = 25_000_000
 _GRACE_NS: Final = 10 * SECOND
 """A rebuild takes a second or two; what is not ready for longer is an alarm."""
@@ -221,6 +224,11 @@ class HostedModel:
         future.add_done_callback(self.tally.count)
         return future
 
+    def berth(self, size: int) -> Berth | None:
+        """See `Served`."""
+        berth = self._runner.berth() if self._runner is not None and len(self._specs.inputs) == 1 else None
+        return berth if berth is not None and sum(array.nbytes for array in berth.values()) == size else None
+
     def _ask(self, feeds: Feeds, *, frame: int | None = None, deadline_ns: int | None = None) -> Future[Reply]:
         """For the scheduler: ask the worker."""
         return self._worker.submit(feeds, deadline_ns=deadline_ns, frame=frame)
@@ -257,6 +265,7 @@ class HostedModel:
                 limits=worker.limits,
                 fallback_limits=worker.fallback_limits,
                 on_status=self._changed,
+                berths=_BERTHS,
                 timed=True,  # what a clinician waits for is told by stages: copies apart from computing
             )
             runner.begin()

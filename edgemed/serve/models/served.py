@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgemed.base.runner import RunnerInfo, RunnerSpecs
 from edgemed.bundle.read import Bundle
 from edgemed.imaging.samples import SampleReader
+from edgemed.runtime.contained.berths import Berth
 from edgemed.runtime.contained.requests import Reply
 from edgemed.serve.config import ModelSection
 from edgemed.serve.readiness import Finding
@@ -52,6 +53,14 @@ class Served(Protocol):
     @property
     def finding(self) -> Finding | None:
         """Why it is not ready; `None` where it is."""
+        ...
+
+    def berth(self, size: int) -> Berth | None:
+        """Memory for the only input of one request, to be submitted as its feeds; `None` where there is none.
+
+        Args:
+            size: bytes that the input has.
+        """
         ...
 
     def submit(

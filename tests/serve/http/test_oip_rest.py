@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+
+from edgemed.runtime.contained.link import Link
 
 BRIGHT = np.full((1, 4, 4, 1), 0.9, np.float32)
 INPUT = {"name": "image", "shape": [1, 4, 4, 1], "datatype": "FP32"}
@@ -26,6 +31,13 @@ def in_json(**others: Any) -> dict[str, Any]:
 def binary(data: bytes, **others: Any) -> tuple[bytes, dict[str, str]]:
     head = json.dumps({"inputs": [{**INPUT, "parameters": {"binary_data_size": 64}}], **others}).encode()
     return head + data, {"Inference-Header-Content-Length": str(len(head))}
+
+
+def within(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    end_ns = time.monotonic_ns() + int(seconds * 1e9)
+    while not holds():
+        assert time.monotonic_ns() < end_ns
+        time.sleep(0.01)
 
 
 def expected() -> float:
@@ -96,6 +108,59 @@ def test_binary_in_and_out(client: httpx.Client) -> None:
     assert head["outputs"][0]["parameters"] == {"binary_data_size": 4}
     assert "data" not in head["outputs"][0]
     assert struct.unpack("<f", answer.content[length:])[0] == pytest.approx(expected(), rel=1e-5)
+
+
+def free_berths(running: Any) -> int:
+    return len(running[0].services.models.get("chest")._runner._berths._free)
+
+
+def test_raw_inputs_come_straight_to_where_the_worker_reads_them(running: Any) -> None:
+    """More at a time than there is room for, in an order of their own; each is answered for itself."""
+    server = running[1]
+    brightness = [0.3 + 0.04 * number for number in range(10)]
+    asked = []
+    for value in brightness:
+        content, headers = binary(np.full((1, 4, 4, 1), value, np.float32).tobytes())
+        lines = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
+        head = (
+            f"POST /v2/models/chest/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n{lines}\r\n"
+        )
+        one = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        one.sendall(head.encode() + content[:-40])
+        asked.append((one, content[-40:]))
+    within(lambda: free_berths(running) == 0)
+    for number in (*range(0, 10, 2), *range(9, 0, -2)):
+        one, rest = asked[number]
+        one.sendall(rest)
+        data = json.loads(one.recv(65536).partition(b"\r\n\r\n")[2])["outputs"][0]["data"]
+        assert data == pytest.approx([1 / (1 + np.exp(-20 * (brightness[number] - 0.5)))], rel=1e-5)
+        one.close()
+    within(lambda: free_berths(running) == 4)
+
+
+def test_a_raw_input_is_not_copied(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies: list[int] = []
+    monkeypatch.setattr(Link, "fill", lambda _, slot, __: copies.append(slot))
+    content, headers = binary(BRIGHT.tobytes())
+    for body, own in ((content, headers), (BRIGHT.tobytes(), {"Inference-Header-Content-Length": "0"})):
+        answer = ask(client, body, **own)
+        assert (answer.status_code, copies) == (200, [])
+    assert json.loads(ask(client, content, **headers).content)["outputs"][0]["data"] == pytest.approx(
+        [expected()], rel=1e-5
+    )
+
+
+def test_however_a_request_ends_its_place_is_free_again(running: Any) -> None:
+    _, server, client = running
+    content, headers = binary(np.full((1, 4, 4, 1), np.nan, np.float32).tobytes())
+    for _ in range(5):
+        assert ask(client, content, **headers).status_code == 400
+        assert ask(client, content, "/v2/models/chest/infer", **headers, Origin="http://elsewhere").status_code == 403
+        assert ask(client, content.replace(b"FP32", b"FP64"), **headers).status_code == 400
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as gone:
+            lines = f"Content-Length: {len(content)}\r\nInference-Header-Content-Length: {len(content) - 64}\r\n\r\n"
+            gone.sendall(f"POST /v2/models/chest/infer HTTP/1.1\r\nHost: localhost\r\n{lines}".encode() + content[:-1])
+        within(lambda: free_berths(running) == 4)
 
 
 def test_binary_for_all_outputs_but_one(client: httpx.Client) -> None:

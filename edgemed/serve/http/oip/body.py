@@ -6,15 +6,18 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json as read_json
 from pydantic_core import to_json as write_json
 
 from edgemed.base.errors import InputError
 from edgemed.base.runner import TensorSpec, dtype_name
+from edgemed.runtime.contained.berths import Berth
 from edgemed.runtime.contained.requests import Reply
+from edgemed.serve.http.asgi import Whole
 from edgemed.serve.http.oip.infer import Asked, Desk, refuse_unsupported
 from edgemed.serve.http.oip.tensors import check_declared, datatype, from_json, from_raw, to_raw, wire
 from edgemed.serve.models.served import Served
@@ -34,6 +37,23 @@ class RestAsked:
     raw: frozenset[str]
 
 
+class Body(NamedTuple):
+    """Its JSON, the raw tensors behind it, and the model's memory in which these lie, if they do."""
+
+    head: memoryview
+    raw: memoryview
+    berth: Berth | None = None
+
+    @classmethod
+    def of(cls, body: Whole | bytearray, header_length: int | None) -> Body:
+        """As it came."""
+        if isinstance(body, Whole):
+            return cls(body.head, body.raw, body.berth)
+        whole = memoryview(body)
+        length = len(whole) if header_length is None else header_length
+        return cls(whole[:length], whole[length:])
+
+
 def most_json(served: Served) -> int:
     """Bytes that the JSON of a request can need at most: what is longer is not parsed."""
     greatest = {name: shapes[2] for name, shapes in served.bundle.manifest.profiles().items()}
@@ -48,14 +68,14 @@ def _fixed(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(size or 1 for size in spec.shape)
 
 
-def parse(desk: Desk, served: Served, body: memoryview, header_length: int | None) -> RestAsked:
+def parse(desk: Desk, served: Served, body: Body, header_length: int | None) -> RestAsked:
     """Read the body of a request.
 
     Args:
         desk: knows deadlines.
         served: the model that is asked.
         body: all of it; arrays are views on it.
-        header_length: of its JSON, where raw tensors follow; 0: the body is the only input; `None`: all is JSON.
+        header_length: of its JSON, as the client says it; 0: the body is the only input; `None`: all is JSON.
 
     Raises:
         InputError: it is not as the protocol says, or not what the model takes.
@@ -64,17 +84,17 @@ def parse(desk: Desk, served: Served, body: memoryview, header_length: int | Non
     began_ns = time.monotonic_ns()
     if header_length == 0:
         return _parse_raw(desk, served, body, began_ns)
-    length = len(body) if header_length is None else header_length
-    if length > len(body):
+    length = len(body.head)
+    if header_length is not None and header_length > length:
         raise InputError("The JSON is said to be longer than the body.", "Check Inference-Header-Content-Length.")
     if length > _PER_HEADER and length > most_json(served):
         raise InputError(
             f"The JSON has {length} bytes, more than this model's inputs can need.", "Send what the model takes."
         )
-    request = _load(bytes(body[:length]))
+    request = _load(bytes(body.head))
     parameters = _mapping(request.get("parameters"), "parameters")
     deadline_ns, live = desk.schedule(parameters, began_ns)
-    feeds = _feeds(served, _objects(request, "inputs"), body[length:])
+    feeds = _berthed(_feeds(served, _objects(request, "inputs"), body.raw), body.berth)
     wanted = _objects(request, "outputs")
     names = desk.wanted(served, [_name(output) for output in wanted])
     identity = request.get("id", "")
@@ -84,7 +104,7 @@ def parse(desk: Desk, served: Served, body: memoryview, header_length: int | Non
     return RestAsked(Asked(served, feeds, names, identity, deadline_ns, live, began_ns), raw)
 
 
-def _parse_raw(desk: Desk, served: Served, body: memoryview, began_ns: int) -> RestAsked:
+def _parse_raw(desk: Desk, served: Served, body: Body, began_ns: int) -> RestAsked:
     """A body that is nothing but the model's one input."""
     if len(served.specs.inputs) != 1:
         raise InputError("A raw body can be one input, and the model takes several.", "Name them in JSON.")
@@ -92,11 +112,18 @@ def _parse_raw(desk: Desk, served: Served, body: memoryview, began_ns: int) -> R
     if any(size is None for size in spec.shape[1:]):
         raise InputError("The shape of the input may vary, and a raw body has none.", "Give it in JSON.")
     each = math.prod(_fixed(spec)) * wire(spec.dtype).itemsize
-    shape = tuple(len(body) // each if size is None else size for size in spec.shape)
-    feeds = {spec.name: from_raw(spec, shape, body)}
+    shape = tuple(len(body.raw) // each if size is None else size for size in spec.shape)
+    feeds = _berthed({spec.name: from_raw(spec, shape, body.raw)}, body.berth)
     deadline_ns, live = desk.schedule({}, began_ns)
     names = desk.wanted(served, [])
     return RestAsked(Asked(served, feeds, names, "", deadline_ns, live, began_ns), frozenset(names))
+
+
+def _berthed(feeds: dict[str, NDArray[Any]], berth: Berth | None) -> Mapping[str, NDArray[Any]]:
+    """The same, as the model's own memory where they lie there: it copies others."""
+    if berth is None or feeds.keys() != berth.keys():
+        return feeds
+    return berth if all(np.may_share_memory(array, berth[name]) for name, array in feeds.items()) else feeds
 
 
 def _load(text: bytes) -> dict[str, Any]:

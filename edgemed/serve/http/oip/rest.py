@@ -23,7 +23,7 @@ from edgemed.serve.http.asgi import (
     header,
     read_body,
 )
-from edgemed.serve.http.oip.body import LENGTH_HEADER, RestAsked, parse, respond
+from edgemed.serve.http.oip.body import LENGTH_HEADER, Body, RestAsked, parse, respond
 from edgemed.serve.http.oip.infer import EXTENSIONS, Asked, Desk, outcome_of, translated
 from edgemed.serve.http.oip.tensors import datatype, shown
 from edgemed.serve.models.served import Served
@@ -107,7 +107,7 @@ class Rest:
             body = await read_body(scope, receive, self._most)
             if body is None:
                 raise HttpError(413, f"The body has more than {self._most} bytes. Send less at a time.")
-            rest = await self._parsed(served, body, header_length)
+            rest = await self._parsed(served, Body.of(body, header_length), header_length)
             return await self._answered(rest, scope.get(GONE, []))
 
     async def _answered(self, rest: RestAsked, gone: list[Callable[[], object]]) -> tuple[list[bytes], int | None]:
@@ -116,9 +116,9 @@ class Rest:
         except EdgemedError as error:
             raise translated(error, rest.asked.deadline_ns) from error
 
-    async def _parsed(self, served: Served, body: memoryview, header_length: int | None) -> RestAsked:
+    async def _parsed(self, served: Served, body: Body, header_length: int | None) -> RestAsked:
         try:
-            if (len(body) if header_length is None else header_length) <= _PARSED_HERE:
+            if len(body.head) <= _PARSED_HERE:
                 return parse(self.desk, served, body, header_length)
             return await asyncio.to_thread(parse, self.desk, served, body, header_length)
         except EdgemedError as error:
@@ -251,6 +251,15 @@ def _reasons(findings: list[Finding]) -> dict[str, Any]:
 
 def _reason(finding: Finding | None) -> dict[str, str]:
     return {} if finding is None else {"reason": finding.reason}
+
+
+def said_length(scope: Scope, other: int) -> int:
+    """Of the JSON, as far as a client says it."""
+    try:
+        length = _header_length(scope)
+    except HttpError:  # which it will be told
+        return other
+    return other if length is None else length
 
 
 def _header_length(scope: Scope) -> int | None:
