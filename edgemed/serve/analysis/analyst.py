@@ -41,6 +41,7 @@ _AT_A_TIME: Final = 4
 _STEP_NS: Final = 600 * SECOND  # a frame, or a whole volume, may take so long; then the daemon is taken to hang
 _WRITE_NS: Final = 60 * SECOND  # of the loop that wakes the others: it writes to a disk that may be busy
 _LOOK_S: Final = 1.0
+_START_S: Final = 0.2  # inlets start first: what is loaded for results keeps the interpreter busy
 _PAUSE_NS: Final = SECOND  # for a model that did not answer, before it is asked again
 _PATIENCE_S: Final = 2.0
 _FULL_BYTES: Final = 16 << 20
@@ -92,12 +93,12 @@ class Analyst:
     def _wake(self, beat: Beat) -> None:
         """Whoever has queued a task wakes this loop, and it wakes those that work."""
         warmed = False
-        while beat.wait(_LOOK_S):
+        while beat.wait(_LOOK_S if warmed else _START_S):
             for name in self._loops:
                 self._services.loops.wake(name)
             self._queue_lost()
             self._distributions.tend()
-            if not warmed:  # inlets have started by then, and what was queued is under way
+            if not warmed:  # what was queued is under way
                 warm(self._services)
                 warmed = True
 
