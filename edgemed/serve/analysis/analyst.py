@@ -41,6 +41,8 @@ _AT_A_TIME: Final = 4
 _STEP_NS: Final = 600 * SECOND  # a frame, or a whole volume, may take so long; then the daemon is taken to hang
 _WRITE_NS: Final = 60 * SECOND  # of the loop that wakes the others: it writes to a disk that may be busy
 _LOOK_S: Final = 1.0
+_START_S: Final = 0.2  # inlets start first: what is loaded for results keeps the interpreter busy
+_REST_S: Final = 3600.0
 _PAUSE_NS: Final = SECOND  # for a model that did not answer, before it is asked again
 _PATIENCE_S: Final = 2.0
 _FULL_BYTES: Final = 16 << 20
@@ -77,6 +79,7 @@ class Analyst:
         for name in self._loops:
             self._services.loops.start(name, self._work, limit_ns=_STEP_NS)
         self._services.loops.start(LOOP, self._wake, limit_ns=_WRITE_NS)
+        self._services.loops.start("rehearsal", self._rehearse, limit_ns=_WRITE_NS)
 
     def drain(self) -> None:
         """Take nothing new; what is under way goes on."""
@@ -91,15 +94,18 @@ class Analyst:
 
     def _wake(self, beat: Beat) -> None:
         """Whoever has queued a task wakes this loop, and it wakes those that work."""
-        warmed = False
         while beat.wait(_LOOK_S):
             for name in self._loops:
                 self._services.loops.wake(name)
             self._queue_lost()
             self._distributions.tend()
-            if not warmed:  # inlets have started by then, and what was queued is under way
-                warm(self._services)
-                warmed = True
+
+    def _rehearse(self, beat: Beat) -> None:
+        """Once; then it rests."""
+        if beat.wait(_START_S):
+            warm(self._services)
+        while beat.wait(_REST_S):
+            pass
 
     def _queue_lost(self) -> None:
         """Tasks that are under way by the journal alone: when one was given back, the disk was full."""

@@ -27,8 +27,8 @@ from edgemed.serve.models.served import Served
 Feeds = dict[str, NDArray[Any]]
 
 MOST_FRAMES: Final = 128
-"""Frames of one file that are looked at; of more, so many, evenly spread, and a note says so. A report on each of them
-takes 40 ms to write on a desktop's core: with more it would be what takes longest, and nobody reads it."""
+"""Frames of one file that are looked at; of more, so many, evenly spread, and a note says so: nobody reads a report on
+each of a thousand."""
 
 MOST_MASKED: Final = 128 << 20
 """Bytes of masks that one task may hold at a time."""
