@@ -13,6 +13,7 @@ CREATE TABLE object (                 -- something that came in, and was acknowl
   peer          TEXT NOT NULL,        -- calling AE title, name of the token; '' for folders
   called        TEXT NOT NULL DEFAULT '',
   association   TEXT NOT NULL DEFAULT '',  -- one connection of a peer; '' where there is none
+  address       TEXT NOT NULL DEFAULT '',  -- of the peer; '' for folders
   sop_class     TEXT NOT NULL,
   sop_instance  TEXT NOT NULL,
   study         TEXT NOT NULL DEFAULT '',
