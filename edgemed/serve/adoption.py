@@ -228,7 +228,7 @@ def _examine(spool: Spool, relative: str) -> tuple[NewObject, bool]:
     candidates = [*_as_dicom(path), {"sop_class": "", "sop_instance": f"file:{whole}", "sha256": whole}]
     named = [one for one in candidates if Spool.place_of(name_of(one["sop_instance"], one["sha256"])) == relative]
     fields = (named or candidates)[0]
-    note = {"inlet": "", "peer": "", "called": ""} | read_note(Spool.note_of(path))
+    note = {"inlet": "", "peer": ""} | read_note(Spool.note_of(path))
     new = NewObject(**(note | fields), size=path.stat().st_size, path=relative)
     return new, bool(named) or relative.startswith("quarantine/")
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from edgemed.base.errors import EdgemedError, InputError
@@ -18,6 +18,8 @@ from edgemed.serve.matching import check_matches
 from edgemed.serve.models.trusted import trust_of
 from edgemed.serve.outlets.outlets import check_destination
 from edgemed.serve.watch import certificates_of, days_left
+
+_PLAIN_STREAMS: Final = ("rtsp", "rtmp", "http", "tcp", "udp")
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,27 @@ def _ports(config: Config) -> Iterator[Line]:
             yield Line(what, "ok", f"{host}:{port or 'any free port'}.")
         else:
             yield Line(what, "warning", f"{host}:{port} cannot be had now: {error}. Perhaps the daemon runs.")
-    if config.http.tls is None and not is_loopback(config.http.host):
-        yield Line("http", "warning", f"Tokens and results travel in clear on {config.http.host}: give [http] tls.")
     if config.dicom is not None and not config.dicom.peers:
         yield Line("dicom", "warning", "No peer is named: every association will be rejected.")
+    yield from (Line(what, "warning", text) for what, text in _in_clear(config))
+
+
+def _in_clear(config: Config) -> Iterator[tuple[str, str]]:
+    """What leaves this machine, or comes to it, unencrypted."""
+    if config.http.tls is None and not is_loopback(config.http.host):
+        yield "http", f"Tokens and results travel in clear on {config.http.host}: give [http] tls."
+    if config.dicom is not None and config.dicom.tls is None and not is_loopback(config.dicom.host):
+        yield "dicom", f"Images travel in clear on {config.dicom.host}: give [dicom] tls."
+    for live in config.live:
+        parts = urlsplit(live.source)
+        if parts.scheme in _PLAIN_STREAMS and not is_loopback(parts.hostname or ""):
+            yield f"live {live.name}", "Its pictures travel in clear: give an rtsps:// or https:// address."
+    for each in config.destinations:
+        what = f"destination {each.name}"
+        if each.kind in ("dicom", "hl7") and each.tls is None and not is_loopback(each.host):
+            yield what, f"What it is sent travels in clear to {each.host}: give it tls."
+        elif each.kind in ("dicomweb", "webhook") and _is_plain_http(each.url):
+            yield what, "What it is sent travels in clear, its token or signature too: give an https:// address."
 
 
 def _taken(host: str, port: int) -> str | None:
@@ -123,9 +142,6 @@ def _others(config: Config) -> Iterator[Line]:
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
             yield Line(f"destination {destination.name}", "warning", "No model sends to it.")
-        if destination.kind in ("dicomweb", "webhook") and _in_clear(destination.url):
-            text = "What it is sent travels in clear, its token or signature too: give an https:// address."
-            yield Line(f"destination {destination.name}", "warning", text)
         try:
             check_destination(destination)
         except EdgemedError as error:
@@ -135,8 +151,8 @@ def _others(config: Config) -> Iterator[Line]:
             yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")
 
 
-def _in_clear(url: str) -> bool:
-    """Whether it leaves this machine, and unencrypted."""
+def _is_plain_http(url: str) -> bool:
+    """Whether what is sent there leaves this machine, and unencrypted."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 

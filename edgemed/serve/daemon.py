@@ -113,6 +113,7 @@ class Daemon:
     def _services(self) -> Services:
         from edgemed.serve.audit.chain import AuditLog
         from edgemed.serve.audit.memory import missed, remember
+        from edgemed.serve.audit.received import Received
         from edgemed.serve.models.host import ModelHost
 
         config = self.config
@@ -131,8 +132,12 @@ class Daemon:
         self._stack.callback(remember, journal, audit)
         self._stack.callback(audit.close)
         metrics = Metrics(sorted({model.deadline_ns / SECOND for model in config.models}))
+        intake = Intake(config.spool, spool, journal, alarms, metrics)
+        received = Received(journal, audit, intake)
+        self._stack.callback(received.close)
         readiness = Readiness()
         loops = self._loops = Loops(lambda name, error: alarms.raise_("loop-failed", _why(name, error), name))
+        received.start(loops)
         return Services(
             config=config,
             spool=spool,
@@ -141,7 +146,7 @@ class Daemon:
             metrics=metrics,
             readiness=readiness,
             loops=loops,
-            intake=Intake(config.spool, spool, journal, alarms, metrics),
+            intake=intake,
             models=ModelHost(config, journal, alarms, metrics, readiness, loops, audit),
             board=Board(),
             audit=audit,

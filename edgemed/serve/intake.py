@@ -35,6 +35,7 @@ Verdict = Literal["accepted", "repeated", "conflict", "full", "failed"]
 
 _TURNS: Final = 1024
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_NOTED: Final = ("inlet", "peer", "called", "address")
 GOING: Final = "Its earlier file is being deleted at this moment."
 CONFLICT: Final = "The same SOP Instance UID came before with other content."
 
@@ -54,6 +55,7 @@ class Arrival:
         syntax: Transfer Syntax UID.
         called: AE title that was called.
         association: of a name that no other connection has.
+        address: of the peer.
         first_ns: `time.monotonic_ns` of its first byte.
         described: what it says of itself, where that was seen on the way.
     """
@@ -68,6 +70,7 @@ class Arrival:
     syntax: str = ""
     called: str = ""
     association: str = ""
+    address: str = ""
     study: str = ""
     series: str = ""
     first_ns: int = field(default_factory=time.monotonic_ns)
@@ -106,6 +109,7 @@ class Intake:
         self._metrics = metrics
         self._turns = [threading.Lock() for _ in range(_TURNS)]  # by UID: two of the same come one after the other
         self.on_accepted: list[Callable[[int, Arrival], None]] = []
+        self.on_repeated: list[Callable[[Arrival], None]] = []
         self.on_association_ended: list[Callable[[str, bool], None]] = []
 
     def new_file(self) -> Path:
@@ -140,6 +144,9 @@ class Intake:
         self._metrics.objects.labels(arrival.inlet, outcome.verdict).inc()
         if outcome.verdict == "accepted" and outcome.number is not None:
             self._tell(outcome.number, arrival)
+        if outcome.verdict == "repeated":
+            for listener in self.on_repeated:
+                listener(arrival)
         return outcome
 
     def _accept(self, arrival: Arrival) -> Outcome:
@@ -294,14 +301,14 @@ def name_of(sop_instance: str, sha256: str) -> str:
 def read_note(text: str) -> dict[str, str]:
     """Who sent a file, as it was noted beside its bytes; empty where there is no such note."""
     try:
-        inlet, peer, called = json.loads(text)
-    except ValueError:
+        values = map(str, json.loads(text))
+        return dict(zip(_NOTED, values, strict=True))
+    except (ValueError, TypeError):
         return {}
-    return {"inlet": str(inlet), "peer": str(peer), "called": str(called)}
 
 
 def _note(arrival: Arrival) -> str:
-    return json.dumps([arrival.inlet, arrival.peer, arrival.called], separators=(",", ":"))
+    return json.dumps([getattr(arrival, name) for name in _NOTED], separators=(",", ":"))
 
 
 def _new(arrival: Arrival, path: str) -> NewObject:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import traceback
@@ -44,6 +45,8 @@ def configure(section: LogSection, stream: TextIO | None = None) -> logging.Hand
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).propagate = True
     warnings.showwarning = _told
+    # it writes past us, and a line for everybody who knocks without TLS; to be set before it is imported
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return handler
 
 

@@ -56,12 +56,15 @@ class Certificates:
         tls: the files.
         told: whether what has changed can be used.
 
+    Attributes:
+        tls: the files.
+
     Raises:
         EdgemedError: they cannot be used.
     """
 
     def __init__(self, tls: Tls, told: Told = untold) -> None:
-        self._tls = tls
+        self.tls = tls
         self._told = told
         self._lock = threading.Lock()
         self._seen = self._look()
@@ -76,8 +79,8 @@ class Certificates:
             if seen != self._seen:
                 self._seen = seen
                 try:
-                    self._context = server_context(self._tls)
-                    log.info("a new certificate is shown from now on: %s", self._tls.certificate)
+                    self._context = server_context(self.tls)
+                    log.info("a new certificate is shown from now on: %s", self.tls.certificate)
                 except EdgemedError as error:
                     self._told(error)
                 else:
@@ -85,9 +88,7 @@ class Certificates:
             return self._context
 
     def _look(self) -> tuple[State | None, ...]:
-        return tuple(
-            state_of(path) for path in (self._tls.certificate, self._tls.key, self._tls.ca) if path is not None
-        )
+        return tuple(state_of(path) for path in (self.tls.certificate, self.tls.key, self.tls.ca) if path is not None)
 
 
 def _load(context: ssl.SSLContext, tls: Tls) -> ssl.SSLContext:

@@ -66,7 +66,7 @@ def test_success_is_told_when_both_are_there(tmp_path: Path, data: bytes, monkey
     with disk(tmp_path) as store, ThreadPoolExecutor(1) as pool:
         sent = pool.submit(store.send, data)
         assert slow.asked.wait(WAIT_S)
-        store.journal.write(lambda connection: None)  # the row was asked for before: it is in this commit, or was
+        store.journal.submit(lambda connection: None).result()  # the row was asked for before, and comes before
         assert states(store) == ["arriving"]
         assert not sent.done()
         assert reconcile(tmp_path).troubles == []  # half of it is no trouble

@@ -106,6 +106,8 @@ def test_a_name_that_is_not_looked_at_wants_an_authority_of_the_site() -> None:
         Tls(certificate=Path("a"), key=Path("b"), verify_host=False)
 
 
+TLS = {"certificate": "us.pem", "key": "us.key"}
+HL7 = {"kind": "hl7", "name": "his", "host": "192.0.2.1", "port": 2575}
 CLEAR = {"kind": "dicomweb", "name": "archive", "url": "http://192.0.2.1/dicom-web"}
 
 
@@ -119,6 +121,19 @@ CLEAR = {"kind": "dicomweb", "name": "archive", "url": "http://192.0.2.1/dicom-w
         ({"destinations": [{**CLEAR, "url": "http://localhost/dicom-web"}]}, None),
         ({"destinations": [{**CLEAR, "url": "https://192.0.2.1/dicom-web"}]}, None),
         ({"http": {"port": 0, "tokens": "tokens"}}, None),
+        ({"dicom": {"host": "0.0.0.0", "port": 0}}, "dicom"),
+        ({"dicom": {"host": "127.0.0.1", "port": 0}}, None),
+        ({"dicom": {"host": "0.0.0.0", "port": 0, "tls": TLS}}, None),
+        ({"destinations": [HL7]}, "destination his"),
+        ({"destinations": [{**HL7, "host": "::1"}]}, None),
+        ({"destinations": [{**HL7, "tls": TLS}]}, None),
+        ({"destinations": [{**HL7, "kind": "dicom", "ae_title": "PACS"}]}, "destination his"),
+        ({"destinations": [{**HL7, "kind": "dicom", "ae_title": "PACS", "host": "localhost"}]}, None),
+        ({"destinations": [{**HL7, "kind": "dicom", "ae_title": "PACS", "tls": TLS}]}, None),
+        ({"live": [{"name": "probe", "source": "rtsp://192.0.2.1/probe", "model": "chest"}]}, "live probe"),
+        ({"live": [{"name": "probe", "source": "rtsp://127.0.0.1:8554/probe", "model": "chest"}]}, None),
+        ({"live": [{"name": "probe", "source": "rtsps://192.0.2.1/probe", "model": "chest"}]}, None),
+        ({"live": [{"name": "probe", "source": "/dev/video0", "model": "chest"}]}, None),
     ],
 )
 def test_check_warns_of_what_travels_in_clear(tmp_path: Path, change: dict[str, Any], what: str | None) -> None:

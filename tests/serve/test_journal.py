@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgemed.base.errors import IntegrityError
+from edgemed.base.hashing import sha256_bytes
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import (
     NewObject,
@@ -22,6 +24,7 @@ from edgemed.serve.journal.records import (
     move_task,
     open_task,
 )
+from edgemed.serve.journal.schema import DIGESTS, SCHEMA, VERSION
 from edgemed.serve.states import ENDS, TRANSITIONS, Event, State
 
 
@@ -84,6 +87,12 @@ def test_what_cannot_happen_does_not(journal: Journal) -> None:
     with pytest.raises(NoTransition, match="received"):
         journal.write(lambda c: move_object(c, number, Event.ANSWER))
     assert states(journal, "object") == ["received"]
+
+
+def test_tables_do_not_change_under_their_version() -> None:
+    said = " ".join(re.sub(r"--[^\n]*", " ", SCHEMA).split())
+    assert sha256_bytes(said.encode()) == DIGESTS[VERSION], "Other tables are another VERSION: see schema.DIGESTS."
+    assert max(DIGESTS) == VERSION
 
 
 def test_one_failure_undoes_itself_alone(journal: Journal) -> None:

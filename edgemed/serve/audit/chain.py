@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -62,7 +63,7 @@ class AuditLog:
         self._segment = Segment(self.folder, self._key, self._introduce)
         self._longest = config.audit.segment_bytes
         self.found = self._segment.n
-        self._queue: queue.Queue[AuditEvent] = queue.Queue(_MOST_WAITING)
+        self._queue: queue.Queue[_Batch] = queue.Queue(_MOST_WAITING)
         self._lost = 0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
@@ -74,9 +75,18 @@ class AuditLog:
     def record(self, event: AuditEvent) -> None:
         """See `Audit`."""
         try:
-            self._queue.put_nowait(event)
+            self._queue.put_nowait(_Batch((event,)))
         except queue.Full:
             self._lost += 1
+
+    def record_all(self, events: Sequence[AuditEvent]) -> threading.Event | None:
+        """Write entries; what is returned is set when all are on the disk. `None`: too many wait, none is written."""
+        batch = _Batch(tuple(events))
+        try:
+            self._queue.put_nowait(batch)
+        except queue.Full:
+            return None
+        return batch.done
 
     @property
     def written(self) -> int:
@@ -95,7 +105,7 @@ class AuditLog:
 
     def _write(self) -> None:
         """Until the end, and until nothing waits or the disk takes nothing."""
-        waiting: list[AuditEvent] = []
+        waiting: list[_Batch] = []
         while True:
             last = self._ending.is_set()
             self._fetch(waiting)
@@ -107,7 +117,7 @@ class AuditLog:
             elif last and self._queue.empty():
                 return
 
-    def _fetch(self, waiting: list[AuditEvent]) -> None:
+    def _fetch(self, waiting: list[_Batch]) -> None:
         """Add what has come; where nothing waits, wait for something."""
         try:
             while len(waiting) < _TOGETHER:
@@ -116,9 +126,9 @@ class AuditLog:
             pass
         if waiting and self._lost:
             lost, self._lost = self._lost, 0
-            waiting.append(AuditEvent("config", "serious", detail=f"{lost} entries could not be kept."))
+            waiting.append(_Batch((AuditEvent("config", "serious", detail=f"{lost} entries could not be kept."),)))
 
-    def _written(self, waiting: list[AuditEvent]) -> bool:
+    def _written(self, waiting: list[_Batch]) -> bool:
         """Write them, and forget them; nothing that goes wrong may end the thread."""
         if not self._tried("written", lambda: self._write_down(waiting), ""):
             return False
@@ -126,8 +136,10 @@ class AuditLog:
             self._tried("closed", self._end_segment, "segment")
         return True
 
-    def _write_down(self, waiting: list[AuditEvent]) -> None:
-        self._segment.append([self._said(event) for event in waiting])
+    def _write_down(self, waiting: list[_Batch]) -> None:
+        self._segment.append([self._said(event) for batch in waiting for event in batch.events])
+        for batch in waiting:
+            batch.done.set()
         waiting.clear()
         self._segment.write_head()
 
@@ -154,6 +166,14 @@ class AuditLog:
     def _introduce(self, seal: Seal) -> Said:
         name = closed_name(seal.first)
         return self._said(AuditEvent("config", detail=f"Entries {seal.first} to {seal.last} are in {name}."))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Entries that come to the disk together, and that they have."""
+
+    events: tuple[AuditEvent, ...]
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 def _key(given: Path | None, folder: Path) -> Ed25519PrivateKey:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import suppress
 from typing import Final
 
@@ -10,6 +9,7 @@ from edgemed.base.errors import EdgemedError
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.chain import AuditLog
 from edgemed.serve.journal.database import Journal
+from edgemed.serve.journal.facts import fact, keep_fact
 
 _FACT: Final = "audit entries"
 
@@ -17,8 +17,7 @@ _FACT: Final = "audit entries"
 def missed(journal: Journal, audit: AuditLog, alarms: Alarms) -> None:
     """At the start: raise an alarm where entries are gone. It stands until somebody has seen to it."""
     with journal.read() as connection:
-        row = connection.execute("SELECT value FROM fact WHERE name = ?", (_FACT,)).fetchone()
-    had = int(row[0]) if row is not None else 0
+        had = int(fact(connection, _FACT) or 0)
     if audit.found < had:
         text = f"The audit trail had {had} entries at least, and now {audit.found}: it was moved away or deleted."
         alarms.raise_("audit-failed", text, "trail")
@@ -27,12 +26,5 @@ def missed(journal: Journal, audit: AuditLog, alarms: Alarms) -> None:
 
 def remember(journal: Journal, audit: AuditLog) -> None:
     """Keep its length."""
-
-    def work(connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "INSERT INTO fact (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (_FACT, str(audit.written)),
-        )
-
     with suppress(EdgemedError):  # the journal takes nothing: it alarms itself, and the length of the start stands
-        journal.write(work)
+        journal.write(lambda connection: keep_fact(connection, _FACT, str(audit.written)))

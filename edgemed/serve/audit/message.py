@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
-from xml.etree.ElementTree import Element, SubElement, tostring  # we write XML here, and parse none
+from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 from edgemed.base.text import printable
 from edgemed.serve.audit.trail import AuditEvent, Kind, Result
@@ -20,6 +21,7 @@ class Coded:
 
     value: str
     meaning: str
+    system: str = "DCM"
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,32 @@ def message(event: AuditEvent, at: str, station: str) -> str:
     SubElement(root, "AuditSourceIdentification", {"AuditSourceID": station})
     if event.study:
         _study(root, event)
+    else:
+        for name in event.instances[:_MOST_INSTANCES]:
+            _file(root, name)
     return tostring(root, encoding="unicode")
 
 
 def _ours(row: Row) -> Coded:
     return _DAEMON if row.user is None else _OTHER_END.get(row.user, _DAEMON)
+
+
+def received_in(text: str) -> Iterator[str]:
+    """Names of what an entry says to be received; none of another one.
+
+    Raises:
+        xml.etree.ElementTree.ParseError: it is none of ours.
+    """
+    if "<!" in text:  # ours have no document type, and no entities to expand
+        return
+    root = fromstring(text)  # noqa: S314 - see above
+    code, identification = root.find("EventIdentification/EventID"), root.find("EventIdentification")
+    row = ROWS["received"]
+    if code is None or identification is None or code.get("csd-code") != row.event.value:
+        return
+    if identification.get("EventActionCode") == row.action:
+        yield from (each.get("UID", "") for each in root.iter("Instance"))
+        yield from (each.get("ParticipantObjectID", "") for each in root.iter("ParticipantObjectIdentification"))
 
 
 def _participant(root: Element, user: str, *, requestor: bool, role: Coded | None = None, address: str = "") -> None:
@@ -122,8 +145,19 @@ def _study(root: Element, event: AuditEvent) -> None:
             SubElement(classes, "Instance", {"UID": _text(uid)})
 
 
+def _file(root: Element, name: str) -> None:
+    """Something that is of no study: a picture that is no DICOM."""
+    fields = {
+        "ParticipantObjectID": _text(name),
+        "ParticipantObjectTypeCode": "2",  # system object
+        "ParticipantObjectTypeCodeRole": "3",
+    }
+    kind = Coded("12", "URI", "RFC-3881")
+    _code(SubElement(root, "ParticipantObjectIdentification", fields), "ParticipantObjectIDTypeCode", kind)
+
+
 def _code(parent: Element, name: str, code: Coded) -> None:
-    SubElement(parent, name, {"csd-code": code.value, "codeSystemName": "DCM", "originalText": code.meaning})
+    SubElement(parent, name, {"csd-code": code.value, "codeSystemName": code.system, "originalText": code.meaning})
 
 
 def _text(text: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -148,6 +149,22 @@ def cut(path: Path) -> IntegrityError:
         f"{path} does not end as it did when it was last written: it was cut off or changed.",
         "Find out by whom; keep it, and move it away with the segments and the head beside it to begin a new one.",
     )
+
+
+def messages_after(folder: Path, n: int) -> Iterator[str]:
+    """The messages (XML) of the entries after that one, as they stand there; not verified."""
+    firsts = segments(folder)
+    begin = max((first for first in firsts if first <= n + 1), default=0)
+    for file in (opened(folder, first) for first in firsts if first >= begin):
+        if file is None:  # it was archived a moment ago
+            continue
+        with file:
+            for line in file:
+                if not line.endswith(b"\n") or is_seal(line):
+                    break
+                entry = json.loads(line)
+                if entry["n"] > n:
+                    yield str(entry["message"])
 
 
 def last_messages(folder: Path, count: int) -> list[str]:

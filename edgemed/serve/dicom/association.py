@@ -110,7 +110,7 @@ class Association:
         self._wire: Wire | None = None
         self._waits = True
         self._guest: Guest | None = None
-        self._sender = Sender("", "", self.name)
+        self._sender = Sender("", "", self.name, address)
         self._fragment = _LONGEST
         self._inbox = Inbox(self.contexts, self._begin, self._done)
         self._reports: deque[Report] = deque()
@@ -207,7 +207,7 @@ class Association:
             self._ledger.denied(denied.reason, request.calling, request.called)
             raise
         self._guest = guest
-        self._sender = Sender(request.calling, request.called, self.name)
+        self._sender = Sender(request.calling, request.called, self.name, self.address)
         self._ledger.accepted(request.calling)
         self._fragment = max((request.max_length or _LONGEST) - _PDV.size, 1)
         return guest
@@ -234,7 +234,6 @@ class Association:
 
     def _between(self) -> bool:
         """No message is under way: whether to wait for one."""
-        self._ledger.look()
         while self._reports:
             report = self._reports.popleft()
             context = self._commitment()
@@ -286,7 +285,7 @@ class Association:
         assert reception is not None
         status = reception.finish()
         if status.success:
-            self._ledger.stored(reception.identity.study, command.sop_instance)
+            self._ledger.stored()
         else:
             self._ledger.refused(status.code, command.sop_instance)
         return status

@@ -118,6 +118,7 @@ class DicomInlet:
         while not self._ending.is_set() and not beat.stopping.is_set():
             beat()
             self.reload()
+            self._house.strangers.look()
             try:
                 sock, name = listener.accept()
             except TimeoutError:

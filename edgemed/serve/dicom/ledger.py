@@ -3,63 +3,44 @@
 from __future__ import annotations
 
 import logging
-import time
-from typing import Final
 
-from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.audit.trail import AuditEvent, Result
 from edgemed.serve.dicom.strangers import Strangers
 from edgemed.serve.services import Services
 
 log = logging.getLogger(__name__)
 
-_TOGETHER: Final = 100  # objects in one entry of the audit trail
-_WITHIN_NS: Final = 2_000_000_000  # what was acknowledged is in the trail at the latest, also if the daemon dies then
-
 
 class Ledger:
-    """Of one association: one audit event for itself, and some for each study that it brings, while it does."""
+    """Of one association. What it brought is told by `serve/audit/received.py`."""
 
     def __init__(self, services: Services, strangers: Strangers, address: str) -> None:
         self._services = services
         self._strangers = strangers
         self._address = address
         self._calling = ""
-        self._studies: dict[str, list[str]] = {}
-        self._waiting = 0
-        self._since_ns = 0
         self._stored = 0
         self._refused = 0
 
     def denied(self, reason: str, calling: str, called: str) -> None:
         """No association was given; `reason` is one of a fixed list."""
         self._services.metrics.rejected.labels(reason).inc()
-        log.warning("association of %s from %s with %s was denied: %s", calling, self._address, called, reason)
-        self._audit("serious", calling, f"An association with {called} was denied: {reason}.")
+        line = f"association of {calling} from {self._address} with {called} was denied: {reason}"
+        self._stranger(line, calling, f"An association with {called} was denied: {reason}.")
 
     def turned_away(self, reason: str, detail: str = "") -> None:
         """The connection did not come as far as to ask for an association."""
         self._services.metrics.rejected.labels(reason).inc()
-        log.warning("a connection from %s was closed: %s %s", self._address, reason, detail)
-        self._audit("serious", "", f"A connection was closed: {reason}. {detail}".rstrip())
+        line = f"a connection from {self._address} was closed: {reason} {detail}"
+        self._stranger(line, "", f"A connection was closed: {reason}. {detail}".rstrip())
 
     def accepted(self, calling: str) -> None:
         self._calling = calling
         self._services.metrics.associations.inc()
 
-    def stored(self, study: str, instance: str) -> None:
-        """An object was acknowledged."""
-        if not self._waiting:
-            self._since_ns = time.monotonic_ns()
-        self._studies.setdefault(study, []).append(instance)
-        self._waiting += 1
+    def stored(self) -> None:
+        """An object was acknowledged; the journal knows it, and tells the trail."""
         self._stored += 1
-        if self._waiting >= _TOGETHER:
-            self._tell()
-
-    def look(self) -> None:
-        """Time passes between two messages."""
-        if self._waiting and time.monotonic_ns() - self._since_ns >= _WITHIN_NS:
-            self._tell()
 
     def refused(self, status: int, instance: str) -> None:
         """An object was not taken, and its sender told so."""
@@ -69,10 +50,11 @@ class Ledger:
 
     def broken(self, what: str) -> None:
         """The peer broke the protocol."""
-        log.warning("association of %s from %s was aborted: %s", self._calling or "somebody", self._address, what)
-        if not self._calling:
+        if self._calling:
+            log.warning("association of %s from %s was aborted: %s", self._calling, self._address, what)
+        else:
             self._services.metrics.rejected.labels("protocol").inc()
-            self._audit("serious", "", what)
+            self._stranger(f"association of somebody from {self._address} was aborted: {what}", "", what)
 
     def ended(self, how: str) -> None:
         """It is over."""
@@ -81,18 +63,8 @@ class Ledger:
         self._services.metrics.associations.dec()
         detail = f"It was {how}; {self._stored} objects were taken, {self._refused} refused."
         log.info("association of %s from %s: %s", self._calling, self._address, detail)
-        self._audit("success" if how == "released" and not self._refused else "minor", self._calling, detail)
-        self._tell()
+        result: Result = "success" if how == "released" and not self._refused else "minor"
+        self._services.audit.record(AuditEvent("association", result, self._calling, self._address, detail=detail))
 
-    def _tell(self) -> None:
-        """Enter what was acknowledged and is not in the trail."""
-        for study, instances in self._studies.items():
-            self._services.audit.record(
-                AuditEvent("received", "success", self._calling, self._address, study, tuple(instances))
-            )
-        self._studies.clear()
-        self._waiting = 0
-
-    def _audit(self, result: str, user: str, detail: str) -> None:
-        event = AuditEvent("association", result, user, self._address, detail=detail)  # type: ignore[arg-type]
-        (self._services.audit if self._calling else self._strangers).record(event)
+    def _stranger(self, line: str, user: str, detail: str) -> None:
+        self._strangers.tell(AuditEvent("association", "serious", user, self._address, detail=detail), line)

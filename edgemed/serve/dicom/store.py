@@ -63,6 +63,7 @@ class Sender:
     calling: str
     called: str
     association: str
+    address: str
 
 
 class Reception:
@@ -191,6 +192,7 @@ class Reception:
                 syntax=self._context.syntax.uid,
                 called=self._sender.called,
                 association=self._sender.association,
+                address=self._sender.address,
                 study=self.identity.study,
                 series=self.identity.series,
                 first_ns=self._first_ns,

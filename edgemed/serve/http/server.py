@@ -89,7 +89,7 @@ class HttpServer:
         if config.grpc_port is not None:
             from edgemed.serve.http.oip.rpc import RpcServer  # a tenth of a second that most starts need not wait
 
-            self._rpc = RpcServer(self._services, logins)
+            self._rpc = RpcServer(self._services, logins, self._certificates)
             self.grpc_port = self._rpc.start()
             log.info("grpc listens on %s, port %d", config.host, self.grpc_port)
 

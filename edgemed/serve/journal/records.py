@@ -47,6 +47,7 @@ class NewObject:
     syntax: str = ""
     called: str = ""
     association: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from edgemed.base.errors import EdgemedError, IntegrityError, from_os_error
 from edgemed.base.store import fsync_path, write_atomic
 from edgemed.serve.clock import stamp
 from edgemed.serve.journal.database import Journal, OtherVersion, connect, log_of
-from edgemed.serve.journal.retention import forget_horizons
+from edgemed.serve.journal.facts import forget_numbers
 from edgemed.serve.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _salvage(journal: Journal, damaged: Path) -> None:
                 with suppress(sqlite3.Error, EdgemedError):
                     rows = [tuple(row) for row in old.execute(f"SELECT * FROM {table}")]  # noqa: S608 - ours
                     journal.write(lambda new, table=table, rows=rows: _insert(new, table, rows))  # type: ignore[misc]
-        journal.write(forget_horizons)
+        journal.write(forget_numbers)
     except (OSError, sqlite3.Error, EdgemedError):
         log.warning("nothing could be read of the damaged journal")
     finally:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from edgemed.serve.journal.facts import fact, keep_fact
+
 _MARKS: Final = 50
 _TOGETHER: Final = 200
 
@@ -47,20 +49,16 @@ class Horizon:
 
 def load_horizon(connection: sqlite3.Connection, name: str, keep_ns: int) -> Horizon:
     """A horizon as it was kept, or one that begins now."""
-    row = connection.execute("SELECT value FROM fact WHERE name = ?", (f"horizon {name}",)).fetchone()
-    if row is None:
+    value = fact(connection, f"horizon {name}")
+    if value is None:
         return Horizon(keep_ns)
-    kept = json.loads(row[0])
+    kept = json.loads(value)
     return Horizon(keep_ns, kept["ran_ns"], [(at_ns, event) for at_ns, event in kept["marks"]])
 
 
 def keep_horizon(connection: sqlite3.Connection, name: str, horizon: Horizon) -> None:
     """Keep one for the next daemon."""
-    value = json.dumps({"ran_ns": horizon.ran_ns, "marks": horizon.marks})
-    connection.execute(
-        "INSERT INTO fact (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (f"horizon {name}", value),
-    )
+    keep_fact(connection, f"horizon {name}", json.dumps({"ran_ns": horizon.ran_ns, "marks": horizon.marks}))
 
 
 def forget_horizons(connection: sqlite3.Connection) -> None:

@@ -6,6 +6,12 @@ from typing import Final
 
 VERSION: Final = 2
 
+DIGESTS: Final = {1: "f78bc21b03e617abe148412c1c5ea96889c3a0e0583bb103ed91372db68d9c06"}
+"""SHA-256 of the tables of each version that there was, without comments and spacing. A test holds `SCHEMA` against it:
+a journal is opened by its version alone, so tables that changed under the same one would be found at a bedside, by a
+statement that fails. Once a version is released, its line stays as it is; other tables get another version.
+"""
+
 SCHEMA: Final = """
 CREATE TABLE object (                 -- something that came in, and was acknowledged or refused
   id            INTEGER PRIMARY KEY,
@@ -13,6 +19,7 @@ CREATE TABLE object (                 -- something that came in, and was acknowl
   peer          TEXT NOT NULL,        -- calling AE title, name of the token; '' for folders
   called        TEXT NOT NULL DEFAULT '',
   association   TEXT NOT NULL DEFAULT '',  -- one connection of a peer; '' where there is none
+  address       TEXT NOT NULL DEFAULT '',  -- of the peer; '' for folders
   sop_class     TEXT NOT NULL,
   sop_instance  TEXT NOT NULL,
   study         TEXT NOT NULL DEFAULT '',

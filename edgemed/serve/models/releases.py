@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from edgemed.serve.clock import stamp
+from edgemed.serve.journal.facts import fact, keep_fact
 
 
 class Stage(str, Enum):
@@ -177,8 +178,7 @@ def roll_back(connection: sqlite3.Connection, model: str, reason: str) -> bool:
 
 def highest(connection: sqlite3.Connection, model: str) -> int:
     """The highest sequence of a version that has answered; 0 before any."""
-    row = connection.execute("SELECT value FROM fact WHERE name = ?", (f"sequence {model}",)).fetchone()
-    return int(row["value"]) if row is not None else 0
+    return int(fact(connection, f"sequence {model}") or 0)
 
 
 def answering(known: Sequence[Version]) -> Version | None:
@@ -188,10 +188,7 @@ def answering(known: Sequence[Version]) -> Version | None:
 
 def _saw(connection: sqlite3.Connection, model: str, sequence: int) -> None:
     if sequence > highest(connection, model):
-        connection.execute(
-            "INSERT INTO fact (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (f"sequence {model}", str(sequence)),
-        )
+        keep_fact(connection, f"sequence {model}", str(sequence))
 
 
 def _event(connection: sqlite3.Connection, number: int, before: str, what: str, after: str, reason: str) -> None:

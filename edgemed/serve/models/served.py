@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -111,3 +112,13 @@ class Models(Protocol):
             InputError: there is none.
         """
         ...
+
+
+def most_numbers(served: Served) -> list[int] | None:
+    """How many numbers the greatest request has, by input; `None` where a size may be any."""
+    greatest = {name: shapes[2] for name, shapes in served.bundle.manifest.profiles().items()}
+    shapes = [greatest.get(spec.name, spec.shape) for spec in served.specs.inputs]
+    known = [[size for size in shape if size is not None] for shape in shapes]
+    if any(len(sizes) < len(shape) for sizes, shape in zip(known, shapes, strict=True)):
+        return None
+    return list(map(math.prod, known))

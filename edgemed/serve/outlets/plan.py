@@ -44,11 +44,6 @@ def destinations(config: Config, model: ModelSection) -> dict[str, Sequence[str]
     }
 
 
-def forwarding(config: Config) -> dict[str, Sequence[str]]:
-    """The same for inputs that are sent on."""
-    return {destination.name: (IMAGE,) for destination in config.destinations if destination.forward}
-
-
 def wanted(destination: Destination) -> tuple[str, ...]:
     """Kinds of results that a destination takes; images aside."""
     carries = _CARRIES[destination.kind]

@@ -280,7 +280,9 @@ def test_a_sop_class_that_is_none_is_found_before_the_daemon_runs(tmp_path: Path
     assert "CTImageStorage" in found[0]
 
 
-def test_strangers_do_not_fill_the_audit_trail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strangers_fill_neither_the_log_nor_the_audit_trail(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     events: list[AuditEvent] = []
     now_ns = 0
     monkeypatch.setattr(strangers.time, "monotonic_ns", lambda: now_ns)
@@ -291,14 +293,28 @@ def test_strangers_do_not_fill_the_audit_trail(tmp_path: Path, monkeypatch: pyte
 
     door = strangers.Strangers(Kept())
 
-    def come(address: str, times: int) -> list[str]:
+    def told() -> list[tuple[str, str]]:
+        """Log and trail tell the same, line by line."""
+        lines, entries = [record.message for record in caplog.records], list(events)
+        caplog.clear()
         events.clear()
-        for _ in range(times):
-            door.record(AuditEvent("association", "serious", address=address, detail="No."))
-        return [event.detail for event in events]
+        assert len(lines) == len(entries)
+        assert all(entry.detail in line for line, entry in zip(lines, entries, strict=True))
+        return [(entry.address, entry.detail) for entry in entries]
 
-    assert come("10.0.0.1", 1000) == ["No."] * strangers.EACH
-    assert come("10.0.0.2", 1) == []  # a thousand came already
+    def come(address: str, times: int = 1) -> list[tuple[str, str]]:
+        for _ in range(times):
+            door.tell(AuditEvent("association", "serious", address=address, detail="No."), f"from {address}: No.")
+        return told()
+
+    assert come("10.0.0.1", 1000) == [("10.0.0.1", "No.")]
+    assert come("10.0.0.2") == [("10.0.0.2", "No.")]
     now_ns = 61_000_000_000
-    assert come("10.0.0.1", 2) == ["No. 990 more in an earlier minute are not listed.", "No."]
-    assert come("10.0.0.2", 1) == ["No."]
+    door.look()
+    assert told() == [("10.0.0.1", "999 more were turned away within a minute.")]
+    scan = [each for number in range(1000) for each in come(f"10.1.{number >> 8}.{number & 255}", 2)]
+    assert len(scan) == strangers.ALL
+    now_ns = 122_000_000_000
+    summary = [("", "1800 were turned away from other addresses within a minute.")]
+    each = [(address, "1 more were turned away within a minute.") for address, _ in scan]
+    assert come("10.0.0.1") == [*each, *summary, ("10.0.0.1", "No.")]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+from edgemed.base.runner import TensorSpec
+from edgemed.serve.http.oip.messages import _FIELDS, most_message
+from edgemed.serve.http.oip.tensors import datatype
 from edgemed.serve.http.proto import SERVICE, Proto
+from tests.serve import kit
 from tests.serve.http.conftest import served
 
 BRIGHT = np.full((1, 4, 4, 1), 0.9, np.float32)
@@ -111,9 +117,56 @@ def test_what_there_is_not(rpc: Client) -> None:
 
 
 def test_a_message_that_is_too_long(rpc: Client) -> None:
-    body = bytes(5 << 20)  # the configuration allows 4 MiB
-    code = rpc.refused("ModelInfer", model_name="chest", inputs=[image()], raw_input_contents=[body])
-    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    """The configuration allows 4 MiB, no request for this model needs so much."""
+    for length, code in ((2 << 20, grpc.StatusCode.RESOURCE_EXHAUSTED), (1 << 19, grpc.StatusCode.INVALID_ARGUMENT)):
+        body = bytes(length)
+        assert rpc.refused("ModelInfer", model_name="chest", inputs=[image()], raw_input_contents=[body]) is code
+
+
+EXTREMES: dict[str, Any] = {"float32": 1.5, "float64": 1.5, "bool": True}
+
+
+@pytest.mark.parametrize("dtype", _FIELDS)
+def test_the_longest_message_is_that_of_the_longest_values(dtype: str) -> None:
+    info = None if dtype in EXTREMES else np.iinfo(dtype)
+    value = EXTREMES.get(dtype) if info is None else int(info.min or info.max)
+    request = Proto().methods["ModelInfer"][0](model_name="chest")
+    tensor = request.inputs.add(name="image", datatype=datatype(dtype), shape=[1000, 3])
+    getattr(tensor.contents, _FIELDS[dtype]).extend([value] * 3000)
+    manifest = SimpleNamespace(profiles=lambda: {"image": ((1, 3), (1, 3), (1000, 3))})
+    specs = SimpleNamespace(inputs=(TensorSpec("image", dtype, (None, 3)),))
+    model: Any = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest), specs=specs)
+    most = most_message(model)
+    assert most is not None
+    assert 0 < most - request.ByteSize() <= 1 << 20
+    manifest.profiles = dict
+    assert most_message(model) is None
+
+
+def test_a_version_that_takes_more_is_served_without_a_restart(tmp_path: Path) -> None:
+    small = kit.write_segmenter(tmp_path / "small.edgemed")
+    large = kit.write_segmenter(tmp_path / "large.edgemed", shape=(1, 768, 768, 1))
+    models = [{"name": "chest", "bundle": small, "runner": "onnxruntime", "trial": {"inputs": 0, "watch": "1s"}}]
+    with (
+        served(tmp_path, models=models) as (daemon, server, _),
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        client = Client(channel)
+        fields = {
+            "model_name": "chest",
+            "inputs": [image(shape=[1, 768, 768, 1])],
+            "raw_input_contents": [bytes(4 * 768 * 768)],
+        }
+        assert client.refused("ModelInfer", **fields) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        daemon.services.models.propose("chest", large)
+        end_ns = time.monotonic_ns() + 60_000_000_000
+        while True:
+            try:
+                assert client.call("ModelInfer", **fields).model_version == "2"
+                break
+            except grpc.RpcError:
+                assert time.monotonic_ns() < end_ns
+                time.sleep(0.2)
 
 
 @pytest.mark.parametrize("name", ["ModelInfer", "ModelReady"])

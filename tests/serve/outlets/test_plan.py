@@ -12,7 +12,7 @@ from edgemed.base.errors import InputError
 from edgemed.serve.check import check
 from edgemed.serve.clock import utc
 from edgemed.serve.config import load_config
-from edgemed.serve.outlets.plan import destinations, forwarding
+from edgemed.serve.outlets.plan import destinations
 from edgemed.serve.outlets.webhook import signature
 from tests.serve import kit
 
@@ -35,17 +35,11 @@ def test_each_kind_goes_to_who_can_carry_it(tmp_path: Path) -> None:
         "hook": ("json",),
         "out": ("sr", "sc", "json"),
     }
-    assert forwarding(config) == {}
 
 
 def test_a_destination_may_want_less(tmp_path: Path) -> None:
     config = configured(tmp_path, {"results": ["sr", "sc"]}, {**PACS, "results": ["sc", "seg"]}, FOLDER)
     assert destinations(config, config.models[0]) == {"pacs": ("sc",), "out": ("sr", "sc", "json")}
-
-
-def test_images_go_where_it_says_forward(tmp_path: Path) -> None:
-    config = configured(tmp_path, {}, {**PACS, "forward": True}, FOLDER)
-    assert forwarding(config) == {"pacs": ("image",)}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from edgemed.runtime.contained.requests import Reply
 from edgemed.serve.http.asgi import Whole
 from edgemed.serve.http.oip.infer import Asked, Desk, refuse_unsupported
 from edgemed.serve.http.oip.tensors import check_declared, datatype, from_json, from_raw, to_raw, wire
-from edgemed.serve.models.served import Served
+from edgemed.serve.models.served import Served, most_numbers
 
 LENGTH_HEADER: Final = b"inference-header-content-length"
 _MOST_ID: Final = 1024
@@ -56,12 +56,8 @@ class Body(NamedTuple):
 
 def most_json(served: Served) -> int:
     """Bytes that the JSON of a request can need at most: what is longer is not parsed."""
-    greatest = {name: shapes[2] for name, shapes in served.bundle.manifest.profiles().items()}
-    shapes = [greatest.get(spec.name, spec.shape) for spec in served.specs.inputs]
-    known = [[size for size in shape if size is not None] for shape in shapes]
-    if any(len(sizes) < len(shape) for sizes, shape in zip(known, shapes, strict=True)):
-        return _OF_ANY_SIZE
-    return sum(map(math.prod, known)) * _PER_NUMBER + _PER_HEADER
+    numbers = most_numbers(served)
+    return _OF_ANY_SIZE if numbers is None else sum(numbers) * _PER_NUMBER + _PER_HEADER
 
 
 def _fixed(spec: TensorSpec) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from edgemed.base.runner import TensorSpec, dtype_name
 from edgemed.runtime.contained.requests import Reply
 from edgemed.serve.http.oip.infer import Asked, Desk, refuse_unsupported
 from edgemed.serve.http.oip.tensors import check_declared, datatype, from_raw, to_raw
-from edgemed.serve.models.served import Served
+from edgemed.serve.models.served import Served, most_numbers
 
 _FIELDS: Final = {
     "bool": "bool_contents",
@@ -30,6 +30,34 @@ _FIELDS: Final = {
     "float64": "fp64_contents",
 }
 """Where values of a type lie in typed contents; FP16 travels raw only."""
+
+
+_LONGEST: Final = {
+    "bool": 1,
+    "int8": 10,  # a negative number, of whatever type, is written as one of 64 bits
+    "int16": 10,
+    "int32": 10,
+    "int64": 10,
+    "uint8": 2,
+    "uint16": 3,
+    "uint32": 5,
+    "uint64": 10,
+    "float16": 2,
+    "float32": 4,
+    "float64": 8,
+}
+"""Bytes of a value at most, in raw or in typed contents: those are varints of 7 bits a byte."""
+
+_BESIDE: Final = 1 << 20
+"""Bytes of all but the values: names, shapes, parameters."""
+
+
+def most_message(served: Served) -> int | None:
+    """Bytes of the longest request that a model can take; `None` where a size may be any."""
+    numbers = most_numbers(served)
+    if numbers is None:
+        return None
+    return _BESIDE + sum(n * _LONGEST[spec.dtype] for n, spec in zip(numbers, served.specs.inputs, strict=True))
 
 
 def parameters_of(message: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,12 +19,14 @@ from edgemed.serve.config import Tls
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.answers import HttpError, busy, late, log_bug
 from edgemed.serve.http.oip.infer import Desk, outcome_of, translated
-from edgemed.serve.http.oip.messages import asked_of, fill_metadata, response_of
+from edgemed.serve.http.oip.messages import asked_of, fill_metadata, most_message, response_of
 from edgemed.serve.http.oip.rest import Rest, Room, too_much
 from edgemed.serve.http.proto import SERVICE, Proto
 from edgemed.serve.http.tokens import Role
 from edgemed.serve.services import Services
-from edgemed.serve.tls import server_context
+from edgemed.serve.tls import Certificates
+
+log = logging.getLogger(__name__)
 
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -48,8 +51,10 @@ Handler = Callable[[Any, Any, grpc.ServicerContext], Any]
 class RpcServer:
     """The service `inference.GRPCInferenceService`."""
 
-    def __init__(self, services: Services, logins: Logins) -> None:
+    def __init__(self, services: Services, logins: Logins, certificates: Certificates | None) -> None:
         self._config = services.config.http
+        self._models = services.models
+        self._certificates = certificates
         self._rest = Rest(services)
         self._desk: Desk = self._rest.desk
         self._logins = logins
@@ -57,6 +62,8 @@ class RpcServer:
         self._receiver = _Receiver(self._config.request_ns, self._rest.room)
         self._server: grpc.Server | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._longest = 0
+        self._port = 0
         self.draining = False
 
     def start(self) -> int:
@@ -66,14 +73,19 @@ class RpcServer:
             ResourceError: it is taken.
             InputError: certificate or key are not as they must be.
         """
+        assert self._config.grpc_port is not None
+        self._pool = ThreadPoolExecutor(self._config.max_requests, thread_name_prefix="grpc")
+        self._port = self._listen(self._pool, self._config.grpc_port)
+        return self._port
+
+    def _listen(self, pool: ThreadPoolExecutor, port: int) -> int:
         config = self._config
-        assert config.grpc_port is not None
-        self._pool = ThreadPoolExecutor(config.max_requests, thread_name_prefix="grpc")
-        self._server = grpc.server(
-            self._pool,
+        self._longest = self._most()
+        server = grpc.server(
+            pool,
             maximum_concurrent_rpcs=config.max_requests,
             options=[
-                ("grpc.max_receive_message_length", config.max_body_bytes),
+                ("grpc.max_receive_message_length", self._longest),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_metadata_size", 16 << 10),
@@ -81,15 +93,36 @@ class RpcServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        self._server.add_generic_rpc_handlers((self._handlers(),))
+        server.add_generic_rpc_handlers((self._handlers(),))
         address = f"[{config.host}]" if ":" in config.host else config.host
-        port = _bind(self._server, f"{address}:{config.grpc_port}", config.tls)
-        self._server.start()
+        port = _bind(server, f"{address}:{port}", self._certificates)
+        server.start()
+        self._server = server
         return port
 
+    def _most(self) -> int:
+        """Bytes of the longest message that a model could take, and no more than the site allows."""
+        allowed = self._config.max_body_bytes
+        asked = (most_message(self._models.get(name)) for name in self._models.names())
+        return min(allowed, max((allowed if most is None else most for most in asked), default=allowed))
+
     def look(self) -> None:
-        """Let clients go whose messages do not come; to be called each second."""
+        """Let clients go whose messages do not come, and take longer ones where a model that answers now has them.
+
+        To be called each second.
+        """
         self._receiver.look()
+        if self.draining or self._pool is None:
+            return
+        if self._server is not None and self._most() > self._longest:
+            log.info("a model takes longer messages: grpc listens anew")
+            self._server.stop(self._config.request_ns / 1e9)  # what is under way goes on
+            self._server = None
+        if self._server is None:
+            try:
+                self._listen(self._pool, self._port)
+            except ResourceError as error:  # it was ours a moment ago
+                log.warning("grpc does not listen yet: %s", error.what)
 
     def stop(self, grace_s: float) -> None:
         """End; requests under way may go on for a moment."""
@@ -250,12 +283,12 @@ def _parsed(message: Any, data: bytes) -> Any:
         raise HttpError(400, f"This is no {name}. Send one as the protocol describes it.") from error
 
 
-def _bind(server: grpc.Server, address: str, tls: Tls | None) -> int:
+def _bind(server: grpc.Server, address: str, certificates: Certificates | None) -> int:
     try:
-        if tls is None:
+        if certificates is None:
             port: int = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(address, _credentials(tls))
+            port = server.add_secure_port(address, _Shown(certificates).credentials())
     except RuntimeError as error:
         raise ResourceError(f"{address} cannot be bound for gRPC.", "Choose another port, or free it.") from error
     if port == 0:
@@ -263,14 +296,40 @@ def _bind(server: grpc.Server, address: str, tls: Tls | None) -> int:
     return port
 
 
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    server_context(tls)  # says what is wrong with them, which gRPC does not
-    try:
-        key, chain = tls.key.read_bytes(), tls.certificate.read_bytes()
-        ca = None if tls.ca is None else tls.ca.read_bytes()
-    except OSError as error:
-        raise from_os_error(error) from error
-    return grpc.ssl_server_credentials([(key, chain)], ca, require_client_auth=ca is not None)
+class _Shown:
+    """What gRPC shows to each new connection: the certificate as it lies on the disk then, where it can be used."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self._certificates = certificates  # says what is wrong with them, which gRPC does not
+        self._context = certificates.context
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Raises `ResourceError` where they cannot be read."""
+        tls = self._certificates.tls
+        try:
+            first = _configuration(tls)
+        except OSError as error:
+            raise from_os_error(error) from error
+        return grpc.dynamic_ssl_server_credentials(
+            first, self._renewed, require_client_authentication=tls.ca is not None
+        )
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Of the next connection; `None`: that of the last one."""
+        context = self._certificates.context
+        if context is self._context:
+            return None
+        try:
+            found = _configuration(self._certificates.tls)
+        except OSError:  # it is being written: the next connection looks again
+            return None
+        self._context = context
+        return found
+
+
+def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
+    ca = None if tls.ca is None else tls.ca.read_bytes()
+    return grpc.ssl_server_certificate_configuration([(tls.key.read_bytes(), tls.certificate.read_bytes())], ca)
 
 
 def _address(context: grpc.ServicerContext) -> str:

@@ -74,11 +74,13 @@ class Sender:
     Attributes:
         name: of the token.
         association: a name that no other request has.
+        address: of the client.
         study: that the path names; `None`: it names none.
     """
 
     name: str
     association: str
+    address: str
     study: str | None
 
 
@@ -174,6 +176,7 @@ class Part:
                 size=self.size,
                 syntax=meta.syntax,
                 association=self._sender.association,
+                address=self._sender.address,
                 study=about.study,
                 series=about.series,
                 first_ns=self._first_ns,

@@ -13,12 +13,11 @@ from typing import Annotated, Any, Final, TypeVar
 from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse
 
-from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.http.answers import HttpError, as_json, send_bytes
 from edgemed.serve.http.asgi import Disconnected, Receive, Scope, Send, header
 from edgemed.serve.http.gate import USER
 from edgemed.serve.http.stow.answer import response_of, status_of
-from edgemed.serve.http.stow.part import Sender, Stored
+from edgemed.serve.http.stow.part import Sender
 from edgemed.serve.http.stow.receive import Receiver
 from edgemed.serve.services import Services
 
@@ -56,7 +55,8 @@ class Store:
         if header(scope, b"content-encoding") not in (None, b"identity"):
             raise HttpError(415, "The body is compressed. Send it as it is.")
         association = f"stow-{secrets.token_hex(8)}"
-        sender = Sender(scope[USER], association, study)
+        address = scope["client"][0] if scope.get("client") else ""
+        sender = Sender(scope[USER], association, address, study)
         content_type = header(scope, b"content-type") or b""
         receiver = await self._there(lambda: Receiver(self._services, sender, content_type, self._limit))
         complete = False
@@ -65,7 +65,7 @@ class Store:
             stored = await self._there(receiver.finish)
             complete = True
         finally:
-            await self._there(lambda: self._end(receiver, scope, association, complete))
+            await self._there(lambda: self._end(receiver, association, complete))
         await send_bytes(send, status_of(stored), as_json(response_of(stored)), b"application/dicom+json")
 
     async def _read(self, receive: Receive, receiver: Receiver) -> None:
@@ -84,18 +84,10 @@ class Store:
     async def _there(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
-    def _end(self, receiver: Receiver, scope: Scope, association: str, complete: bool) -> None:
+    def _end(self, receiver: Receiver, association: str, complete: bool) -> None:
         receiver.cancel()
-        kept = [each for each in receiver.stored if not each.failure]
-        for study in sorted({each.study for each in kept}):
-            self._record(scope, study, [each for each in kept if each.study == study])
-        if kept:
+        if any(not each.failure for each in receiver.stored):
             self._services.intake.association_ended(association, released=complete)
-
-    def _record(self, scope: Scope, study: str, kept: list[Stored]) -> None:
-        address = scope["client"][0] if scope.get("client") else ""
-        instances = tuple(each.sop_instance for each in kept)
-        self._services.audit.record(AuditEvent("received", "success", scope[USER], address, study, instances))
 
 
 def study_of(path: str) -> tuple[bool, str | None]:

@@ -1,0 +1,28 @@
+"""What the journal keeps by name, one value each, as text."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+TOLD: Final = "audit received"
+"""How far the audit trail was told of what was received: see `serve/audit/received.py`."""
+
+
+def fact(connection: sqlite3.Connection, name: str) -> str | None:
+    """A value; `None` where none is kept."""
+    row = connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def keep_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Keep a value in place of the one before."""
+    connection.execute(
+        "INSERT INTO fact (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (name, value),
+    )
+
+
+def forget_numbers(connection: sqlite3.Connection) -> None:
+    """Begin to count anew: events have other numbers now, in a journal that was made anew."""
+    connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %' OR name = ?", (TOLD,))
