@@ -65,13 +65,7 @@ class Reference:
             InputError: there is nothing: golden inputs of a build without images are noise.
             IntegrityError: it cannot be read.
         """
-        layouts = {tensor.name: tensor.layout for tensor in bundle.manifest.inputs}
-        if FILE in bundle.manifest.files:
-            return cls.made(_rows(bundle.read(FILE)), layouts)
-        if bundle.manifest.calibration is None:
-            raise InputError("The bundle was built without images.", "Build it with a calibration set.")
-        golden = golden_of(bundle)
-        return cls.made([features(golden.feeds(i), layouts) for i in range(golden.samples)], layouts)
+        return cls.made(rows_of(bundle), _layouts(bundle))
 
     @classmethod
     def made(cls, rows: list[NDArray[np.float64]], layouts: Mapping[str, str]) -> Reference:
@@ -90,6 +84,25 @@ class Reference:
         if row.shape != self.middle.shape:
             raise IntegrityError("The reference is of another model's inputs.", "Build the bundle anew.")
         return _distance(row, self.middle, self.scale) / max(self.farthest, 1e-9)
+
+
+def rows_of(bundle: Bundle) -> list[NDArray[np.float64]]:
+    """Features of each image of a bundle's reference.
+
+    Raises:
+        InputError: it was built without images.
+        IntegrityError: they cannot be read.
+    """
+    if FILE in bundle.manifest.files:
+        return _rows(bundle.read(FILE))
+    if bundle.manifest.calibration is None:
+        raise InputError("The bundle was built without images.", "Build it with a calibration set.")
+    golden, layouts = golden_of(bundle), _layouts(bundle)
+    return [features(golden.feeds(i), layouts) for i in range(golden.samples)]
+
+
+def _layouts(bundle: Bundle) -> dict[str, str]:
+    return {tensor.name: tensor.layout for tensor in bundle.manifest.inputs}
 
 
 def document(samples: Sequence[Feeds], layouts: Mapping[str, str]) -> dict[str, Any]:
