@@ -29,6 +29,9 @@ def drift(
     week: Annotated[
         str | None, typer.Option(metavar="WEEK", help="As 2026-W48; else each model's newest.", show_default=False)
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with pictures, too.", show_default=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Hold a week of each model against its bundle's images and the weeks before: scores, inputs, kinds of images.
@@ -36,6 +39,8 @@ def drift(
     It works beside a daemon that runs. The code is 1 where something has shifted, 3 where there is too little to tell
     of any model.
     """
+    from edgemed.base.store import write_atomic
+    from edgemed.report.drift import render_drift
     from edgemed.serve.config import load_config
     from edgemed.serve.weekly import report, to_document
 
@@ -43,8 +48,11 @@ def drift(
         raise UsageError(f"{week} is no week.", "Write it as 2026-W48.")
     root = state if state.is_dir() else load_config(state).daemon.state
     found = report(root, weeks=weeks, week=week)
+    document = to_document(root, found)
+    if html is not None:
+        write_atomic(html, render_drift(document).encode())
     if json:
-        print_json(to_document(root, found))
+        print_json(document)
     else:
         for one in found:
             _print(one)

@@ -289,7 +289,7 @@ def _interval(count: int, of: int, level: float) -> tuple[float, float]:
 
 
 def _histograms(now: Sketch, before: Sequence[Sketch]) -> dict[str, Any]:
-    """Scores from 0 to 1; other numbers over all that was seen of them."""
+    """Scores from 0 to 1; of other values, and of inputs, all that was seen of them."""
     import numpy as np
 
     samples = {"week": now.kept, "bundle": now.reference, "weeks before": _merged(before)}
@@ -297,7 +297,8 @@ def _histograms(now: Sketch, before: Sequence[Sketch]) -> dict[str, Any]:
     for name in now.kept:
         values = {what: sample[name] for what, sample in samples.items() if sample.get(name)}
         low, high = (f(f(sample) for sample in values.values()) for f in (min, max))
-        edges = np.linspace(*((0.0, 1.0) if 0 <= low <= high <= 1 else (low, max(high, low + 1e-6))), _BINS + 1)
+        is_score = 0 <= low <= high <= 1 and not name.startswith("input ")
+        edges = np.linspace(*((0.0, 1.0) if is_score else (low, max(high, low + 1e-6))), _BINS + 1)
         counts = {what: np.histogram(sample, edges)[0].tolist() for what, sample in values.items()}
         found[name] = {"edges": edges.tolist(), "counts": counts}
     return found

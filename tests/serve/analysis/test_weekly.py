@@ -214,7 +214,11 @@ def test_the_command(state: Path, week: Clock, capsys: pytest.CaptureFixture[str
     assert made["schema"] == "edgemed/drift-report/1"
     assert made["models"][0]["verdict"] == "shifted"
     assert [line["verdict"] for line in made["models"][0]["numbers"]] == ["shifted"]
-    assert invoke(["drift", str(state), "--week", "2026-W49"]) == 0
+    assert invoke(["drift", str(state), "--week", "2026-W49", "--html", str(state / "drift.html")]) == 0
+    page = (state / "drift.html").read_text(encoding="utf-8")
+    assert "No shift is seen." in page
+    assert page.count("<svg") == 1
+    assert "http" not in page.replace("http-equiv", "")  # it loads nothing
     with pytest.raises(UsageError, match="no week"):
         invoke(["drift", str(state), "--week", "last"])
     with pytest.raises(InputError, match="2020-W01"):
