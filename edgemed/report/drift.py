@@ -38,8 +38,8 @@ def render_drift(document: Mapping[str, Any]) -> str:
         ),
     )
     foot = fill(
-        "Made by edgemed on {at}. All intervals of one version in one week hold together with {share} %, where tasks are"
-        " independent of each other. The same figures stand in the JSON document.",
+        "Made by edgemed on {at}. All intervals of one version in one week hold together with {share} %, where tasks"
+        " are independent of each other. The same figures stand in the JSON document.",
         at=document["at"],
         share=f"{100 * (1 - document['level']):g}",
     )

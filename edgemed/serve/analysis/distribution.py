@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +16,7 @@ from numpy.typing import NDArray
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.base.quantity import SECOND
 from edgemed.bundle.read import Bundle
-from edgemed.evaluate.bundled import golden_of
-from edgemed.evaluate.likeness import Feeds, Reference, features, rows_of
+from edgemed.evaluate.likeness import Feeds, Reference, answers_of, features, rows_of
 from edgemed.evaluate.readings import Readings
 from edgemed.imaging.results.content import Reading
 from edgemed.serve.analysis.drift import REFERENCE, Drift
@@ -183,22 +183,20 @@ class Distributions:
 
 
 def samples_of(bundle: Bundle) -> Values:
-    """Numbers of a bundle's own images, by the names that those of tasks have: of its inputs, and of golden scores."""
+    """Numbers of a bundle's own images, by the names that those of tasks have: of its inputs, and its scores."""
     try:
         rows = rows_of(bundle)
-        outputs = golden_of(bundle).outputs
-        found: Values = {name: [] for name in _of_input(rows[0])}
-        for row in rows:
-            for name, value in _of_input(row).items():
-                found[name].append(value)
-        arrays = outputs.get("fp32") or next(iter(outputs.values()))
-        readings = Readings.of(bundle)
-        for index in range(len(next(iter(arrays.values())))):
-            for said in readings.said({name: array[index] for name, array in arrays.items()}):
-                for name, value in _said(said):
-                    found.setdefault(name, []).append(float(f"{value:.6g}"))
-    except EdgemedError:  # it has no images, or its outputs do not say what they mean
+    except EdgemedError:  # it was built without images
         return {}
+    found: Values = {name: [] for name in _of_input(rows[0])}
+    for row in rows:
+        for name, value in _of_input(row).items():
+            found[name].append(value)
+    with suppress(EdgemedError, KeyError):  # outputs that do not say what they mean, or were too large to be kept
+        readings = Readings.of(bundle)
+        answers = [each for one in answers_of(bundle) for said in readings.said(one) for each in _said(said)]
+        for name, value in answers:
+            found.setdefault(name, []).append(float(f"{value:.6g}"))
     return found
 
 

@@ -291,6 +291,11 @@ def test_numbers_of_a_bundle(tmp_path: Path) -> None:
     named = [{manifest.inputs[0].name: each["x"]} for each in feeds]
     reseal(path, files={FILE: json.dumps(document(named, layouts)).encode()})
     assert samples_of(open_bundle(path))["input mean"] == pytest.approx([0.1, 0.2, 0.3])
+    output = manifest.outputs[0].name
+    answers = [{output: np.asarray([[level]], np.float32)} for level in (0.25, 0.5, 0.75)]
+    reseal(path, files={FILE: json.dumps(document(named, layouts, answers)).encode()})
+    scores = {name: values for name, values in samples_of(open_bundle(path)).items() if name.startswith(output)}
+    assert [0.25, 0.5, 0.75] in list(scores.values())
 
 
 def test_words_are_of_fixed_lists(tmp_path: Path) -> None:
