@@ -11,7 +11,7 @@ from edgemed import __version__
 from edgemed.imaging.dicom.identity import IMPLEMENTATION, VERSION_NAME
 from edgemed.serve.config import DicomSection, Peer
 from edgemed.serve.dicom import admission
-from edgemed.serve.dicom.contexts import COMMITMENT, IMAGES, contexts_for, contexts_for_reports
+from edgemed.serve.dicom.contexts import COMMITMENT, IMAGES, PROCEDURE_STEP, contexts_for, contexts_for_reports
 from edgemed.serve.dicom.negotiation import APPLICATION_CONTEXT
 from scripts.conformance.tables import name_of, table
 
@@ -133,6 +133,7 @@ FILLS: Final[dict[str, Callable[[], str]]] = {
     "ae_title": lambda: str(DicomSection.model_fields["ae_title"].default),
     "port": lambda: str(DicomSection.model_fields["port"].default),
     "commitment_name": lambda: f"{name_of(COMMITMENT)} ({COMMITMENT})",
+    "step_name": lambda: f"{name_of(PROCEDURE_STEP)} ({PROCEDURE_STEP})",
     "provided": provided,
     "offered": offered,
     "images": images,
