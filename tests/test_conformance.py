@@ -25,11 +25,19 @@ def test_another_context_changes_the_page(monkeypatch: pytest.MonkeyPatch) -> No
     offered = network.contexts_for
 
     def more(peer: Peer) -> list[PresentationContext]:
-        return [*offered(peer), build_context("1.2.840.10008.3.1.2.3.3")]
+        return [*offered(peer), build_context("1.2.840.10008.5.1.4.31")]
 
     monkeypatch.setattr(network, "contexts_for", more)
-    assert "Modality Performed Procedure Step" in network.provided()
-    assert "Modality Performed Procedure Step" in network.offered()
+    assert "Modality Worklist Information Model" in network.provided()
+    assert "Modality Worklist Information Model" in network.offered()
+
+
+def test_every_answer_to_a_step_is_listed() -> None:
+    from edgemed.serve.dicom import steps
+
+    listed = {line.split(" | ")[0][2:] for line in statuses.told_of_steps().splitlines()[2:]}
+    given = set(tables.constants(steps)) - {steps.MAY_NO_LONGER_BE_UPDATED}
+    assert {f"{code:04X}" for code in given | {answer.code for answer in steps._ANSWERS.values()}} <= listed
 
 
 def test_a_status_that_nobody_described_is_listed_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

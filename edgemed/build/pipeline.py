@@ -298,7 +298,7 @@ def _write_reference(writer: BundleWriter, work: _Work) -> None:
     """What the judged images are like, for the bedside to hold its inputs against; nothing without images."""
     if len(work.samples.judging) >= likeness.LEAST:
         layouts = {spec.name: _input_layout(spec, work.samples) for spec in work.samples.reader.inputs}
-        writer.add_json(likeness.FILE, likeness.document(work.samples.judged, layouts))
+        writer.add_json(likeness.FILE, likeness.document(work.samples.judged, layouts, work.parity.float))
 
 
 def _write_golden(writer: BundleWriter, work: _Work) -> GoldenRef:

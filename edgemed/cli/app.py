@@ -20,6 +20,7 @@ from edgemed.cli.compare import compare
 from edgemed.cli.console import say
 from edgemed.cli.devices import devices
 from edgemed.cli.doctor import doctor
+from edgemed.cli.drift import drift
 from edgemed.cli.evaluate import evaluate
 from edgemed.cli.inspect import inspect
 from edgemed.cli.layers import layers
@@ -53,6 +54,7 @@ for command in (
     run,
     serve,
     reconcile,
+    drift,
     profile,
     compare,
     layers,

@@ -24,6 +24,7 @@ from edgemed.bundle.read import Bundle
 from edgemed.evaluate.bundled import golden_of
 
 Feeds = Mapping[str, NDArray[Any]]
+Outputs = Mapping[str, NDArray[Any]]
 
 FILE: Final = "reference.json"
 LEAST: Final = 3
@@ -36,6 +37,7 @@ FEATURES: Final = ("mean", "spread", "5 %", "median", "95 %", "roughness")
 
 _MOST_VALUES: Final = 1 << 16  # of a channel: quantiles of so many are good to a percent
 _FLOOR: Final = 0.02  # of the reference's whole spread: what deviates by less is no sign of anything
+_MOST_ANSWERS: Final = 64
 _CHANNELS_FIRST: Final = ("NCHW", "NCDHW")
 
 
@@ -65,13 +67,7 @@ class Reference:
             InputError: there is nothing: golden inputs of a build without images are noise.
             IntegrityError: it cannot be read.
         """
-        layouts = {tensor.name: tensor.layout for tensor in bundle.manifest.inputs}
-        if FILE in bundle.manifest.files:
-            return cls.made(_rows(bundle.read(FILE)), layouts)
-        if bundle.manifest.calibration is None:
-            raise InputError("The bundle was built without images.", "Build it with a calibration set.")
-        golden = golden_of(bundle)
-        return cls.made([features(golden.feeds(i), layouts) for i in range(golden.samples)], layouts)
+        return cls.made(rows_of(bundle), _layouts(bundle))
 
     @classmethod
     def made(cls, rows: list[NDArray[np.float64]], layouts: Mapping[str, str]) -> Reference:
@@ -92,10 +88,64 @@ class Reference:
         return _distance(row, self.middle, self.scale) / max(self.farthest, 1e-9)
 
 
-def document(samples: Sequence[Feeds], layouts: Mapping[str, str]) -> dict[str, Any]:
-    """What a bundle keeps of images: numbers, no pixels."""
+def rows_of(bundle: Bundle) -> list[NDArray[np.float64]]:
+    """Features of each image of a bundle's reference.
+
+    Raises:
+        InputError: it was built without images.
+        IntegrityError: they cannot be read.
+    """
+    if FILE in bundle.manifest.files:
+        return _rows(bundle.read(FILE))
+    if bundle.manifest.calibration is None:
+        raise InputError("The bundle was built without images.", "Build it with a calibration set.")
+    golden, layouts = golden_of(bundle), _layouts(bundle)
+    return [features(golden.feeds(i), layouts) for i in range(golden.samples)]
+
+
+def _layouts(bundle: Bundle) -> dict[str, str]:
+    return {tensor.name: tensor.layout for tensor in bundle.manifest.inputs}
+
+
+def answers_of(bundle: Bundle) -> list[Outputs]:
+    """What the float model answers to each image of the reference; of older bundles, to the golden inputs.
+
+    Outputs of more than `_MOST_ANSWERS` values are not among them.
+
+    Raises:
+        InputError: it was built without images.
+        IntegrityError: they cannot be read.
+    """
+    rows_of(bundle)
+    if FILE in bundle.manifest.files and (kept := json.loads(bundle.read(FILE)).get("answers")):
+        try:
+            arrays = [{name: np.asarray([each], np.float32) for name, each in one.items()} for one in kept]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise IntegrityError(f"{FILE} cannot be read.", "Build the bundle anew.") from error
+        return list(arrays)
+    golden = golden_of(bundle)
+    outputs = golden.outputs.get("fp32") or next(iter(golden.outputs.values()))
+    return [{name: array[i] for name, array in outputs.items()} for i in range(golden.samples)]
+
+
+def document(samples: Sequence[Feeds], layouts: Mapping[str, str], outputs: Sequence[Outputs] = ()) -> dict[str, Any]:
+    """What a bundle keeps of images: numbers, no pixels.
+
+    Args:
+        samples: what the model is fed with.
+        layouts: of its inputs.
+        outputs: what it answers to each, `(1, …)`; no masks are kept.
+    """
     rows = [[float(f"{number:.6g}") for number in features(feeds, layouts)] for feeds in samples]
-    return {"schema": SCHEMA, "features": FEATURES, "rows": rows}
+    answers = [
+        {name: [float(f"{number:.6g}") for number in array[0]] for name, array in each.items() if _is_answer(array)}
+        for each in outputs
+    ]
+    return {"schema": SCHEMA, "features": FEATURES, "rows": rows, "answers": answers}
+
+
+def _is_answer(array: NDArray[Any]) -> bool:
+    return array.ndim == 2 and array.shape[1] <= _MOST_ANSWERS and bool(np.isfinite(array).all())
 
 
 def _rows(data: bytes) -> list[NDArray[np.float64]]:

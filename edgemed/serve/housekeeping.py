@@ -36,7 +36,7 @@ _EVERY_S: Final = 10.0
 _LIMIT_NS: Final = 60 * SECOND
 _KEPT_EVERY_NS: Final = 60 * SECOND
 _GOLDEN_NS: Final = 90 * 24 * 3600 * SECOND
-_STEPS_NS: Final = 3 * 24 * 3600 * SECOND  # that an examination and its images may take
+STEPS_NS: Final = 3 * 24 * 3600 * SECOND  # that an examination and its images may take
 _ABOVE: Final = 1.1  # times a watermark, and its alarm is over: else it would come and go with every image
 
 
@@ -55,7 +55,7 @@ class Housekeeping:
         """Look at the disk, then begin."""
         spool = self._services.config.spool
         times = {"ended": spool.keep_ns, "failed": spool.keep_failed_ns, "events": spool.keep_events_ns}
-        times |= {"golden": _GOLDEN_NS, "steps": _STEPS_NS}
+        times |= {"golden": _GOLDEN_NS, "steps": STEPS_NS}
         with self._services.journal.read() as connection:
             self._horizons = {
                 name: load_horizon(connection, name, keep_ns) for name, keep_ns in times.items() if keep_ns is not None

@@ -8,6 +8,8 @@ from typing import Any, Final
 from edgemed.base.quantity import SECOND
 from edgemed.serve.config import DicomDestination, DicomSection, Peer, Retry
 from edgemed.serve.dicom import admission, commitment, commitment_scu, inbox, negotiation, reports, requestor, scu, wire
+from edgemed.serve.housekeeping import STEPS_NS
+from edgemed.serve.journal import steps
 from edgemed.serve.outlets import lane
 from scripts.conformance.tables import duration, size, table
 
@@ -29,6 +31,8 @@ def acceptor() -> str:
             ("command set", size(inbox.MOST_COMMAND_BYTES), "fixed"),
             ("data set of what is no C-STORE", size(inbox.MOST_DATA_BYTES), "fixed"),
             ("instances of a request for storage commitment", f"{reports.MOST_INSTANCES:,}", "fixed"),
+            ("procedure steps that are kept", f"{steps.MOST_STEPS:,}", "fixed"),
+            ("images that they name", f"{steps.MOST_IMAGES:,}", "fixed"),
             ("associations at a time, of all peers", own(DicomSection, "associations"), "`[dicom] associations`"),
             ("associations at a time, of one peer", own(Peer, "associations"), "`[[dicom.peers]] associations`"),
             ("the same of a destination that is no peer", admission.Guest.limit, "fixed"),
@@ -81,5 +85,6 @@ FILLS: Final[dict[str, Callable[[], str]]] = {
     "report_cap": lambda: duration(commitment.CAP_NS),
     "report_give_up": lambda: duration(commitment.GIVE_UP_NS),
     "report_patience": lambda: duration(reports.PATIENCE_S * SECOND),
+    "step_kept": lambda: duration(STEPS_NS),
     "most_matches": lambda: str(scu.MOST_MATCHES),
 }

@@ -1,4 +1,4 @@
-"""What we answer: C-STORE, storage commitment, reports on it."""
+"""What we answer: C-STORE, storage commitment, reports on it, procedure steps."""
 
 from __future__ import annotations
 
@@ -62,31 +62,32 @@ _REPORT: Final = {
         "it answers no request of ours to that application entity, or is no data set",
     ),
 }
-
-
 _STEP: Final = {
+    store.SUCCESS: ("success", "both", "the step, or its change, is in the journal, synced"),
     steps.INVALID_VALUE: (
         "invalid attribute value",
-        "a status that cannot be there, no UID, an element of the wrong kind",
+        "both",
+        "N-CREATE with another status than IN PROGRESS, N-SET with one that there is not; a UID is none; an element is "
+        "of the wrong kind",
     ),
     steps.PROCESSING_FAILURE: (
         "processing failure",
-        "no data set; the journal does not take it; the step has ended (below)",
+        "both",
+        f"N-SET of a step that has ended (Error ID {status(steps.MAY_NO_LONGER_BE_UPDATED)}); the data set cannot be "
+        "read; the journal does not take it",
     ),
-    steps.DUPLICATE_INSTANCE: ("duplicate SOP instance", "N-CREATE: there is a step of that UID"),
-    steps.NO_SUCH_INSTANCE: ("no such SOP instance", "N-SET: there is no step of that UID, or it was forgotten"),
-    store.INVALID_INSTANCE: ("invalid SOP instance", "the request names no instance"),
-    steps.MISSING_ATTRIBUTE: ("missing attribute", "one of those that must be there"),
-    steps.MISSING_VALUE: ("missing attribute value", "one of them has no value; a step is completed without a series"),
-    store.NOT_AUTHORIZED: ("not authorised", "N-SET: another peer has created the step"),
-    steps.RESOURCE_LIMITATION: ("resource limitation", "there are too many steps, or images of them"),
+    steps.DUPLICATE_INSTANCE: ("duplicate SOP instance", "N-CREATE", "there is a step of that UID"),
+    steps.NO_SUCH_INSTANCE: ("no such SOP instance", "N-SET", "there is no step of that UID, or it was forgotten"),
+    store.INVALID_INSTANCE: ("invalid SOP instance", "both", "the request names no instance"),
+    steps.MISSING_ATTRIBUTE: ("missing attribute", "both", "an attribute that must be there is not"),
+    steps.MISSING_VALUE: (
+        "missing attribute value",
+        "both",
+        "it is there without a value; N-SET to COMPLETED of a step that names no series",
+    ),
+    store.NOT_AUTHORIZED: ("not authorised", "N-SET", "another application entity has created the step"),
+    steps.RESOURCE_LIMITATION: ("resource limitation", "both", "there are too many steps, or images of them"),
 }
-
-
-def step() -> str:
-    """N-CREATE-RSP and N-SET-RSP."""
-    words = {store.SUCCESS: ("success", "the step is in the journal"), **_STEP}
-    return table(("status", "meaning", "when"), [(status(code), *said) for code, said in sorted(words.items())])
 
 
 def stored() -> str:
@@ -109,11 +110,24 @@ def reported() -> str:
     return table(("status", "meaning", "when"), described(commitments, _REPORT))
 
 
+def told_of_steps() -> str:
+    """N-CREATE-RSP and N-SET-RSP."""
+    rows = [(status(code), *words) for code, words in sorted(_STEP.items())]
+    return table(("status", "meaning", "of", "when"), rows)
+
+
+def needed_of_steps() -> str:
+    """Attributes without which a step is not created."""
+    from pydicom.datadict import dictionary_description
+
+    return ", ".join(map(dictionary_description, steps.AT_CREATION))
+
+
 FILLS: Final[dict[str, Callable[[], str]]] = {
-    "step_error": lambda: status(steps.MAY_NO_LONGER_BE_UPDATED),
-    "step_statuses": step,
     "store_statuses": stored,
     "action_statuses": action,
     "commitment_failures": failures,
     "report_statuses": reported,
+    "step_statuses": told_of_steps,
+    "step_attributes": needed_of_steps,
 }

@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 from edgemed.build.fidelity import PARITY_LIMIT
 from edgemed.bundle.read import Bundle, open_bundle
 from edgemed.evaluate.bundled import golden_of
-from edgemed.evaluate.likeness import Reference, features
+from edgemed.evaluate.likeness import Reference, answers_of, features
 from edgemed.graph.model import digest, load
 from tests.build.conftest import REPO, edgemed, write_images
 from tests.build.test_fp16 import check_typed
@@ -96,6 +96,10 @@ def test_the_bundle_is_whole_and_says_where_it_comes_from(built, folder):
     golden = golden_of(bundle)
     rows = [features(golden.feeds(i), reference.layouts) for i in range(golden.samples)]
     assert max(map(reference.score, rows)) <= 1  # they are among those images
+    answers = answers_of(bundle)
+    assert len(answers) == 8
+    for name, expected in golden.outputs["fp32"].items():  # eight are judged with, and all of them are golden
+        np.testing.assert_allclose(np.stack([each[name] for each in answers]), expected, rtol=1e-5)
 
 
 def test_the_int8_graph_keeps_every_rule(built):

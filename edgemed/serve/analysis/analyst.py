@@ -234,7 +234,7 @@ class Analyst:
             Broken, Interrupted: there is nothing to say yet.
         """
         drop = served.section.late == "drop"
-        judge = self._distributions.judge(served)
+        judge = self._distributions.judge(served, task.files[0].path)
         try:
             if drop and time.monotonic_ns() >= due_ns:
                 raise Declined(TOO_LATE)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.base.quantity import SECOND
-from edgemed.evaluate.likeness import Feeds, Reference, features
+from edgemed.bundle.read import Bundle
+from edgemed.evaluate.likeness import Feeds, Reference, answers_of, features, rows_of
+from edgemed.evaluate.readings import Readings
 from edgemed.imaging.results.content import Reading
 from edgemed.serve.analysis.drift import REFERENCE, Drift
+from edgemed.serve.analysis.mix import kind_of
+from edgemed.serve.analysis.sketches import Sketches, Values
 from edgemed.serve.analysis.task import Declined
 from edgemed.serve.models.served import Served
 from edgemed.serve.services import Services
+from edgemed.serve.weekly import keep_report, weekly_of
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +45,10 @@ class Judge:
         notes: for the result.
     """
 
-    def __init__(self, owner: Distributions, served: Served, reference: Reference | None) -> None:
+    def __init__(self, owner: Distributions, served: Served, reference: Reference | None, file: Path) -> None:
         self._owner = owner
         self._served = served
+        self._file = file
         self._reference = reference
         self._layouts = {tensor.name: tensor.layout for tensor in served.bundle.manifest.inputs}
         self._rows: list[NDArray[np.float64]] = []
@@ -65,20 +73,24 @@ class Judge:
 
     def done(self, readings: Sequence[Reading]) -> None:
         """The task has come to an end: count it, and say what a reader must know."""
+        unlike = None if self.score is None else self.score > NOTED
+        values = self._values(readings) if self._rows else {}
+        self._owner.sketch(self._served, values, kind_of(self._file), unlike)
         if not self._rows:
             return
-        if self.score is not None and self.score > NOTED:
+        if unlike:
             self.notes.append(f"{_UNLIKE} (score {self.score:.3g}; 1 is the most unusual of them).")
-        row = np.mean(self._rows, axis=0)
-        values = {f"input {name}": float(row[index]) for index, name in enumerate(_WATCHED)}
+        self._owner.count(self._served, values)
+
+    def _values(self, readings: Sequence[Reading]) -> dict[str, float]:
+        values = _of_input(np.mean(self._rows, axis=0))
         scores: dict[str, list[float]] = {}
         for reading in readings:
             for one in reading.scores:
                 scores.setdefault(f"{reading.output} {one.name}", []).append(one.value)
             if reading.value is not None:
                 scores.setdefault(reading.output, []).append(reading.value)
-        values |= {name: float(np.mean(each)) for name, each in scores.items()}
-        self._owner.count(self._served, values)
+        return values | {name: float(np.mean(each)) for name, each in scores.items()}
 
 
 class Distributions:
@@ -89,7 +101,10 @@ class Distributions:
         self._folder = services.config.daemon.state / "drift"
         self._lock = threading.Lock()
         self._references: dict[str, Reference | None] = {}  # by digest
+        self._samples: dict[str, Values] = {}  # by digest
         self._drifts: dict[str, Drift] = {}  # by model
+        self._sketches = Sketches(weekly_of(services.config.daemon.state))
+        self._compared: dict[str, tuple[int, int]] = {}  # by model: answers that agreed, and that did not
         self._changed: set[str] = set()
         self._kept_ns = time.monotonic_ns()
 
@@ -104,12 +119,32 @@ class Distributions:
         except InputError as error:
             raise InputError(f"The model {served.name} has max_ood. {error.what}", "Leave it out.") from error
 
-    def judge(self, served: Served) -> Judge:
-        """For one task."""
+    def judge(self, served: Served, file: Path) -> Judge:
+        """For one task; its first file says what kind of image it is about."""
         digest = served.bundle.digest
         if digest not in self._references:
             self._references[digest] = _reference(served)
-        return Judge(self, served, self._references[digest])
+        return Judge(self, served, self._references[digest], file)
+
+    def sketch(self, served: Served, values: Mapping[str, float], kind: Mapping[str, str], unlike: bool | None) -> None:
+        """One more task of this week."""
+        digest = served.bundle.digest
+        if digest not in self._samples:
+            self._samples[digest] = samples_of(served.bundle)
+        self._sketches.add(served.name, digest, values, kind, unlike, self._samples[digest])
+
+    def _compare(self) -> None:
+        """What the shadows have counted since they were asked last."""
+        models = self._services.models
+        for name in models.names():
+            shadow = models.describe(name).get("shadow")
+            if not shadow:
+                continue
+            agree, disagree = self._compared.get(name, (0, 0))
+            self._compared[name] = now = shadow["agree"], shadow["disagree"]
+            if now != (agree, disagree):
+                digest = models.get(name).bundle.digest
+                self._sketches.compared(name, digest, now[0] - agree, now[1] - disagree)
 
     def count(self, served: Served, values: dict[str, float]) -> None:
         """One more task; the last one of a window raises the alarm, or clears it."""
@@ -137,11 +172,42 @@ class Distributions:
     def keep(self) -> None:
         """Write down what has changed."""
         self._kept_ns = time.monotonic_ns()
+        self._compare()
+        self._sketches.keep()
+        keep_report(self._services.config.daemon.state)
         with self._lock:
             changed = [(name, self._drifts[name]) for name in self._changed]
             self._changed.clear()
             for name, drift in changed:
                 drift.keep(self._folder / f"{name}.json")
+
+
+def samples_of(bundle: Bundle) -> Values:
+    """Numbers of a bundle's own images, by the names that those of tasks have: of its inputs, and its scores."""
+    try:
+        rows = rows_of(bundle)
+    except EdgemedError:  # it was built without images
+        return {}
+    found: Values = {name: [] for name in _of_input(rows[0])}
+    for row in rows:
+        for name, value in _of_input(row).items():
+            found[name].append(value)
+    with suppress(EdgemedError, KeyError):  # outputs that do not say what they mean, or were too large to be kept
+        readings = Readings.of(bundle)
+        answers = [each for one in answers_of(bundle) for said in readings.said(one) for each in _said(said)]
+        for name, value in answers:
+            found.setdefault(name, []).append(float(f"{value:.6g}"))
+    return found
+
+
+def _said(said: Mapping[str, Any]) -> list[tuple[str, float]]:
+    if "value" in said:
+        return [(said["output"], said["value"])]
+    return [(f"{said['output']} {one['class']}", one["score"]) for one in said["scores"]]
+
+
+def _of_input(row: NDArray[np.float64]) -> dict[str, float]:
+    return {f"input {name}": float(f"{row[index]:.6g}") for index, name in enumerate(_WATCHED)}
 
 
 def _reference(served: Served) -> Reference | None:

@@ -38,7 +38,7 @@ RESOURCE_LIMITATION: Final = 0x0213
 MAY_NO_LONGER_BE_UPDATED: Final = 0xA710  # Error ID of PS3.4 table F.7.2-2
 
 _STATES: Final = ("IN PROGRESS", "COMPLETED", "DISCONTINUED")
-_AT_CREATION: Final = (  # of type 1 there (PS3.4 table F.7.2-1), besides what is read below
+AT_CREATION: Final = (  # of type 1 there (PS3.4 table F.7.2-1), besides what is read below
     "PerformedProcedureStepID",
     "PerformedStationAETitle",
     "PerformedProcedureStepStartDate",
@@ -121,7 +121,7 @@ def read_step(data: bytes, syntax: Syntax, *, creating: bool) -> Step:
         except ValueError as error:
             raise Refused(PROCESSING_FAILURE, str(error)) from error
         if creating:
-            for keyword in _AT_CREATION:
+            for keyword in AT_CREATION:
                 _needed(dataset, keyword)
         state = _state(dataset, creating=creating)
         study = _study(dataset) if creating else ""
