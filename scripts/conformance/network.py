@@ -17,6 +17,7 @@ from scripts.conformance.tables import name_of, table
 
 _FEW: Final = 8
 _MEANS: Final = {
+    (1, 2, 2): "protocol version not supported",
     (1, 1, 2): "application context name not supported",
     (1, 1, 3): "calling AE title not recognised",
     (1, 1, 7): "called AE title not recognised",
@@ -75,6 +76,7 @@ def syntaxes() -> str:
 def rejections() -> str:
     """Why there is no association."""
     rows = (
+        ("`version`", "the request is of another version of the protocol", admission.VERSION),
         ("`context`", "the application context is another one", admission.CONTEXT),
         ("`calling`", "the calling AE title is no peer's and no destination's", admission.CALLING),
         ("`address`", "the peer calls from an address that its section does not name", admission.CALLING),

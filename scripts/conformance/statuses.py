@@ -14,6 +14,7 @@ _STORE: Final = {
         "the data set is on the disk, synced, under its name, with its row in the journal; or the very same came "
         "before and is still kept, or was delivered",
     ),
+    store.PROCESSING_FAILURE: ("processing failure", "a fault of ours while it is kept; the sender should keep it"),
     store.INVALID_INSTANCE: ("invalid SOP instance", "the request names no SOP class or no instance"),
     store.CLASS_NOT_SUPPORTED: (
         "SOP class not supported",
@@ -32,8 +33,7 @@ _STORE: Final = {
     ),
     store.CANNOT_UNDERSTAND: (
         "error: cannot understand",
-        "it does not begin like a data set of its transfer syntax, says twice who it is, or there is none; a fault of "
-        "ours while it is kept",
+        "it does not begin like a data set of its transfer syntax, says twice who it is, or there is none",
     ),
     store.OTHER_CONTENT: (
         "error: cannot understand",

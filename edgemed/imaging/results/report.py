@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from edgemed.imaging.dicom.frames import FrameAttributes
 
 MAX_GROUPS: Final = 256
-"""Of measurements: half a megabyte, and seconds of work for whoever opens it. Of a longer cine frames with findings come
-first; the JSON result has them all."""
+"""Of measurements: half a megabyte, and seconds of work for whoever opens it. Of a longer cine frames with findings
+come first; the JSON result has them all."""
 _FEW: Final = 16
 COMPREHENSIVE: Final = "1.2.840.10008.5.1.4.1.1.88.33"
 

@@ -23,7 +23,8 @@ class Denied(Exception):
     """No association.
 
     Attributes:
-        reason: one of a fixed list, for metrics: 'context', 'called', 'calling', 'address', 'limit', 'peer-limit'.
+        reason: one of a fixed list, for metrics: 'version', 'context', 'called', 'calling', 'address', 'limit',
+            'peer-limit'.
         answer: result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21).
     """
 
@@ -33,6 +34,7 @@ class Denied(Exception):
         self.answer = answer
 
 
+VERSION: Final = (1, 2, 2)
 CONTEXT: Final = (1, 1, 2)
 CALLED: Final = (1, 1, 7)
 CALLING: Final = (1, 1, 3)

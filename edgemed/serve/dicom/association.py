@@ -19,12 +19,12 @@ from edgemed.base.errors import EdgemedError
 from edgemed.base.quantity import SECOND
 from edgemed.serve.config import DicomSection
 from edgemed.serve.dicom import commands, negotiation
-from edgemed.serve.dicom.admission import CONTEXT, Admission, Denied, Guest
+from edgemed.serve.dicom.admission import CONTEXT, VERSION, Admission, Denied, Guest
 from edgemed.serve.dicom.commands import Command
 from edgemed.serve.dicom.contexts import COMMITMENT, VERIFICATION
 from edgemed.serve.dicom.inbox import Inbox, Message
 from edgemed.serve.dicom.ledger import Ledger
-from edgemed.serve.dicom.negotiation import Accepted, Request
+from edgemed.serve.dicom.negotiation import Accepted, OtherVersion, Request
 from edgemed.serve.dicom.store import (
     CANNOT_UNDERSTAND,
     CLASS_NOT_SUPPORTED,
@@ -196,7 +196,11 @@ class Association:
         if length > negotiation.MOST_REQUEST_BYTES:
             raise Malformed("A request for an association is too long.", Malformed.PARAMETER)
         body = wire.body(length, deadline_ns)
-        return negotiation.parse_request(_P_DATA.pack(kind, length) + bytes(body))
+        try:
+            return negotiation.parse_request(_P_DATA.pack(kind, length) + bytes(body))
+        except OtherVersion as error:
+            self._ledger.turned_away("version", error.what)
+            raise Denied("version", VERSION) from error
 
     def _admit(self, request: Request) -> Guest:
         try:

@@ -31,12 +31,17 @@ ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT 
 MOST_REQUEST_BYTES: Final = 1 << 20
 RELEASE_ANSWER: Final = struct.pack(">BxL4x", RELEASE_RP, 4)
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
-_PROTOCOL_VERSION: Final = 1
+_PROTOCOL_VERSION: Final = 1  # bit 0 (PS3.8 table 9-11)
+_SHORTEST: Final = 74  # bytes before the variable items
 _KEPT: Final = 16
 _KEPT_BYTES: Final = 1 << 16  # of a request; longer ones are not kept
 
 T = TypeVar("T")
 Item = MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification
+
+
+class OtherVersion(Malformed):
+    """A request in a version of the protocol that is not spoken here."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def parse_request(data: bytes) -> Request:
     """Read an A-ASSOCIATE-RQ PDU.
 
     Raises:
+        OtherVersion: it is not of version 1 of the protocol.
         Malformed: it is none.
     """
     return _parse_kept(data) if len(data) <= _KEPT_BYTES else _parse(data)
@@ -89,9 +95,11 @@ def accept(request: Request, offer: Offer, max_length: int) -> tuple[bytes, Mapp
 
 
 def _parse(data: bytes) -> Request:
-    (version,) = struct.unpack_from(">H", data, 6) if len(data) >= 74 else (0,)
+    if len(data) < _SHORTEST:
+        raise Malformed("A request for an association is cut short.", Malformed.PARAMETER)
+    (version,) = struct.unpack_from(">H", data, 6)
     if not version & _PROTOCOL_VERSION:
-        raise Malformed("An association was asked for in an unknown version of the protocol.", Malformed.PARAMETER)
+        raise OtherVersion("It was asked for in an unknown version of the protocol.", Malformed.PARAMETER)
     try:
         pdu = A_ASSOCIATE_RQ()
         pdu.decode(data)

@@ -23,6 +23,7 @@ from edgemed.serve.intake import Arrival, Verdict
 from edgemed.serve.services import Services
 
 SUCCESS: Final = 0x0000
+PROCESSING_FAILURE: Final = 0x0110  # ours: C000 would tell the sender that the image is to blame
 INVALID_INSTANCE: Final = 0x0117
 CLASS_NOT_SUPPORTED: Final = 0x0122
 NOT_AUTHORIZED: Final = 0x0124
@@ -37,7 +38,7 @@ _OF_VERDICT: Final[dict[Verdict, int]] = {
     "repeated": SUCCESS,
     "conflict": OTHER_CONTENT,
     "full": OUT_OF_RESOURCES,
-    "failed": CANNOT_UNDERSTAND,
+    "failed": PROCESSING_FAILURE,
 }
 _PIECE: Final = 1 << 20  # bytes: each write and hash lets other threads go first, and takes its turn behind them
 _INLET: Final = "dicom"
@@ -139,7 +140,7 @@ class Reception:
             try:
                 return self._accept()
             except EdgemedError as error:
-                self._refuse(CANNOT_UNDERSTAND, error.what)
+                self._refuse(PROCESSING_FAILURE, error.what)
         assert self._refusal is not None
         self._services.metrics.objects.labels(_INLET, "refused").inc()
         self._enter(self._refusal.comment)

@@ -14,6 +14,7 @@ from pynetdicom import AE
 
 from edgemed.base.errors import ResourceError, UsageError
 from edgemed.imaging.dicom.part10 import read_meta
+from edgemed.serve import intake
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.check import check
 from edgemed.serve.dicom import strangers
@@ -59,6 +60,14 @@ def test_who_is_not_named(shared: rig.Rig, names: dict[str, str], diagnostic: in
     kind, body = answer(shared.port, rig.associate(**names))
     assert (kind, body[1:]) == (3, bytes([REJECTED_PERMANENT, 1, diagnostic]))
     rig.wait_for(lambda: shared.metric("associations_rejected_total", reason=reason) == before + 1)
+
+
+def test_another_version_of_the_protocol_is_rejected(shared: rig.Rig) -> None:
+    asked = rig.associate()
+    before = shared.metric("associations_rejected_total", reason="version")
+    assert answer(shared.port, asked[:6] + b"\x00\x02" + asked[8:]) == (3, bytes([0, REJECTED_PERMANENT, 2, 2]))
+    assert answer(shared.port, asked[:6] + b"\x00\x03" + asked[8:])[0] == 2  # of two versions, one is ours
+    rig.wait_for(lambda: shared.metric("associations_rejected_total", reason="version") == before + 1)
 
 
 @rig.needs("echoscu")
@@ -242,6 +251,19 @@ def test_a_disk_that_fails_is_not_called_full_and_the_next_image_ends_the_alarm(
         ds = kit.image()
         assert store(peer, encoded(ds, tmp_path), instance=str(ds.SOPInstanceUID)) == 0
         assert running.services.alarms.standing == []
+
+
+def test_a_fault_of_ours_is_not_laid_on_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object) -> None:
+        raise ZeroDivisionError
+
+    ds = kit.image()
+    with rig.inlet(tmp_path) as running, rig.raw(running.port) as peer:
+        peer.send(rig.associate()).pdu()
+        with monkeypatch.context() as patched:
+            patched.setattr(intake, "name_of", faulty)
+            assert store(peer, encoded(ds, tmp_path), instance=str(ds.SOPInstanceUID)) == 0x0110
+        assert store(peer, encoded(ds, tmp_path), instance=str(ds.SOPInstanceUID)) == 0
 
 
 def test_the_audit_trail_names_associations_and_studies(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pydicom.uid import generate_uid
 
 from edgemed.base.hashing import sha256_bytes
 from edgemed.imaging.dicom.part10 import read_meta
+from edgemed.serve import intake
 from edgemed.serve.daemon import Daemon
 from tests.serve import kit
 from tests.serve.dicom.orthanc import needs_orthanc, orthanc
@@ -228,6 +229,17 @@ def test_a_disk_that_fails_is_not_called_full(stow: Any, monkeypatch: pytest.Mon
     assert [daemon.services.alarms.stands(code) for code in ("disk-failed", "disk-full")] == [True, False]
     assert post(client, *multipart(kit.encode(kit.image()))).status_code == 200
     assert not daemon.services.alarms.stands("disk-failed")
+
+
+def test_a_fault_of_ours_is_not_laid_on_the_image(stow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object) -> None:
+        raise ZeroDivisionError
+
+    body = kit.encode(kit.image())
+    with monkeypatch.context() as patched:
+        patched.setattr(intake, "name_of", faulty)
+        assert reasons(post(stow[2], *multipart(body))) == [0x0110]
+    assert post(stow[2], *multipart(body)).status_code == 200
 
 
 def test_a_sender_that_goes_away_leaves_nothing(stow: Any) -> None:
