@@ -5,7 +5,7 @@ Whoever has written results calls `services.loops.wake("outlets")`. The lane of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,9 @@ from edgemed.serve.services import Services
 LOOP: Final = "outlets"
 _LOOK_S: Final = 5.0
 _MARGIN_NS: Final = 30 * SECOND
+
+Counts = Mapping[tuple[str, str], int]
+"""Deliveries by destination and state."""
 
 
 class Outlets:
@@ -61,32 +64,31 @@ class Outlets:
         """Nothing to do."""
 
     def _look_after(self, beat: Beat) -> None:
-        for name in self._unknown():
-            if f"outlet {name}" in self._services.loops.beats:  # of this loop, before it failed
-                continue
-            lane = Lane(self._services, name, Retry(), _Nowhere())
-            self._services.loops.start(f"outlet {name}", lane.run)
         while True:
-            self._measure()
+            with self._services.journal.read() as connection:
+                found = counts(connection)
+            self._adopt(found)
+            self._measure(found)
             if not beat.wait(_LOOK_S):
                 return
             for name in self._names:
                 self._services.loops.wake(f"outlet {name}")
 
-    def _unknown(self) -> Sequence[str]:
-        """Destinations that results wait for, but that the configuration no longer has."""
-        with self._services.journal.read() as connection:
-            found = {name for name, state in counts(connection) if state in ("pending", "sent")}
-        return sorted(found - set(self._names))
+    def _adopt(self, found: Counts) -> None:
+        """Destinations that results wait for, but that the configuration no longer has; a retry may bring one back."""
+        for name in sorted({name for name, state in found if state in ("pending", "sent")} - set(self._names)):
+            if f"outlet {name}" not in self._services.loops.beats:
+                lane = Lane(self._services, name, Retry(), _Nowhere())
+                self._services.loops.start(f"outlet {name}", lane.run)
 
-    def _measure(self) -> None:
-        with self._services.journal.read() as connection:
-            found = counts(connection)
+    def _measure(self, found: Counts) -> None:
         for name in self._names:
             waiting = found.get((name, "pending"), 0) + found.get((name, "sent"), 0)
             self._services.metrics.waiting_deliveries.labels(name).set(waiting)
-            if not found.get((name, "failed")):
-                self._services.alarms.clear("delivery-failed", name)
+        for alarm in self._services.alarms.standing:
+            late = alarm.code == "delivery-late" and f"outlet {alarm.subject}" not in self._services.loops.beats
+            if late or (alarm.code == "delivery-failed" and not found.get((alarm.subject, "failed"))):
+                self._services.alarms.clear(alarm.code, alarm.subject)
 
 
 class _Nowhere:

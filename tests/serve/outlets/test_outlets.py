@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from edgemed.serve.journal.records import move_delivery
+from edgemed.serve.journal.records import move_delivery, move_task
 from edgemed.serve.outlets.outlets import Outlets, make_lane
 from edgemed.serve.services import Services
+from edgemed.serve.states import Event
 from tests.serve.outlets import bench
 from tests.serve.outlets.servers import Asked, Reply, site
 
@@ -136,6 +137,28 @@ def test_results_for_a_destination_that_was_taken_away_are_told_of(tmp_path: Pat
         assert bench.states(services) == ["pending"]
 
 
+def test_a_retry_for_a_destination_that_was_taken_away_is_told_of_too(tmp_path: Path) -> None:
+    with bench.services(tmp_path, folder(tmp_path / "out", "old")) as services:
+        bench.add_task(services, [("sr", "1.2.3", b"report")])
+        services.journal.write(lambda c: move_delivery(c, 1, "failed"))
+    with bench.services(tmp_path, folder(tmp_path, "new")) as services:
+        Outlets(services).start()
+        services.journal.write(lambda c: move_task(c, 1, Event.RETRY))
+        for event in (Event.START, Event.ANSWER):
+            services.journal.write(lambda c, event=event: move_task(c, 1, event))  # type: ignore[misc]
+        services.journal.write(lambda c: move_delivery(c, 1, "pending"))
+        services.loops.wake("outlets")
+        wait_for(lambda: bench.reasons(services) == ["The configuration has no destination of this name any more."])
+
+
+def test_alarms_of_a_destination_that_was_taken_away_end_when_nothing_waits_for_it(tmp_path: Path) -> None:
+    with bench.services(tmp_path, folder(tmp_path, "new")) as services:
+        for code in ("delivery-late", "delivery-failed"):
+            services.alarms.raise_(code, "It is not there.", "old")
+        Outlets(services).start()
+        wait_for(lambda: bench.alarms(services) == set())
+
+
 def test_who_looks_after_them_begins_again_without_a_second_lane(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +166,7 @@ def test_who_looks_after_them_begins_again_without_a_second_lane(
         bench.add_task(services, [("sr", "1.2.3", b"report")])
     rounds: list[None] = []
 
-    def measure(_: Outlets) -> None:
+    def measure(_: Outlets, found: object) -> None:
         rounds.append(None)
         if len(rounds) == 1:
             raise OSError(errno.EIO, "the disk")
