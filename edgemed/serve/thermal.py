@@ -100,14 +100,17 @@ class Thermal:
         self._rules, self._alarms, self._metrics, self._acts = rules, alarms, metrics, acts
         self._tree = tree or Tree()
         self.climate = Climate()
+        self._told: Heat | None = None  # alarms of an earlier run may stand
 
     def step(self, now_ns: int) -> Heat:
         """Measure, and act where something has changed; every few seconds."""
         weather = self._measure(now_ns)
         before, self.climate = self.climate.heat, advance(self.climate, weather, self._rules)
+        if self.climate.heat is not self._told:
+            self._told = self.climate.heat
+            self._tell(weather)
         if self.climate.heat is not before:
             log.warning("the device is %s (was %s), %s", self.climate.heat.value, before.value, _words(weather))
-            self._tell(weather)
             self._acts(self.climate.heat)
         return self.climate.heat
 

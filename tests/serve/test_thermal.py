@@ -111,6 +111,18 @@ def test_boards_are_read_told_and_acted_on(tmp_path: Path, board: str) -> None:
         assert "edgemed_clock_hertz{" in _text(metrics)
 
 
+def test_what_was_hot_before_a_restart_and_is_not_is_no_alarm_any_more(tmp_path: Path) -> None:
+    root = healthy(tmp_path / "root", *load_profile("orin-nano-8gb@6.2"))
+    with Journal(tmp_path / "j.sqlite3") as journal:
+        for code in ("hot", "throttled"):
+            Alarms(journal).raise_(code, "It was.")
+    with Journal(tmp_path / "j.sqlite3") as journal:
+        alarms, acted = Alarms(journal), list[Heat]()
+        alarms.load()
+        Thermal(RULES, alarms, Metrics(), acted.append, Tree(root)).step(0)
+        assert (alarms.standing, acted) == ([], [])
+
+
 def _text(metrics: Metrics) -> str:
     from prometheus_client import generate_latest
 
@@ -170,6 +182,10 @@ def test_the_smaller_model_is_a_copy_of_ours_and_stops_when_it_is_revoked(tmp_pa
         assert alarms.stands("model-rejected", "hot chest")
         host._hot["chest"].tend(time.monotonic_ns())
         assert host.get("chest").version == "1", "the device throttles still"
+        (tmp_path / "revoked").write_text("no digest")
+        host.reload()
+        assert alarms.stands("model-rejected", "trust")
+        (tmp_path / "revoked").write_text(digests[1])
     shutil.rmtree(small)
     shutil.copytree(tmp_path / f"state/hot/chest/{digests[1]}.edgemed", small)
     with hosting(config) as daemon:  # up without it
@@ -178,6 +194,7 @@ def test_the_smaller_model_is_a_copy_of_ours_and_stops_when_it_is_revoked(tmp_pa
     (tmp_path / "revoked").write_text("")
     with hosting(config) as daemon:
         assert not daemon.services.alarms.stands("model-rejected", "hot chest")
+        assert not daemon.services.alarms.stands("model-rejected", "trust")
 
 
 def rests_between(model: Served) -> None:

@@ -74,6 +74,7 @@ class ModelHost:
             IntegrityError: one is damaged, or not trusted.
         """
         self._trusted = trust_of(self._config.trust)
+        self._alarms.clear("model-rejected", "trust")
         for line in self._lines.values():
             line.open()
             self._readiness.register(f"model {line.name}", _finding_of(line))
