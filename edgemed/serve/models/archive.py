@@ -188,7 +188,7 @@ class Archive:
             releases.switch(connection, self.name, version.number, reason)
 
         self._keepers.journal.write(work)
-        self.store.remember(version.digest, version.sequence or 0)
+        self._remember(version)
         self.sweep()
         for code in ("model-rejected", "model-rolled-back"):
             self._keepers.alarms.clear(code, self.name)
@@ -200,10 +200,17 @@ class Archive:
         self._keepers.journal.write(lambda connection: releases.roll_back(connection, self.name, reason))
         answers = releases.answering(self.versions)
         if answers is not None:
-            self.store.remember(answers.digest, answers.sequence or 0)
+            self._remember(answers)
         what = f"The new version of {self.name} was taken back: {reason}"
         self._keepers.alarms.raise_("model-rolled-back", what, self.name)
         self.audit("serious", what, user)
+
+    def _remember(self, version: Version) -> None:
+        """Beside the journal, which has decided: a disk that does not take this keeps no version from answering."""
+        try:
+            self.store.remember(version.digest, version.sequence or 0)
+        except EdgemedError as error:
+            log.error("which version of %s answers stands in the journal alone: %s", self.name, error.what)
 
     def no_way_back(self, reason: str) -> None:
         """A version fails, and there is none before it."""

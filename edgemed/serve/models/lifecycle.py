@@ -145,8 +145,8 @@ class Line:
     def step(self, now_ns: int) -> None:
         """Go on with what is under way; a few times a second."""
         if self._back is not None:
-            (why, user), self._back = self._back, None
-            self._roll_back(why, user)
+            self._roll_back(*self._back)
+            self._back = None
         for model in self._closing[:]:
             if not len(model.scheduler) and now_ns - model.used_ns > _UNUSED_NS:
                 model.close()
@@ -277,20 +277,22 @@ class Line:
         self._back = ("Somebody asked for it.", user)
 
     def _roll_back(self, reason: str, user: str) -> None:
-        self._watch_until_ns = None
+        """The journal first; where that does not take it, the next step tries again."""
         before = self._archive.before()
         if before is None:
+            self._watch_until_ns = None
             self._archive.no_way_back(reason)
             return
+        if self.previous is None or self.previous.bundle.digest != before.digest:
+            self._retire_previous()
+            self.previous = self._make(self.section, self._archive.opened(before), before.version)
+            self.previous.load()
+        self._archive.roll_back(reason, user)
+        self._watch_until_ns = None
+        self._answer_by(self.previous)
         if self.trial is not None:  # it compares with a version that goes
             self.trial.close()
             self.trial = None
-        old = self.previous
-        if old is None or old.bundle.digest != before.digest:
-            old = self._make(self.section, self._archive.opened(before), before.version)
-            old.load()
-        self._archive.roll_back(reason, user)
-        self._answer_by(old)
         self._retire_previous()
         self._archive.sweep()
 

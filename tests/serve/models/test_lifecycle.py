@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from evaluate.hostile import reseal
 
-from edgemed.base.errors import EdgemedError, InputError, IntegrityError
+from edgemed.base.errors import EdgemedError, InputError, IntegrityError, ResourceError
 from edgemed.bundle.keys import new_key, read_private_key
 from edgemed.bundle.read import open_bundle
 from edgemed.bundle.sign import sign_bundle
 from edgemed.runtime.contained.states import Limits
 from edgemed.serve.audit.trail import AuditEvent
-from edgemed.serve.models import store, workers
+from edgemed.serve.models import releases, store, workers
 from edgemed.serve.models.host import ModelHost
 from edgemed.serve.models.trial import TrialReport
 from tests.evaluate.bundles import classifier
@@ -306,6 +306,24 @@ def test_a_restart_comes_up_with_what_the_journal_says(tmp_path: Path) -> None:
     with serving(tmp_path, another(tmp_path, "third")) as (_, host):
         assert host.get("chest").bundle.digest == open_bundle(first(tmp_path)).digest
         wait_for(lambda: len(states(host)) == 2)  # the configured one waits for its trial
+
+
+def test_a_disk_that_is_full_keeps_no_version_from_answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise ResourceError("The disk is full.", "Free some space.")
+
+    with serving(tmp_path, trial={"inputs": 0, "watch": "1h"}) as (_, host):
+        with monkeypatch.context() as patched:
+            patched.setattr(store.BundleStore, "remember", full)
+            host.propose("chest", another(tmp_path, "second"))
+            wait_for(lambda: host.get("chest").version == "2")
+        assert states(host) == ["previous", "probation"]
+        with monkeypatch.context() as patched:
+            patched.setattr(releases, "roll_back", full)
+            host.roll_back("chest")
+            wait_for(lambda: host._loops.beats["releases"].failures)
+        wait_for(lambda: host.get("chest").version == "1")
+        assert states(host) == ["active", "rejected"]
 
 
 @pytest.mark.parametrize("point", ["copied", "switching"])
