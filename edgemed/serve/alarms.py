@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -118,6 +118,12 @@ class Alarms:
             )
         log.info("alarm %s is over: %s", code, alarm.text)
         self._tell(alarm, False)
+
+    def keep(self, codes: Collection[str], subjects: Collection[str]) -> None:
+        """Clear those of some codes that are about anything else: the configuration does not have it any more."""
+        for alarm in self.standing:
+            if alarm.code in codes and alarm.subject not in subjects:
+                self.clear(alarm.code, alarm.subject)
 
     def stands(self, code: str, subject: str = "") -> bool:
         """Whether it stands now."""

@@ -65,7 +65,7 @@ class WatchedFolder:
     def __init__(self, services: Services, section: FolderSection) -> None:
         self._services = services
         self._section = section
-        self._subject = f"folder {section.name}"
+        self.subject = f"folder {section.name}"
         self._seen: dict[str, _Seen] = {}
         self.draining = False
 
@@ -93,7 +93,7 @@ class WatchedFolder:
             beat.wait(_AGAIN_NS / 1e9)
             return
         if not closed and not any(seen.stuck for seen in self._seen.values()):
-            self._services.alarms.clear("folder-failed", self._subject)
+            self._services.alarms.clear("folder-failed", self.subject)
 
     def _look(self, top: int, beat: Beat) -> bool:
         """Go through all files; whether a folder inside could not be read."""
@@ -205,11 +205,11 @@ class WatchedFolder:
             text = f"What was dropped into {self._section.name} and is not taken lies in its folder {REJECTED}."
             self._raise_once(text, "input-failed")
         else:
-            self._services.alarms.clear("input-failed", self._subject)
+            self._services.alarms.clear("input-failed", self.subject)
 
     def _raise_once(self, text: str, code: str = "folder-failed") -> None:
-        if not self._services.alarms.stands(code, self._subject):
-            self._services.alarms.raise_(code, text, self._subject)
+        if not self._services.alarms.stands(code, self.subject):
+            self._services.alarms.raise_(code, text, self.subject)
 
 
 class FolderInlets:
@@ -228,6 +228,7 @@ class FolderInlets:
             InputError: a folder overlaps with another one, a destination, or the state.
         """
         check_folders(self._services.config)
+        self._services.alarms.keep(("folder-failed",), [folder.subject for folder in self._folders])
         for section, folder in zip(self._services.config.folders, self._folders, strict=True):
             self._services.loops.start(f"folder {section.name}", folder.run, limit_ns=_LIMIT_NS)
 

@@ -68,3 +68,17 @@ def test_who_asks_whether_a_state_is_served_does_not_free_it(tmp_path: Path) -> 
             pass
         assert elsewhere() == "True\n"
     assert not is_served(tmp_path)
+
+
+def test_alarms_about_what_the_configuration_no_longer_has_end_with_the_start(tmp_path: Path) -> None:
+    gone = ["not-ready", "model-lost", "model-rejected", "model-rolled-back", "deadline-missed", "distribution-shift"]
+    gone += ["shadow-disagrees", "source-lost", "folder-failed"]
+    config = kit.bedside(tmp_path)
+    with kit.resting(config) as services:
+        for code in gone:
+            services.alarms.raise_(code, "It was so.", "gone")
+        services.alarms.raise_("model-rolled-back", "It was taken back.", "chest")
+    with kit.running(config) as daemon:
+        standing = {(alarm.code, alarm.subject) for alarm in daemon.services.alarms.standing}
+    assert {subject for _, subject in standing} <= {"chest"}
+    assert ("model-rolled-back", "chest") in standing

@@ -34,6 +34,7 @@ class LiveSources:
             channel = Channel(section.name, section.model, section.stale_ns)
             self._players.append(Player(self._services, section, channel))
             self._services.board.channels[section.name] = channel
+        self._services.alarms.keep(("source-lost",), self._services.board.channels)
         for player in self._players:
             self._services.loops.start(f"live {player.channel.name}", player.run, limit_ns=_STEP_NS)
         if self._players:

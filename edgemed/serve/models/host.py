@@ -28,6 +28,10 @@ from edgemed.serve.models.trusted import trust_of
 from edgemed.serve.readiness import Finding, Readiness
 from edgemed.serve.thermal import Heat, Thermal
 
+_OF_MODELS = (
+    *("not-ready", "model-lost", "model-rejected", "model-rolled-back"),
+    *("deadline-missed", "distribution-shift"),
+)
 _TICK_S = 0.25
 _HEAT_S = 2.0
 _LIMIT_NS = 120_000_000_000  # large bundles are copied and hashed between two beats
@@ -74,7 +78,8 @@ class ModelHost:
             IntegrityError: one is damaged, or not trusted.
         """
         self._trusted = trust_of(self._config.trust)
-        self._alarms.clear("model-rejected", "trust")
+        self._alarms.keep(_OF_MODELS, {*self._lines, *(f"hot {name}" for name in self._lines)})
+        self._alarms.keep(("shadow-disagrees",), self._shadows)
         for line in self._lines.values():
             line.open()
             self._readiness.register(f"model {line.name}", _finding_of(line))
@@ -149,7 +154,8 @@ class ModelHost:
             what = f"Keys and revocations cannot be read, and stay as they were: {error.what}"
             self._alarms.raise_("model-rejected", what, "trust")
             return
-        self._alarms.clear("model-rejected", "trust")
+        self._alarms.keep(_OF_MODELS, {*self._lines, *(f"hot {name}" for name in self._lines)})
+        self._alarms.keep(("shadow-disagrees",), self._shadows)
         for line in self._lines.values():
             line.check_trust()
             line.reconfigured(line.section.bundle)
