@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE
 
 from edgemed.cli.app import invoke
 from edgemed.serve.completeness import Collector, Told
@@ -28,8 +27,8 @@ from edgemed.serve.services import Part, Services
 from edgemed.serve.states import Event
 from tests.serve import kit
 from tests.serve.dicom import rig
-from tests.serve.dicom.test_steps import MODALITY, MPPS, Modality, begun, ended
-from tests.serve.process import Process, free_port, started
+from tests.serve.dicom.test_steps import MODALITY, Modality, begun, ended
+from tests.serve.process import free_port, started
 
 NEVER = {"association": False, "quiet": "1h"}  # nothing but a count or a step completes it
 STUDY = "1.1"
@@ -151,7 +150,7 @@ def test_a_release_is_not_believed_while_images_are_missing_and_they_are_told_of
     with bedside(tmp_path, completeness={"after": "1ms", "quiet": "2s"}) as running:
         running.tell("9.1", names(0, 3))
         running.send(image(0, 0))
-        running.modality.association.release()
+        running.modality.let_go().release()
         rig.wait_for(running.tasks, "the timer")
         reason = "no image for 2 s; 2 of the 3 images that the procedure step names are missing"
         assert running.tasks() == [("1.1.0", 1, reason)]
@@ -330,15 +329,6 @@ def test_what_is_told_may_be_left_out_of_account_or_withdrawn() -> None:
     assert made.next_ns == 10
 
 
-def connected(process: Process) -> Any:
-    ae = AE("SENDER")
-    for sop_class in (kit.CT, MPPS):
-        ae.add_requested_context(sop_class, rig.EXPLICIT)
-    association = ae.associate("127.0.0.1", process.dicom, ae_title="EDGEMED")
-    assert association.is_established, process.log
-    return association
-
-
 def reasons(root: Path) -> list[str]:
     with sqlite3.connect(f"file:{root / 'state' / JOURNAL}?mode=ro", uri=True) as connection:
         found = connection.execute("SELECT completeness FROM task WHERE completeness <> ''").fetchall()
@@ -355,26 +345,23 @@ def test_kill_9_between_the_end_of_a_step_and_completion(tmp_path: Path, missing
     sections["dicom"] = {"host": "127.0.0.1", "port": port, "peers": peers}
     images = [image(0, number) for number in range(3)]
     with started(tmp_path, **sections) as process:
-        process.dicom = port
         process.ready()
-        association = connected(process)
-        assert association.send_n_create(begun(STUDY), MPPS, "9.1")[0].Status == 0
+        modality = Modality(port, "SENDER", kit.CT)
+        assert modality.create("9.1", begun(STUDY)).Status == 0
         for ds in images[: 3 - missing]:
-            assert association.send_c_store(ds).Status == 0
-        sock = association.dul.socket.socket
-        assert association.send_n_set(ended(names(0, 3)), MPPS, "9.1")[0].Status == 0
+            assert modality.association.send_c_store(ds).Status == 0
+        sock = modality.association.dul.socket.socket
+        assert modality.set("9.1", ended(names(0, 3))).Status == 0
         process.child.kill()
         process.child.wait()
-        association.abort()
+        modality.let_go().abort()
         sock.close()  # pynetdicom leaves it to the garbage collector
     with started(tmp_path, **sections) as process:
-        process.dicom = port
         process.ready()
-        association = connected(process)
-        for ds in images[3 - missing :]:
-            assert reasons(tmp_path) == []
-            assert association.send_c_store(ds).Status == 0
-        rig.wait_for(lambda: reasons(tmp_path), "completion", 60)
-        association.release()
+        with Modality(port, "SENDER", kit.CT) as modality:
+            for ds in images[3 - missing :]:
+                assert reasons(tmp_path) == []
+                assert modality.association.send_c_store(ds).Status == 0
+            rig.wait_for(lambda: reasons(tmp_path), "completion", 60)
         assert reasons(tmp_path) == ["all 3 images that the procedure step names"]
         assert process.stop() == 0

@@ -22,7 +22,7 @@ Refusal = Literal["duplicate", "unknown", "foreign", "ended", "empty", "full"]
 ended, it is to be completed without a series, or there are too many."""
 
 MOST_STEPS: Final = 10_000
-MOST_IMAGES: Final = 1_000_000  # of all steps: some 100 MB
+MOST_IMAGES: Final = 1_000_000  # of all steps: some 40 MB
 _TOGETHER: Final = 20
 _HAS_COME: Final = (
     "EXISTS (SELECT 1 FROM object WHERE object.sop_instance = step_image.sop_instance"

@@ -82,13 +82,22 @@ class Modality:
         for uid in (MPPS, *classes):
             ae.add_requested_context(uid, rig.EXPLICIT)
         self.association = ae.associate("127.0.0.1", port, ae_title="EDGEMED")
+        assert self.association.is_established
+        # pynetdicom's thread for requests of the peer takes answers, too, on a busy machine, and drops them: it rests
+        self._resting = self.association._reactor_checkpoint
+        self._resting.clear()
+        self._resting.set = lambda: None
 
     def __enter__(self) -> Modality:
-        assert self.association.is_established
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.association.release()
+        self.let_go().release()
+
+    def let_go(self) -> Any:
+        """The association, which may end now."""
+        vars(self._resting).pop("set", None)
+        return self.association
 
     def create(self, uid: str | None, ds: Dataset | None = None) -> Dataset:
         status: Dataset = self.association.send_n_create(begun() if ds is None else ds, MPPS, uid)[0]
