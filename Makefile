@@ -143,6 +143,9 @@ wild: $(STAMP)  ## files that TensorFlow 2.4 and 2.15 write themselves (wants py
 fuzz: $(STAMP)  ## the fuzzer of everything that reads an image file, for ten minutes
 	$(BIN)/python -m tests.fuzz.images -max_total_time=600
 
+fuzz-http: $(STAMP)  ## schemathesis over the HTTP server's own description, for ten minutes
+	PYTHONPATH=tests $(BIN)/python -m tests.fuzz.http --seconds 600
+
 nvrtc: $(STAMP)
 	@$(BIN)/python -m scripts.make_kernels --fetch
 
