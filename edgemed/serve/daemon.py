@@ -133,7 +133,7 @@ class Daemon:
         self._stack.callback(audit.close)
         metrics = Metrics(sorted({model.deadline_ns / SECOND for model in config.models}))
         intake = Intake(config.spool, spool, journal, alarms, metrics)
-        received = Received(journal, audit, intake)
+        received = Received(journal, audit, intake, config.folders)
         self._stack.callback(received.close)
         readiness = Readiness()
         loops = self._loops = Loops(lambda name, error: alarms.raise_("loop-failed", _why(name, error), name))

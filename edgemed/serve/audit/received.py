@@ -22,7 +22,8 @@ from edgemed.base.quantity import SECOND
 from edgemed.serve.audit.chain import AuditLog
 from edgemed.serve.audit.message import received_in
 from edgemed.serve.audit.segments import messages_after
-from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.audit.trail import AuditEvent, Kind
+from edgemed.serve.config import FolderSection
 from edgemed.serve.intake import Arrival, Intake
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.facts import TOLD, fact, keep_fact
@@ -44,9 +45,9 @@ _UNTOLD: Final = (
 
 @dataclass(frozen=True)
 class _Come:
-    """An object: who sent it from where, in which association, of which study."""
+    """An object: how it came, who sent it from where, in which association, of which study."""
 
-    sender: tuple[str, str, str, str]
+    sender: tuple[Kind, str, str, str, str]
     sop_instance: str
 
 
@@ -57,9 +58,13 @@ class Received:
         journal: knows what was accepted.
         audit: the trail.
         intake: says what came again, which is told as well, but not remembered: the journal counts it, no more.
+        folders: watched ones, by name: what they bring is imported (PS3.15 A.5.3.5).
     """
 
-    def __init__(self, journal: Journal, audit: AuditLog, intake: Intake) -> None:
+    def __init__(
+        self, journal: Journal, audit: AuditLog, intake: Intake, folders: Iterable[FolderSection] = ()
+    ) -> None:
+        self._places = {folder.name: folder.path.absolute().as_uri() for folder in folders}
         self._journal, self._audit = journal, audit
         self._event, self._entry = _kept(journal)
         self._passed_over: set[str] | None = None
@@ -96,7 +101,7 @@ class Received:
             while self._arrived(timeout_s) and self._more():
                 beat()
         again = [self._again.popleft() for _ in range(len(self._again))]
-        for event in _entries(_Come(_sender(vars(each)), each.sop_instance) for each in again):
+        for event in _entries(_Come(self._sender(vars(each)), each.sop_instance) for each in again):
             self._audit.record(event)
 
     def _arrived(self, timeout_s: float) -> bool:
@@ -120,13 +125,18 @@ class Received:
             self._event, self._passed_over = newest, set()
             return False
         assert self._passed_over is not None
-        come = (_Come(_sender(row), row["sop_instance"]) for row in rows)
+        come = (_Come(self._sender(row), row["sop_instance"]) for row in rows)
         events = list(_entries(each for each in come if each.sop_instance not in self._passed_over))
         done = self._audit.record_all(events)
         if done is None:
             return False
         self._waits = done, rows[-1]["event"]
         return True
+
+    def _sender(self, row: sqlite3.Row | dict[str, str]) -> tuple[Kind, str, str, str, str]:
+        peer, place = row["peer"], self._places.get(row["inlet"])
+        who: tuple[Kind, str] = ("received", peer or row["inlet"]) if peer or place is None else ("imported", place)
+        return *who, row["address"], row["association"], row["study"]
 
     def _told_before(self, beat: Callable[[], object]) -> set[str]:
         """Objects behind the mark that are in the trail already."""
@@ -143,19 +153,15 @@ class Received:
         return told
 
 
-def _sender(row: sqlite3.Row | dict[str, str]) -> tuple[str, str, str, str]:
-    return row["peer"] or row["inlet"], row["address"], row["association"], row["study"]
-
-
 def _entries(come: Iterable[_Come]) -> Iterator[AuditEvent]:
     """Objects of one sender and one study together."""
-    together: dict[tuple[str, str, str, str], list[str]] = {}
+    together: dict[tuple[Kind, str, str, str, str], list[str]] = {}
     for each in come:
         together.setdefault(each.sender, []).append(each.sop_instance)
-    for (user, address, _, study), instances in together.items():
+    for (kind, user, address, _, study), instances in together.items():
         for first in range(0, len(instances), _TOGETHER):
             named = tuple(instances[first : first + _TOGETHER])
-            yield AuditEvent("received", "success", user, address, study, named)
+            yield AuditEvent(kind, "success", user, address, study, named)
 
 
 def _kept(journal: Journal) -> tuple[int, int]:

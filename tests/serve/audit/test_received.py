@@ -101,11 +101,8 @@ def test_who_sent_from_where_is_told_of_each_study(tmp_path: Path) -> None:
     entries = [ET.fromstring(text) for text in messages_after(tmp_path / "state" / FOLDER, 0) if ROOT in text]
     said = {
         (
-            next(
-                user.attrib["UserID"]
-                for user in entry.iter("ActiveParticipant")
-                if user.get("UserIsRequestor") == "true"
-            ),
+            entry.find("EventIdentification/EventID").attrib["originalText"],
+            [user.attrib["UserID"] for user in entry.iter("ActiveParticipant")][-1],
             next(
                 (
                     user.get("NetworkAccessPointID", "")
@@ -119,7 +116,9 @@ def test_who_sent_from_where_is_told_of_each_study(tmp_path: Path) -> None:
         for entry in entries
         if entry.find("EventIdentification").get("EventActionCode") == "C"
     }
-    assert {("drop", "", "1.2.3.7"), ("CT1", "127.0.0.1", "1.2.3.9"), ("CT1", "127.0.0.1", "1.2.3.10")} <= said
+    transferred = "DICOM Instances Transferred"
+    assert ("Import", drop.as_uri(), "", "1.2.3.7") in said
+    assert {(transferred, "CT1", "127.0.0.1", study) for study in ("1.2.3.9", "1.2.3.10")} <= said
 
 
 def test_what_was_not_told_before_a_kill_is_told_after_it(tmp_path: Path) -> None:
