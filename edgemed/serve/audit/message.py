@@ -143,7 +143,12 @@ def received_in(text: str) -> Iterator[str]:
         return
     if (code.get("csd-code"), identification.get("EventActionCode")) in [(row.event.value, row.action) for row in rows]:
         yield from (each.get("UID", "") for each in root.iter("Instance"))
-        yield from (each.get("ParticipantObjectID", "") for each in root.iter("ParticipantObjectIdentification"))
+        objects = root.iter("ParticipantObjectIdentification")
+        yield from (each.get("ParticipantObjectID", "") for each in objects if _is_no_patient(each))
+
+
+def _is_no_patient(thing: Element) -> bool:
+    return thing.get("ParticipantObjectTypeCode") != _PERSON
 
 
 def _participant(root: Element, user: str, *, requestor: bool, role: Coded | None = None, address: str = "") -> Element:

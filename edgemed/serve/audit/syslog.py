@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -153,9 +154,15 @@ class Forwarder:
 
     @staticmethod
     def _end(connection: ssl.SSLSocket) -> None:
-        """Close in order: a reset that is on its way shows here."""
+        """Close in order: a reset that is on its way shows here, and that our certificate is not taken.
+
+        By TLS 1.3 a server says so after the client's handshake has ended, and OpenSSL does not always tell of it.
+        """
         connection.settimeout(_TIMEOUT_S)
-        connection.unwrap()
+        plain = connection.unwrap()
+        with suppress(TimeoutError):  # it has closed in order, and lets the connection be
+            if plain.recv(1):
+                raise ssl.SSLError("it did not close in order")
 
     def _kept(self) -> tuple[int, int, str]:
         """How far it got: the segment, by its first entry's number; the place in it; and that entry's digest."""
