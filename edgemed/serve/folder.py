@@ -23,6 +23,8 @@ from typing import Final, Literal
 
 from edgemed.base.errors import InputError, ResourceError, from_os_error
 from edgemed.base.quantity import SECOND
+from edgemed.serve.audit.together import Together
+from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.config import Config, FolderDestination, FolderSection
 from edgemed.serve.dropped import Mark, arrival_of, copy_dropped, identify_dropped, mark_of, open_dropped
 from edgemed.serve.loops import Beat
@@ -67,6 +69,7 @@ class WatchedFolder:
         self._section = section
         self._subject = f"folder {section.name}"
         self._seen: dict[str, _Seen] = {}
+        self._together = Together(self._tell)
         self.draining = False
 
     def run(self, beat: Beat) -> None:
@@ -81,6 +84,12 @@ class WatchedFolder:
 
     def look(self, beat: Beat) -> None:
         """Take what has settled, once."""
+        try:
+            self._look_at_all(beat)
+        finally:
+            self._together.tell()
+
+    def _look_at_all(self, beat: Beat) -> None:
         try:
             with _opened(self._section.path) as top:
                 closed = self._look(top, beat)
@@ -178,6 +187,15 @@ class WatchedFolder:
                 target.unlink(missing_ok=True)
         if outcome.success or outcome.verdict == "conflict":  # of a conflict, the copy is in quarantine
             seen.done = "taken"
+        if outcome.success:
+            self._together.add(identity.study, identity.sop_instance)
+            self._together.look()
+
+    def _tell(self, study: str, instances: tuple[str, ...]) -> None:
+        """Files came from outside (PS3.15 A.5.3.5); a picture is of no study, and no instance."""
+        place, count = self._section.path.absolute().as_uri(), len(instances)
+        event = AuditEvent("imported", user=place, study=study, instances=instances, detail=f"Files: {count}.")
+        self._services.audit.record(event)
 
     def _remove(self, folder: int, name: str, seen: _Seen) -> None:
         """Delete a file that was taken; another one that has come under its name stays."""

@@ -16,6 +16,7 @@ from PIL import Image
 from edgemed.base.errors import InputError
 from edgemed.base.hashing import sha256_file
 from edgemed.serve import dropped, folder
+from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.folder import REJECTED, FolderInlets, WatchedFolder
 from edgemed.serve.loops import Beat
 from edgemed.serve.services import Services
@@ -72,6 +73,18 @@ def tmp_path() -> Iterator[Path]:
 def inlet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inlet]:
     with watching(tmp_path, monkeypatch) as made:
         yield made
+
+
+def test_what_comes_from_a_folder_is_imported(inlet: Inlet, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[AuditEvent] = []
+    monkeypatch.setattr(inlet.services.audit, "record", events.append)
+    images = [kit.image(study="1.2.3"), kit.image(study="1.2.3"), kit.image(study="1.2.4")]
+    for number, ds in enumerate(images):
+        kit.write(ds, inlet.path / f"{number}.dcm")
+    inlet.look()
+    told = {event.study: set(event.instances) for event in events}
+    assert told == {"1.2.3": {ds.SOPInstanceUID for ds in images[:2]}, "1.2.4": {images[2].SOPInstanceUID}}
+    assert {(event.kind, event.user) for event in events} == {("imported", inlet.path.as_uri())}
 
 
 def test_a_dicom_file_is_told_by_its_content_and_hashed_as_the_network_would(inlet: Inlet) -> None:

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import logging
-import time
-from typing import Final
 
+from edgemed.serve.audit.together import Together
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.dicom.strangers import Strangers
 from edgemed.serve.services import Services
 
 log = logging.getLogger(__name__)
 
-_TOGETHER: Final = 100  # objects in one entry of the audit trail
-_WITHIN_NS: Final = 2_000_000_000  # what was acknowledged is in the trail at the latest, also if the daemon dies then
-
 
 class Ledger:
-    """Of one association: one audit event for itself, and some for each study that it brings, while it does."""
+    """Of one association: audit events for each study that it brings, while it does; for itself if it ends badly."""
 
     def __init__(self, services: Services, strangers: Strangers, address: str) -> None:
         self._services = services
         self._strangers = strangers
         self._address = address
         self._calling = ""
-        self._studies: dict[str, list[str]] = {}
-        self._waiting = 0
-        self._since_ns = 0
+        self._together = Together(self._tell)
         self._stored = 0
         self._refused = 0
 
@@ -48,18 +42,12 @@ class Ledger:
 
     def stored(self, study: str, instance: str) -> None:
         """An object was acknowledged."""
-        if not self._waiting:
-            self._since_ns = time.monotonic_ns()
-        self._studies.setdefault(study, []).append(instance)
-        self._waiting += 1
         self._stored += 1
-        if self._waiting >= _TOGETHER:
-            self._tell()
+        self._together.add(study, instance)
 
     def look(self) -> None:
         """Time passes between two messages."""
-        if self._waiting and time.monotonic_ns() - self._since_ns >= _WITHIN_NS:
-            self._tell()
+        self._together.look()
 
     def refused(self, status: int, instance: str) -> None:
         """An object was not taken, and its sender told so."""
@@ -81,17 +69,14 @@ class Ledger:
         self._services.metrics.associations.dec()
         detail = f"It was {how}; {self._stored} objects were taken, {self._refused} refused."
         log.info("association of %s from %s: %s", self._calling, self._address, detail)
-        self._audit("success" if how == "released" and not self._refused else "minor", self._calling, detail)
-        self._tell()
+        # PS3.15 A.5.3.11: who reports successes too drowns the alerts; what came is told of by Instances Transferred
+        if how != "released" or self._refused:
+            self._audit("minor", self._calling, detail)
+        self._together.tell()
 
-    def _tell(self) -> None:
-        """Enter what was acknowledged and is not in the trail."""
-        for study, instances in self._studies.items():
-            self._services.audit.record(
-                AuditEvent("received", "success", self._calling, self._address, study, tuple(instances))
-            )
-        self._studies.clear()
-        self._waiting = 0
+    def _tell(self, study: str, instances: tuple[str, ...]) -> None:
+        event = AuditEvent("received", "success", self._calling, self._address, study, instances)
+        self._services.audit.record(event)
 
     def _audit(self, result: str, user: str, detail: str) -> None:
         event = AuditEvent("association", result, user, self._address, detail=detail)  # type: ignore[arg-type]
