@@ -7,6 +7,7 @@ asked for.
 from __future__ import annotations
 
 import sqlite3
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from edgemed.base.errors import ResourceError
+from edgemed.serve.audit.left import Leaver
+from edgemed.serve.audit.trail import Audit, AuditEvent
+from edgemed.serve.clock import stamp
 from edgemed.serve.config import Config, Destination
 from edgemed.serve.journal.database import connect, translate
 from edgemed.serve.journal.recovery import JOURNAL
@@ -56,8 +60,27 @@ class Delivered:
     file: Path | None
 
 
+@dataclass(frozen=True)
+class Query:
+    """What is asked of an archive.
+
+    Attributes:
+        subject: SOP class of the query, or the URL of the service.
+        data: the data set, or the path with its query.
+        syntax: of the data set; '' of a path.
+    """
+
+    subject: str
+    data: bytes
+    syntax: str = ""
+
+
 class Archive(Protocol):
     """Somebody who can be asked what he has."""
+
+    def query(self, one: Delivered) -> Query:
+        """How it will be asked, for the audit trail."""
+        ...
 
     def has(self, one: Delivered) -> bool:
         """Whether it is there.
@@ -101,8 +124,9 @@ def hold_against(config: Config, step: Step = lambda: None) -> Comparison:
         if not results:
             continue
         try:
-            with _archive(config, destination) as archive:
+            with Leaver(config.daemon.state) as audit, _archive(config, destination) as archive:
                 for one in results:
+                    _enter(audit, destination.name, archive.query(one))
                     if not archive.has(one):
                         found.missing.append(one)
                     step()
@@ -112,6 +136,12 @@ def hold_against(config: Config, step: Step = lambda: None) -> Comparison:
                 "Let it answer queries of this machine, and try again.",
             ) from error
     return found
+
+
+def _enter(audit: Audit, name: str, query: Query) -> None:
+    """PS3.15 A.5.3.10: that it was asked, whatever is answered."""
+    asked, at = b64encode(query.data).decode(), f"Asked at {stamp()}."
+    audit.record(AuditEvent("queried", user=name, detail=at, subject=query.subject, query=asked, syntax=query.syntax))
 
 
 def _archive(config: Config, destination: Destination) -> AbstractContextManager[Archive]:

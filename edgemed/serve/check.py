@@ -138,6 +138,7 @@ def _others(config: Config) -> Iterator[Line]:
     yield from _agrees("models", check_matches, config)
     yield from _agrees("folders", check_folders, config)
     yield from _agrees("dicom", _dicom, config)
+    yield from _agrees("audit", _audit, config)
     used = {name for model in config.models for name in model.send_to}
     for destination in config.destinations:
         if destination.name not in used and not destination.forward:
@@ -167,6 +168,14 @@ def _dicom(config: Config) -> None:
             contexts_for(peer)
         if config.dicom.tls is not None:
             server_context(config.dicom.tls)
+
+
+def _audit(config: Config) -> None:
+    """What the way to the audit repository would not start with."""
+    from edgemed.serve.tls import outgoing_context
+
+    if config.audit.syslog is not None:
+        outgoing_context(config.audit.syslog_tls, config.audit.syslog_ca)
 
 
 def _agrees(what: str, look: Callable[[Config], None], config: Config) -> Iterator[Line]:

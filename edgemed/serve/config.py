@@ -287,22 +287,32 @@ class DicomDestination(_Destination):
     commitment_within_ns: Nanoseconds = Field(10 * MINUTE, description="then it is sent again")
 
 
-class DicomWebDestination(_Destination):
+class _HttpDestination(_Destination):
+    url: Url
+    ca: Path | None = Field(None, description="who signs the server's certificate; None: whom the system trusts")
+    tls: Tls | None = Field(None, description="a certificate of ours for the server, and its `ca`; None: none is shown")
+
+    @model_validator(mode="after")
+    def _by_tls(self) -> _HttpDestination:
+        if self.tls is not None and self.ca is not None:
+            raise ValueError("its ca stands in tls, where there is one")
+        if self.tls is not None and not self.url.startswith("https:"):
+            raise ValueError(f"tls is for https, and {self.url} is none")
+        return self
+
+
+class DicomWebDestination(_HttpDestination):
     """A STOW-RS service."""
 
     kind: Literal["dicomweb"] = "dicomweb"
-    url: Url
     token: Path | None = None
-    ca: Path | None = None
 
 
-class WebhookDestination(_Destination):
+class WebhookDestination(_HttpDestination):
     """Any HTTP service: the result as JSON, signed with HMAC-SHA-256 where there is a secret."""
 
     kind: Literal["webhook"] = "webhook"
-    url: Url
     secret: Path | None = None
-    ca: Path | None = None
 
 
 class Hl7Destination(_Destination):
@@ -364,7 +374,16 @@ class AuditSection(Section):
         64 << 20, description="a segment of the trail is closed when it has grown so long"
     )
     syslog: str | None = Field(None, description="host:port of an audit repository (RFC 5425, TLS)")
-    syslog_ca: Path | None = None
+    syslog_ca: Path | None = Field(None, description="who signs its certificate; None: whom the system trusts")
+    syslog_tls: Tls | None = Field(
+        None, description="a certificate of ours for the repository, and its `ca`; None: none is shown"
+    )
+
+    @model_validator(mode="after")
+    def _one_ca(self) -> AuditSection:
+        if self.syslog_tls is not None and self.syslog_ca is not None:
+            raise ValueError("the ca of syslog stands in syslog_tls, where there is one")
+        return self
 
 
 class ThermalSection(Section):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+from pathlib import Path
 from typing import Final
 
 from edgemed.base.errors import EdgemedError, InputError, from_os_error
@@ -49,6 +50,34 @@ def client_context(tls: Tls) -> ssl.SSLContext:
     return _load(context, tls)
 
 
+def outgoing_context(tls: Tls | None, ca: Path | None) -> ssl.SSLContext:
+    """What we ask of a server where a section may have `tls`, or a `ca` alone: then we show no certificate.
+
+    Raises:
+        InputError: certificate and key are none, or do not belong together; the `ca` is none.
+        ResourceError: they cannot be read.
+    """
+    if tls is not None:
+        return client_context(tls)
+    context = _by_policy(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    if ca is None:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(ca)
+    except ssl.SSLError as error:
+        raise InputError(f"{ca} holds no certificates.", "Give a PEM file.") from error
+    except OSError as error:
+        raise from_os_error(error, ca) from error
+    return context
+
+
+def look_at(tls: Tls | None, ca: Path | None = None) -> tuple[State | None, ...]:
+    """What changes when one of the files does."""
+    named = (ca,) if tls is None else (tls.certificate, tls.key, tls.ca)
+    return tuple(state_of(path) for path in named if path is not None)
+
+
 class Certificates:
     """The context of a server; made anew when one of its files was changed. What cannot be used leaves the old one.
 
@@ -67,7 +96,7 @@ class Certificates:
         self.tls = tls
         self._told = told
         self._lock = threading.Lock()
-        self._seen = self._look()
+        self._seen = look_at(tls)
         self._context = server_context(tls)
         told(None)
 
@@ -75,7 +104,7 @@ class Certificates:
     def context(self) -> ssl.SSLContext:
         """For the next connection."""
         with self._lock:
-            seen = self._look()
+            seen = look_at(self.tls)
             if seen != self._seen:
                 self._seen = seen
                 try:
@@ -87,14 +116,16 @@ class Certificates:
                     self._told(None)
             return self._context
 
-    def _look(self) -> tuple[State | None, ...]:
-        return tuple(state_of(path) for path in (self.tls.certificate, self.tls.key, self.tls.ca) if path is not None)
 
-
-def _load(context: ssl.SSLContext, tls: Tls) -> ssl.SSLContext:
+def _by_policy(context: ssl.SSLContext) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    return context
+
+
+def _load(context: ssl.SSLContext, tls: Tls) -> ssl.SSLContext:
+    _by_policy(context)
     try:
         context.load_cert_chain(tls.certificate, tls.key, password=_nobody_to_ask)
         if tls.ca is not None:

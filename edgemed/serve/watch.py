@@ -10,6 +10,7 @@ from typing import Final
 from edgemed.base.errors import EdgemedError, IntegrityError, ResourceError
 from edgemed.base.quantity import SECOND
 from edgemed.serve.alarms import Alarm
+from edgemed.serve.audit.left import Collector
 from edgemed.serve.audit.segments import FOLDER
 from edgemed.serve.audit.syslog import Forwarder
 from edgemed.serve.clock import utc
@@ -37,6 +38,7 @@ class Watch:
         self._services = services
         self._notifier = notifier or Notifier()
         self._clock = ClockWatch()
+        self._left = Collector(services.config.daemon.state, services.audit)
         self._certificates_ns: int | None = None
         self._forwarder: Forwarder | None = None
 
@@ -48,7 +50,8 @@ class Watch:
         audit = services.config.audit
         if audit.syslog is not None:
             folder = services.config.daemon.state / FOLDER
-            self._forwarder = Forwarder(folder, audit.syslog, audit.syslog_ca, services.config.daemon.name)
+            name = services.config.daemon.name
+            self._forwarder = Forwarder(folder, audit.syslog, audit.syslog_ca, name, audit.syslog_tls)
             services.loops.start("audit syslog", self._forward, limit_ns=60 * SECOND)
         services.loops.start(self.name, self._run)
         self._notifier.tell("READY=1", f"STATUS={self._status()}")
@@ -65,6 +68,7 @@ class Watch:
         """One look at everything."""
         services = self._services
         self._loops()
+        self._left.look()
         if self._clock.jumped():
             services.alarms.raise_("clock-jumped", "The clock of this machine was set by more than two seconds.")
         elif self._clock.quiet_ns > _JUMP_SHOWN_NS:
@@ -171,7 +175,8 @@ def certificates_of(config: Config) -> list[tuple[str, Path]]:
     uses: list[tuple[str, Tls | None]] = [("http", config.http.tls)]
     if config.dicom is not None:
         uses.append(("dicom", config.dicom.tls))
-    uses += [(f"destination {each.name}", each.tls) for each in config.destinations if each.kind in ("dicom", "hl7")]
+    uses += [(f"destination {each.name}", each.tls) for each in config.destinations if each.kind != "folder"]
+    uses.append(("audit", config.audit.syslog_tls))
     return [(use, tls.certificate) for use, tls in uses if tls is not None]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from edgemed.serve.audit.message import ROWS, Coded
+from edgemed.serve.audit.message import NOBODY, ROWS, Coded
 from edgemed.serve.audit.syslog import PRIORITY
 from edgemed.serve.audit.trail import Kind
 from edgemed.serve.tls import CIPHERS
@@ -14,7 +14,11 @@ from scripts.conformance.tables import table
 _WHEN: Final[dict[Kind, str]] = {
     "start": "the daemon begins",
     "stop": "the daemon ends",
-    "association": "an association ends, or is rejected; a connection is turned away; the protocol is broken",
+    "association": "an association is rejected, aborted or lost, or objects of it are refused; a connection is turned "
+    "away; the protocol is broken",
+    "imported": "files of one study were taken from a watched folder, which is the source media",
+    "queried": "`edgemed reconcile --against-pacs` asks an archive; entered when the daemon runs",
+    "consulted": "somebody reads the trail on the page or by its interface",
     "received": "instances of one study were kept: C-STORE and STOW-RS",
     "sent": "results or images of one study were sent to a destination, or given up",
     "accessed": "somebody looks at a study on the page",
@@ -42,6 +46,7 @@ def _code(code: Coded | None) -> str:
 
 FILLS: Final[dict[str, Callable[[], str]]] = {
     "audit_events": events,
+    "nobody": lambda: NOBODY,
     "ciphers": lambda: CIPHERS,
     "syslog_priority": lambda: str(PRIORITY),
 }

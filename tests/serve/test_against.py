@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,13 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as S
 
 from edgemed.base.errors import GateError, ResourceError, UsageError
 from edgemed.cli.app import invoke
+from edgemed.imaging.dicom.syntaxes import SYNTAXES
 from edgemed.serve.against import hold_against
+from edgemed.serve.audit.left import Collector
+from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.config import Config
 from edgemed.serve.dicom import scu
+from edgemed.serve.dicom.reports import parse_data_set
 from edgemed.serve.journal.records import move_delivery
 from tests.serve import kit
 from tests.serve.dicom.orthanc import needs_orthanc, orthanc
@@ -169,6 +174,31 @@ def test_a_service_that_has_nothing(tmp_path: Path) -> None:
         assert len(hold_against(config).missing) == 1
     assert made.asked[0].path.startswith("/dicom-web/instances?StudyInstanceUID=")
     assert made.asked[0].headers["authorization"] == "Bearer secret"
+    (event,) = left_for_the_trail(config)
+    assert (event.kind, event.user, event.subject) == ("queried", "web", web["url"])
+    assert made.asked[0].path == "/dicom-web" + b64decode(event.query).decode()
+
+
+def test_each_query_is_left_for_the_audit_trail(tmp_path: Path) -> None:
+    with scp(lambda asked: []) as (port, asked):
+        config, _ = delivered(tmp_path, 2, pacs_at(port))
+        hold_against(config)
+    events = left_for_the_trail(config)
+    assert [event.user for event in events] == ["pacs", "pacs"]
+    assert {event.subject for event in events} == {StudyRoot}
+    queries = [parse_data_set(b64decode(event.query), SYNTAXES[event.syntax]) for event in events]
+    assert [query.SOPInstanceUID for query in queries] == [one.SOPInstanceUID for one in asked]
+
+
+def left_for_the_trail(config: Config) -> list[AuditEvent]:
+    events: list[AuditEvent] = []
+
+    class Kept:
+        def record(self, event: AuditEvent) -> None:
+            events.append(event)
+
+    Collector(config.daemon.state, Kept()).look()
+    return events
 
 
 def test_nobody_there(tmp_path: Path) -> None:

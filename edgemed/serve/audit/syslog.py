@@ -14,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from edgemed.base.errors import InputError, IntegrityError, ResourceError, from_os_error
+from edgemed.base.errors import EdgemedError, InputError, IntegrityError, ResourceError, from_os_error
 from edgemed.base.store import write_atomic
 from edgemed.serve.audit.entry import digest_of, is_seal
 from edgemed.serve.audit.segments import LONGEST_LINE, opened, segments
+from edgemed.serve.config import Tls
+from edgemed.serve.tls import outgoing_context
 
 _SENT: Final = "sent.json"
 PRIORITY: Final = 85  # facility 10 (security), severity 5 (notice): PS3.15 A.6
@@ -33,19 +35,21 @@ class Forwarder:
         address: `host:port`.
         ca: who signs the repository's certificate; `None`: the system's own.
         station: name of this daemon.
+        tls: what the repository is shown, and its `ca`; `None`: nothing.
+
+    Raises:
+        InputError: the address, or a file, is none.
+        ResourceError: a file cannot be read.
     """
 
-    def __init__(self, folder: Path, address: str, ca: Path | None, station: str) -> None:
+    def __init__(self, folder: Path, address: str, ca: Path | None, station: str, tls: Tls | None = None) -> None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise InputError(f"audit.syslog: '{address}' is no address.", "Write host:port.")
         self._address = (host.strip("[]"), int(port))
         self._folder, self._station = folder, station
-        try:
-            self._context = ssl.create_default_context(cafile=ca)
-        except (OSError, ssl.SSLError) as error:
-            raise InputError(f"audit.syslog_ca: {ca} holds no certificates.", "Give a PEM file.") from error
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._tls, self._ca = tls, ca
+        outgoing_context(tls, ca)  # what is wrong with its files is told at the start
         self._begin, self._offset, self._first = self._kept()
 
     def send(self, beat: Callable[[], None] = lambda: None) -> int:
@@ -56,7 +60,7 @@ class Forwarder:
 
         Raises:
             IntegrityError: the trail holds what is no entry.
-            ResourceError: the repository cannot be reached, or broke off.
+            ResourceError: the repository cannot be reached, or broke off; a file that was changed cannot be used.
         """
         count = 0
         try:
@@ -78,9 +82,10 @@ class Forwarder:
         count, line = 0, _entry(segment)
         if not line:
             return 0
+        context = self._context()
         with (
             socket.create_connection(self._address, timeout=_TIMEOUT_S) as plain,
-            self._context.wrap_socket(plain, server_hostname=self._address[0]) as connection,
+            context.wrap_socket(plain, server_hostname=self._address[0]) as connection,
         ):
             while line:
                 connection.sendall(self._frame(line))
@@ -92,6 +97,13 @@ class Forwarder:
             self._end(connection)
             self._mark(segment.tell())
         return count
+
+    def _context(self) -> ssl.SSLContext:
+        """Of each connection anew: files may have changed."""
+        try:
+            return outgoing_context(self._tls, self._ca)
+        except EdgemedError as error:
+            raise ResourceError(error.what, error.hint) from error
 
     def _segment(self) -> BinaryIO | None:
         """That in which entries wait; `None` where there is none yet."""

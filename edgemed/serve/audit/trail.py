@@ -8,9 +8,12 @@ from typing import Literal, Protocol
 Kind = Literal[
     "start",  # Application Activity: the daemon began
     "stop",
-    "association",  # Security Alert where it was rejected
+    "association",  # Security Alert: it was rejected, or ended badly
     "received",  # DICOM Instances Transferred, from a peer
+    "imported",  # Import, from a watched folder
     "sent",  # DICOM Instances Transferred, to a destination
+    "queried",  # Query: an archive was asked what it has
+    "consulted",  # Audit Log Used: somebody read the trail
     "accessed",  # somebody looked at results
     "login",  # a token was used, or refused
     "model",  # a version was switched, rolled back, rejected
@@ -33,6 +36,9 @@ class AuditEvent:
         study: Study Instance UID; the audit trail names it in clear, as PS3.15 asks.
         instances: SOP Instance UIDs.
         detail: a sentence.
+        subject: what was read or asked: the URI of the trail, or of a service; the SOP class of a query of DICOM.
+        query: that was asked, in base64.
+        syntax: UID of the transfer syntax of a query of DICOM; '' of another's.
     """
 
     kind: Kind
@@ -42,6 +48,9 @@ class AuditEvent:
     study: str = ""
     instances: tuple[str, ...] = ()
     detail: str = ""
+    subject: str = ""
+    query: str = ""
+    syntax: str = ""
 
 
 class Audit(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgemed.serve.against import Delivered
+from edgemed.serve.against import Delivered, Query
 from edgemed.serve.config import Config, DicomDestination
 from edgemed.serve.dicom.contexts import PLAIN
 from edgemed.serve.dicom.reports import encode_data_set, parse_data_set
@@ -53,12 +53,16 @@ class Finder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._link.__exit__(kind)
 
+    def query(self, one: Delivered) -> Query:
+        """See `Archive`."""
+        syntax = self._link.granted.contexts[_WANTED].syntax
+        return Query(STUDY_ROOT_FIND, encode_data_set(query_of(one), syntax), syntax.uid)
+
     def has(self, one: Delivered) -> bool:
         """See `Archive`."""
         context = self._link.granted.contexts[_WANTED]
-        query = encode_data_set(query_of(one), context.syntax)
         try:
-            status, matches = self._link.find(context, STUDY_ROOT_FIND, query)
+            status, matches = self._link.find(context, STUDY_ROOT_FIND, self.query(one).data)
         except Broken as error:
             raise Unavailable(error.reason) from error
         if status != 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from edgemed.serve.audit.trail import AuditEvent, Result
+from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.dicom.strangers import Strangers
 from edgemed.serve.services import Services
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """Of one association. What it brought is told by `serve/audit/received.py`."""
+    """Of one association, if it ends badly. What it brought is told by `serve/audit/received.py`."""
 
     def __init__(self, services: Services, strangers: Strangers, address: str) -> None:
         self._services = services
@@ -63,8 +63,9 @@ class Ledger:
         self._services.metrics.associations.dec()
         detail = f"It was {how}; {self._stored} objects were taken, {self._refused} refused."
         log.info("association of %s from %s: %s", self._calling, self._address, detail)
-        result: Result = "success" if how == "released" and not self._refused else "minor"
-        self._services.audit.record(AuditEvent("association", result, self._calling, self._address, detail=detail))
+        # PS3.15 A.5.3.11: who reports successes too drowns the alerts; what came is told of by Instances Transferred
+        if how != "released" or self._refused:
+            self._services.audit.record(AuditEvent("association", "minor", self._calling, self._address, detail=detail))
 
     def _stranger(self, line: str, user: str, detail: str) -> None:
         self._strangers.tell(AuditEvent("association", "serious", user, self._address, detail=detail), line)

@@ -28,7 +28,7 @@ class StowCourier:
     def __init__(self, destination: DicomWebDestination) -> None:
         check_secret(destination.token, destination.name)
         self._destination = destination
-        self._client = HttpClient(destination.url, destination.retry.timeout_ns, destination.ca)
+        self._client = HttpClient(destination)
 
     @property
     def address(self) -> str:

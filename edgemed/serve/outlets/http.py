@@ -15,10 +15,12 @@ from typing import Any, Final
 
 import httpx
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import EdgemedError, InputError
 from edgemed.base.quantity import SECOND
 from edgemed.serve.clock import utc
+from edgemed.serve.config import DicomWebDestination, WebhookDestination
 from edgemed.serve.outlets.courier import Outcome, Parcel, Unavailable
+from edgemed.serve.tls import look_at, outgoing_context
 
 _MOST_BYTES: Final = 4 << 20  # of an answer; real ones have some kilobytes
 # the request may be right and the moment wrong: an operator mends an address or a token, a server its load
@@ -39,18 +41,18 @@ class HttpClient:
     """One server. Connections are kept; redirects are not followed, and no proxy of the environment is used.
 
     Args:
-        url: of the service, for its messages.
-        timeout_ns: for each step, and for the whole of an answer.
-        ca: file of those who may have signed the server's certificate; `None`: those whom the system trusts.
+        place: its URL; the time for each step, and for the whole of an answer; whom it must be signed by, and what it
+            is shown. Files that have changed are taken up by the next request.
     """
 
-    def __init__(self, url: str, timeout_ns: int, ca: Path | None) -> None:
-        self.address = httpx.URL(url).netloc.decode("ascii", "replace")
-        self._url = url
-        self._timeout_ns = timeout_ns
-        self._ca = ca
+    def __init__(self, place: DicomWebDestination | WebhookDestination) -> None:
+        self.address = httpx.URL(place.url).netloc.decode("ascii", "replace")
+        self._url = place.url
+        self._timeout_ns = place.retry.timeout_ns
+        self._tls, self._ca = place.tls, place.ca
+        self._seen = look_at(self._tls, self._ca)
         self._client: httpx.Client | None = None
-        self._watch = _Watch(timeout_ns)
+        self._watch = _Watch(self._timeout_ns)
 
     def post(self, path: str, body: Iterable[bytes] | bytes, headers: Mapping[str, str], parcel: Parcel) -> Answer:
         """Send a request for a parcel.
@@ -83,6 +85,10 @@ class HttpClient:
         parcel: Parcel | None,
     ) -> Answer:
         end_ns = 0
+        seen = look_at(self._tls, self._ca)
+        if seen != self._seen:
+            self.close()
+            self._seen = seen
         try:
             if self._client is None:
                 self._client = self._open()
@@ -124,10 +130,9 @@ class HttpClient:
 
     def _open(self) -> httpx.Client:
         try:
-            context = ssl.create_default_context(cafile=None if self._ca is None else str(self._ca))
-        except (OSError, ssl.SSLError) as error:
-            raise Unavailable("The file of certificates that it is checked by cannot be read.") from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context = outgoing_context(self._tls, self._ca)
+        except EdgemedError as error:  # a file that was changed, and is none
+            raise Unavailable(error.what) from error
         return httpx.Client(
             verify=context,
             timeout=self._timeout_ns / SECOND,

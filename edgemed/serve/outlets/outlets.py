@@ -137,10 +137,12 @@ def check_destination(destination: Destination) -> None:
     Raises:
         EdgemedError: a file that it names cannot be used: a token, a secret, a certificate.
     """
-    if destination.kind in ("dicom", "hl7") and destination.tls is not None:
-        from edgemed.serve.tls import client_context
+    from edgemed.serve.tls import client_context, outgoing_context
 
+    if destination.kind in ("dicom", "hl7") and destination.tls is not None:
         client_context(destination.tls)
+    if destination.kind in ("dicomweb", "webhook"):
+        outgoing_context(destination.tls, destination.ca)
     if destination.kind in ("dicomweb", "webhook"):
         from edgemed.serve.outlets.http import check_secret
 

@@ -6,7 +6,7 @@ import json
 from typing import Final
 from urllib.parse import urlencode
 
-from edgemed.serve.against import Delivered
+from edgemed.serve.against import Delivered, Query
 from edgemed.serve.config import DicomWebDestination
 from edgemed.serve.outlets.courier import Unavailable
 from edgemed.serve.outlets.http import HttpClient, read_secret
@@ -19,16 +19,19 @@ class QidoClient:
 
     def __init__(self, destination: DicomWebDestination) -> None:
         self._token = destination.token
-        self._client = HttpClient(destination.url, destination.retry.timeout_ns, destination.ca)
+        self._url = destination.url
+        self._client = HttpClient(destination)
+
+    def query(self, one: Delivered) -> Query:
+        """See `Archive`."""
+        return Query(self._url, _path(one).encode())
 
     def has(self, one: Delivered) -> bool:
         """See `Archive`."""
         headers = {"Accept": "application/dicom+json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {read_secret(self._token)}"
-        keys = {"StudyInstanceUID": one.study} if one.study else {}
-        query = urlencode({**keys, "SOPInstanceUID": one.sop_instance})
-        answer = self._client.get(f"/instances?{query}", headers)
+        answer = self._client.get(_path(one), headers)
         if answer.status == 204:
             return False
         if answer.status != 200:
@@ -42,3 +45,8 @@ class QidoClient:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _path(one: Delivered) -> str:
+    keys = {"StudyInstanceUID": one.study} if one.study else {}
+    return f"/instances?{urlencode({**keys, 'SOPInstanceUID': one.sop_instance})}"

@@ -25,7 +25,7 @@ class WebhookCourier:
     def __init__(self, destination: WebhookDestination) -> None:
         check_secret(destination.secret, destination.name)
         self._destination = destination
-        self._client = HttpClient(destination.url, destination.retry.timeout_ns, destination.ca)
+        self._client = HttpClient(destination)
 
     @property
     def address(self) -> str:

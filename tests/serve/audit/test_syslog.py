@@ -17,7 +17,9 @@ from edgemed.serve.audit.segment import Said, Segment
 from edgemed.serve.audit.segments import closed_name
 from edgemed.serve.audit.syslog import Forwarder
 from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.config import Tls
 from edgemed.serve.journal.database import Journal
+from edgemed.serve.tls import server_context
 from tests.serve import kit
 from tests.serve.dicom.certificates import Authority
 
@@ -162,6 +164,34 @@ def test_what_could_not_be_sent_is_sent_later(trail: Path, authority, tmp_path: 
     with pytest.raises(ResourceError, match="takes nothing"):
         Forwarder(trail, f"127.0.0.1:{port}", authority.path, "bedside").send()
     assert not (trail / "sent.json").exists()
+
+
+def test_a_repository_that_asks_for_a_certificate_is_shown_ours(trail: Path, authority: Authority) -> None:
+    certificate, key = authority.issue("localhost")
+    context = server_context(Tls(certificate=certificate, key=key, ca=authority.path))
+    asking = Repository(context)
+    address = f"localhost:{asking.port}"
+    try:
+        with pytest.raises(ResourceError, match="takes nothing"):
+            Forwarder(trail, address, authority.path, "bedside").send()
+        assert asking.frames == []
+        ours, secret = authority.issue("bedside")
+        tls = Tls(certificate=ours, key=secret, ca=authority.path)
+        assert Forwarder(trail, address, None, "bedside", tls).send() == 3
+        assert len(asking.frames) == 3
+    finally:
+        asking.close()
+
+
+def test_a_certificate_that_is_none_is_told_at_the_start_and_later(trail: Path, authority: Authority) -> None:
+    certificate, key = authority.issue("bedside")
+    tls = Tls(certificate=certificate, key=key, ca=authority.path)
+    forwarder = Forwarder(trail, "localhost:1", None, "bedside", tls)
+    certificate.write_text("none")
+    with pytest.raises(InputError, match="cannot be used for TLS"):
+        Forwarder(trail, "localhost:1", None, "bedside", tls)
+    with pytest.raises(ResourceError, match="cannot be used for TLS"):
+        forwarder.send()
 
 
 @pytest.mark.parametrize("address", ["repository", ":6514", "repository:port"])

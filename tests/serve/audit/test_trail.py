@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from edgemed.bundle.keys import new_key, read_public_key
 from edgemed.cli import main as cli
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit import chain
+from edgemed.serve.audit import left as left_by_others
 from edgemed.serve.audit.chain import AuditLog
+from edgemed.serve.audit.left import Collector, Leaver
 from edgemed.serve.audit.message import ROWS, message
 from edgemed.serve.audit.segments import FOLDER, HEAD, PUBLIC, TRAIL
-from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.audit.trail import AuditEvent, Kind
 from edgemed.serve.audit.verify import verify_trail
 from edgemed.serve.journal.database import Journal
 from tests.serve import kit
@@ -231,15 +234,78 @@ def test_messages_are_dicoms(write: Callable[..., Path]) -> None:
     }
     assert root.find("EventIdentification/EventID").attrib["csd-code"] == "110104"
     assert [each.attrib["UID"] for each in root.iter("Instance")] == ["1.2.3.4", "1.2.3.5"]
-    assert {each.attrib["UserID"]: each.attrib["UserIsRequestor"] for each in root.iter("ActiveParticipant")} == {
-        "bedside": "false",
-        "CT1": "true",
-    }
+    assert requestors(root) == {"bedside": "false", "CT1": "true"}
+    assert requestors(ET.fromstring(message(EVENTS[2], "x", "bedside"))) == {"bedside": "true", "pacs": "false"}
     hostile = message(EVENTS[1], "2026-01-05T10:20:30.000000Z", "bedside")
     assert "\n" not in hostile
     assert "\x1b" not in hostile
     for kind in ROWS:
         assert ET.fromstring(message(AuditEvent(kind), "x", "bedside")).tag == "AuditMessage"
+
+
+def requestors(root: ET.Element) -> dict[str, str]:
+    return {each.attrib["UserID"]: each.attrib["UserIsRequestor"] for each in root.iter("ActiveParticipant")}
+
+
+QUERY = b64encode(b"a query").decode()
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_messages_have_what_the_schema_demands(kind: Kind) -> None:
+    """PS3.15 A.5.1.1: one requestor at most; of each object an ID type, then a name or a query."""
+    event = AuditEvent(kind, user="CT1", address="192.0.2.1", study="1.2.3", subject="1.2.9", query=QUERY, syntax="1.2")
+    root = ET.fromstring(message(event, "2026-01-01T00:00:00Z", "bedside"))
+    assert list(requestors(root).values()).count("true") == 1
+    for thing in root.iter("ParticipantObjectIdentification"):
+        first, second, *_ = thing
+        assert first.tag == "ParticipantObjectIDTypeCode"
+        assert second.tag in ("ParticipantObjectName", "ParticipantObjectQuery")
+        assert second.text
+        assert thing.attrib["ParticipantObjectID"]
+
+
+@pytest.mark.parametrize("kind", ["received", "sent", "imported", "accessed"])
+def test_where_a_patient_must_be_named_nobody_is(kind: Kind) -> None:
+    root = ET.fromstring(message(AuditEvent(kind, user="CT1", study="1.2.3"), "x", "bedside"))
+    patients = [each for each in root.iter("ParticipantObjectIdentification") if each[0].get("csd-code") == "2"]
+    assert [(each.get("ParticipantObjectID"), each.get("ParticipantObjectTypeCodeRole")) for each in patients] == [
+        ("UNKNOWN", "1")
+    ]
+    assert patients[0][0].get("codeSystemName") == "RFC-3881"
+
+
+def test_what_was_imported_came_from_a_medium() -> None:
+    root = ET.fromstring(message(AuditEvent("imported", user="file:///drop", study="1.2"), "x", "bedside"))
+    ours, medium = root.iter("ActiveParticipant")
+    assert (ours[0].get("csd-code"), medium[0].get("csd-code")) == ("110152", "110155")
+    assert medium[1][0].get("csd-code") == "110037"
+
+
+def test_a_query_is_kept_as_it_was_asked() -> None:
+    asked = AuditEvent("queried", user="pacs", subject="1.2.9", query=QUERY, syntax="1.2.840.10008.1.2")
+    (thing,) = ET.fromstring(message(asked, "x", "bedside")).iter("ParticipantObjectIdentification")
+    assert (thing.get("ParticipantObjectID"), thing[0].get("csd-code")) == ("1.2.9", "110181")
+    assert b64decode(thing.findtext("ParticipantObjectQuery", "")) == b"a query"
+    detail = thing.find("ParticipantObjectDetail")
+    assert detail is not None
+    assert (detail.get("type"), b64decode(detail.get("value", ""))) == ("TransferSyntax", b"1.2.840.10008.1.2")
+
+
+def test_what_another_process_leaves_is_entered_once_then_goes(tmp_path: Path, alarms: Alarms) -> None:
+    with Leaver(tmp_path) as left:
+        left.record(EVENTS[0])
+        left.record(EVENTS[2])
+    (file,) = (tmp_path / left_by_others.FOLDER).iterdir()
+    file.write_text(file.read_text() + "no event\n")
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    collector = Collector(tmp_path, log)
+    collector.look()
+    assert file.exists()
+    collector.look()
+    assert not file.exists()
+    collector.look()
+    log.close()
+    assert verify(log.folder) == 4  # start, the two, stop
 
 
 def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

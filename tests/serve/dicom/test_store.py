@@ -137,5 +137,14 @@ def test_what_was_acknowledged_is_in_the_audit_trail_while_the_association_goes_
             assert association.is_established
         finally:
             association.release()
-        rig.wait_for(lambda: "1 objects were taken" in trail.read_text(encoding="utf-8"), "the end")
-        assert trail.read_text(encoding="utf-8").count(str(ds.SOPInstanceUID)) == 1
+    said = trail.read_text(encoding="utf-8")
+    assert said.count(str(ds.SOPInstanceUID)) == 1
+    assert "Node Authentication" not in said  # all went well
+
+
+def test_an_association_that_ends_badly_is_a_security_alert(tmp_path: Path) -> None:
+    with rig.inlet(tmp_path) as running, rig.raw(running.port) as peer:
+        peer.send(rig.associate()).pdu()
+    said = (tmp_path / "state/audit/trail.jsonl").read_text(encoding="utf-8")
+    assert said.count("Node Authentication") == 1
+    assert "It was lost; 0 objects were taken" in said

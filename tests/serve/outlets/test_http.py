@@ -18,9 +18,15 @@ from typing import Any
 import pytest
 
 from edgemed.base.errors import InputError
+from edgemed.serve.against import Delivered
+from edgemed.serve.config import DicomWebDestination, Tls, WebhookDestination
+from edgemed.serve.outlets.courier import Unavailable
 from edgemed.serve.outlets.outlets import make_lane
+from edgemed.serve.outlets.qido import QidoClient
 from edgemed.serve.outlets.stow import Unreadable, parse_stored
+from edgemed.serve.tls import server_context
 from tests.serve import kit
+from tests.serve.dicom.certificates import Authority
 from tests.serve.outlets import bench
 from tests.serve.outlets.bench import always
 from tests.serve.outlets.servers import Asked, Reply, site
@@ -298,3 +304,66 @@ def certificate(root: Path) -> tuple[Path, ssl.SSLContext]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(public, private)
     return public, context
+
+
+@pytest.mark.parametrize("kind", ["webhook", "dicomweb"])
+def test_a_server_that_asks_for_a_certificate_is_shown_ours(tmp_path: Path, kind: str) -> None:
+    authority, (uid, data) = Authority(tmp_path), instance()
+    certificate, key = authority.issue("localhost")
+    asking = server_context(Tls(certificate=certificate, key=key, ca=authority.path))
+    ours, secret = authority.issue("bedside")
+    tls = {"certificate": ours, "key": secret, "ca": authority.path}
+    with site(lambda asked: (200, JSON, told([uid])), asking) as server:
+        place = {"kind": kind, "name": "web", "url": f"https://localhost:{server.port}/in", "retry": RETRY}
+        result = ("json", "", RESULT) if kind == "webhook" else ("sr", uid, data)
+        states, _ = one_step(tmp_path / "without", {**place, "ca": authority.path}, [result])
+        assert (states, server.asked) == (["pending"], [])
+        states, _ = one_step(tmp_path / "with", {**place, "tls": tls}, [result])
+        assert (states, len(server.asked)) == (["delivered"], 1)
+
+
+def test_an_archive_that_asks_for_a_certificate_is_shown_ours_in_queries(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("localhost")
+    asking = server_context(Tls(certificate=certificate, key=key, ca=authority.path))
+    ours, secret = authority.issue("bedside")
+    tls = Tls(certificate=ours, key=secret, ca=authority.path)
+    one = Delivered(1, "web", 1, 1, "sr", "1.2.3", "1.2", None)
+    with site(lambda asked: (204, {}, b""), asking) as server:
+        url = f"https://localhost:{server.port}/dicom-web"
+        with closing(QidoClient(DicomWebDestination(name="web", url=url, tls=tls))) as client:
+            assert not client.has(one)
+        without = QidoClient(DicomWebDestination(name="web", url=url, ca=authority.path))
+        with closing(without), pytest.raises(Unavailable):
+            without.has(one)
+    assert len(server.asked) == 1
+
+
+def test_a_certificate_that_is_renewed_is_shown_by_the_next_request(tmp_path: Path) -> None:
+    authority, seen = Authority(tmp_path), []
+    certificate, key = authority.issue("localhost")
+    asking = server_context(Tls(certificate=certificate, key=key, ca=authority.path))
+    tls = Tls(**dict(zip(("certificate", "key"), authority.issue("bedside"), strict=True)), ca=authority.path)
+    asking.sni_callback = lambda *_: seen.append(1)
+    one = Delivered(1, "web", 1, 1, "sr", "1.2.3", "1.2", None)
+    with site(lambda asked: (204, {}, b""), asking) as server:
+        url = f"https://localhost:{server.port}/dicom-web"
+        with closing(QidoClient(DicomWebDestination(name="web", url=url, tls=tls))) as client:
+            client.has(one)
+            client.has(one)
+            assert len(seen) == 1  # the connection is kept
+            authority.issue("bedside")
+            client.has(one)
+            assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        ({"url": "http://localhost/"}, "is for https"),
+        ({"url": "https://localhost/", "ca": "ca.pem"}, "its ca stands in tls"),
+    ],
+)
+def test_tls_that_cannot_be_meant_is_refused(lines: dict[str, str], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        WebhookDestination(name="hook", tls={"certificate": "a", "key": "b"}, **lines)  # type: ignore[arg-type]

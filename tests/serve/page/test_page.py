@@ -190,6 +190,17 @@ def test_who_looks_at_a_study_is_in_the_trail_with_the_study(process: Process) -
     assert uid[1] not in shown.text
 
 
+@pytest.mark.parametrize("path", ["/audit", "/api/audit"])
+def test_who_reads_the_trail_is_in_it(process: Process, path: str) -> None:
+    trail = process.root / "state" / "audit" / "trail.jsonl"
+    before = trail.read_text().count("Audit Log Used")
+    httpx.get(process.http + path, timeout=10)
+    end_ns = time.monotonic_ns() + 30_000_000_000
+    while trail.read_text().count("Audit Log Used") == before:
+        assert time.monotonic_ns() < end_ns
+        time.sleep(0.1)
+
+
 def test_what_comes_from_outside_is_shown_and_not_obeyed(process: Process, browser: Browser) -> None:
     title = "<i>EVIL</i>"
     assert send_as(process, title) is False

@@ -21,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgemed import __version__
 from edgemed.base.errors import InputError
+from edgemed.serve.audit.segments import FOLDER
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.http.answers import HttpError
 from edgemed.serve.http.gate import USER
@@ -108,7 +109,8 @@ def _html(page: _Pages) -> APIRouter:
         return page("alarms.html", alarms=facts.alarms(services), certificates=facts.certificates(services))
 
     @routes.get("/audit")
-    def audit() -> HTMLResponse:
+    def audit(request: Request) -> HTMLResponse:
+        _consulted(services, request)
         return page("audit.html", entries=[words.entry(text) for text in facts.audit(services)["entries"]])
 
     @routes.get("/static/{name}")
@@ -156,7 +158,8 @@ def _api(services: Services) -> APIRouter:
         return JSONResponse(facts.alarms(services))
 
     @routes.get("/audit", summary="The last entries of the audit trail, newest first (XML)")
-    def audit() -> JSONResponse:
+    def audit(request: Request) -> JSONResponse:
+        _consulted(services, request)
         return JSONResponse(facts.audit(services))
 
     return routes
@@ -217,8 +220,18 @@ def _found(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise HttpError(404, f"{error.what} {error.hint}") from error
 
 
+def _who(request: Request) -> tuple[str, str]:
+    """Who asks, and from which address."""
+    return str(request.scope.get(USER, "")), request.client.host if request.client else ""
+
+
+def _consulted(services: Services, request: Request) -> None:
+    """Who reads the audit trail stands in it."""
+    place = (services.config.daemon.state / FOLDER).absolute().as_uri()
+    services.audit.record(AuditEvent("consulted", "success", *_who(request), subject=place))
+
+
 def _looked(services: Services, request: Request, number: int) -> None:
     """Who looks at a study stands in the audit trail."""
-    address = request.client.host if request.client else ""
-    user, uid = str(request.scope.get(USER, "")), facts.study_uid(services, number)
+    (user, address), uid = _who(request), facts.study_uid(services, number)
     services.audit.record(AuditEvent("accessed", "success", user, address, uid, detail="The study was shown."))

@@ -51,9 +51,8 @@ def entry(message: str) -> dict[str, str]:
     row["event"] = _attribute(identification.find("EventID"), "originalText")
     row["kind"] = _attribute(identification.find("EventTypeCode"), "originalText")
     row["detail"] = identification.findtext("EventOutcomeDescription", "")
-    for user in root.iter("ActiveParticipant"):
-        if user.get("UserIsRequestor") == "true":
-            row["user"], row["address"] = user.get("UserID", ""), user.get("NetworkAccessPointID", "")
+    for user in root.iter("ActiveParticipant"):  # ourselves, then who else took part
+        row["user"], row["address"] = user.get("UserID", ""), user.get("NetworkAccessPointID", "")
     return row
 
 

@@ -1,0 +1,99 @@
+"""What other processes leave for the trail: it has one writer, the daemon, who enters it at his next look or start."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TextIO
+
+from edgemed.base.errors import from_os_error
+from edgemed.base.store import fsync_path
+from edgemed.serve.audit.trail import Audit, AuditEvent
+
+log = logging.getLogger(__name__)
+
+FOLDER: Final = "audit-left"
+_ENDING: Final = ".jsonl"
+
+
+class Leaver:
+    """Entered, it takes events; on leaving, the daemon may have them, whatever has gone wrong.
+
+    Args:
+        state: of the daemon.
+
+    Raises:
+        ResourceError: they cannot be written, when entered and in `record`.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / FOLDER / f"{secrets.token_hex(8)}{_ENDING}"
+        self._part = self._path.with_suffix(".part")
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Leaver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            return
+        try:
+            with self._file as file:
+                file.flush()
+                os.fsync(file.fileno())
+            self._part.rename(self._path)
+            fsync_path(self._path.parent)
+        except OSError as error:
+            raise from_os_error(error, self._path) from error
+
+    def record(self, event: AuditEvent) -> None:
+        """See `Audit`; but what cannot be written is an error: nothing is asked that nobody can enter."""
+        try:
+            if self._file is None:
+                self._part.parent.mkdir(mode=0o700, exist_ok=True)
+                self._file = self._part.open("x", encoding="utf-8")
+            self._file.write(json.dumps(asdict(event)) + "\n")
+        except OSError as error:
+            raise from_os_error(error, self._part) from error
+
+
+class Collector:
+    """Enters what was left. A file goes one look after its events were handed on: after a crash they come twice."""
+
+    def __init__(self, state: Path, audit: Audit) -> None:
+        self._folder = state / FOLDER
+        self._audit = audit
+        self._entered: set[Path] = set()
+
+    def look(self) -> None:
+        """Enter what is new."""
+        with suppress(OSError):  # it is there when somebody has left something
+            for path in sorted(self._folder.glob(f"*{_ENDING}")):
+                if path in self._entered:
+                    path.unlink(missing_ok=True)
+                    self._entered.discard(path)
+                else:
+                    self._enter(path)
+                    self._entered.add(path)
+
+    def _enter(self, path: Path) -> None:
+        for line in path.read_text("utf-8", "replace").splitlines():
+            if (event := _read(line)) is not None:
+                self._audit.record(event)
+
+
+def _read(line: str) -> AuditEvent | None:
+    try:
+        fields = json.loads(line)
+        return AuditEvent(**{**fields, "instances": tuple(fields["instances"])})
+    except (ValueError, TypeError, LookupError):
+        log.warning("a line that was left for the audit trail is none, and is not entered")
+        return None
