@@ -36,7 +36,10 @@ _KEY: Final = ("StudyInstanceUID", "AccessionNumber", _PLACER, _FILLER, "Request
 def _named(header: Dataset) -> Iterator[Dataset | None]:
     """Each request; `None` where the image has no more than an accession number, or an order's."""
     items = list(_items(header, "RequestAttributesSequence"))[:_MOST]
-    yield from items or [None]
+    if items:
+        yield from items
+    else:
+        yield None
 
 
 def _item(source: Source, request: Dataset | None) -> Item | None:
