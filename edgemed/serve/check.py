@@ -138,6 +138,7 @@ def _others(config: Config) -> Iterator[Line]:
     yield from _agrees("models", check_matches, config)
     yield from _agrees("folders", check_folders, config)
     yield from _agrees("dicom", _dicom, config)
+    yield from _agrees("http", _stow, config)
     yield from _agrees("audit", _audit, config)
     used = {name for model in config.models for name in model.send_to}
     for destination in config.destinations:
@@ -168,6 +169,13 @@ def _dicom(config: Config) -> None:
             contexts_for(peer)
         if config.dicom.tls is not None:
             server_context(config.dicom.tls)
+
+
+def _stow(config: Config) -> None:
+    """What STOW-RS would not start with."""
+    from edgemed.serve.dicom.contexts import classes_for
+
+    classes_for(config.http.sop_classes)
 
 
 def _audit(config: Config) -> None:

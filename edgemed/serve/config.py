@@ -143,6 +143,12 @@ class HttpSection(Section):
     tokens: Path | None = Field(None, description="file of `name role sha256-of-token` lines; None: loopback only")
     max_body_bytes: Bytes = 256 << 20
     max_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
+    sop_classes: tuple[Text, ...] = Field(
+        (), description="that STOW-RS takes: UIDs or keywords; empty: every image storage class we know"
+    )
+    per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="objects by STOW-RS, of each token; more are refused as busy"
+    )
     request_ns: Nanoseconds = Field(30 * SECOND, description="for a client to send a request, and for us to answer")
 
     @model_validator(mode="after")

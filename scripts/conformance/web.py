@@ -14,8 +14,14 @@ from scripts.conformance.tables import described, ranges, table
 
 _REASONS: Final = {
     part.PROCESSING_FAILURE: ("processing failure", "a fault of ours while it is kept"),
-    part.CLASS_NOT_SUPPORTED: ("SOP class not supported", "it is no image: none of the storage SOP classes above"),
-    part.OUT_OF_RESOURCES: ("out of resources", "the disk; or it is larger than `[dicom] max_object`"),
+    part.CLASS_NOT_SUPPORTED: (
+        "SOP class not supported",
+        "none of `[http] sop_classes`, or, without, of the storage SOP classes above",
+    ),
+    part.OUT_OF_RESOURCES: (
+        "out of resources",
+        "the disk; it is larger than `[dicom] max_object`; the token sends more than `per_minute`",
+    ),
     part.DATA_SET_MISMATCH: ("data set does not match", "its file meta information tells of another instance"),
     part.CANNOT_UNDERSTAND: (
         "cannot understand",

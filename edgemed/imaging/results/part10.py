@@ -107,13 +107,18 @@ def copy_patient(dataset: Dataset, source: Source) -> None:
         setattr(dataset, keyword, value)
 
 
-def copy_side(dataset: Dataset, source: Source) -> None:
-    """Body part and side: that it is unknown is said of whatever is not known to be single (PS3.3 C.7.3.1)."""
-    part, side = source.dataset.get("BodyPartExamined", ""), source.dataset.get("Laterality", "")
+def copy_part(dataset: Dataset, source: Source) -> str:
+    """Body part, where it is known; returns it."""
+    part: str = source.dataset.get("BodyPartExamined", "")
     if part:
         dataset.BodyPartExamined = part
-    if part not in _SINGLE:
-        dataset.Laterality = side
+    return part
+
+
+def copy_side(dataset: Dataset, source: Source) -> None:
+    """Body part and side: that it is unknown is said of whatever is not known to be single (PS3.3 C.7.3.1)."""
+    if copy_part(dataset, source) not in _SINGLE:
+        dataset.Laterality = source.dataset.get("Laterality", "")
 
 
 _SINGLE: Final = frozenset(

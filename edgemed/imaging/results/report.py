@@ -12,6 +12,7 @@ from edgemed.imaging.results.content import Concept, Content, Reading, ResultFil
 from edgemed.imaging.results.evidence import Source
 from edgemed.imaging.results.items import Item
 from edgemed.imaging.results.regions import Region, Regions, is_volume
+from edgemed.imaging.results.request import requests
 from edgemed.imaging.results.skeleton import skeleton
 from edgemed.imaging.results.uids import identity, uid_of
 
@@ -60,6 +61,8 @@ class Report:
             **part10.patient(first),
             **self._evidence(),
         )
+        if asked := requests(self.sources):
+            report.put(ReferencedRequestSequence=asked)
         if content.replaces:
             earlier = [(first.study, series, COMPREHENSIVE, uid) for uid in content.replaces]
             report.put(PredecessorDocumentsSequence=tree.references(earlier))

@@ -102,6 +102,7 @@ def _make(content: Content, readings: list[Reading], sources: list[Source], inde
         raise NotLegalError(f"the headers do not allow it ({reason or type(error).__name__})") from error
     _fix_uids(made, uid)
     part10.copy_patient(made, first)
+    part10.copy_part(made, first)  # no side: of frames it is told by an anatomic code, which no image's word is
     if "FrameOfReferenceUID" in made:
         made.PositionReferenceIndicator = made.get("PositionReferenceIndicator")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from pynetdicom import sop_class as known
@@ -42,6 +43,15 @@ def storage_class(text: str) -> str:
     )
 
 
+def classes_for(named: Sequence[str]) -> list[str]:
+    """The SOP classes that somebody may send: those that are named, or every one of images.
+
+    Raises:
+        UsageError: one is none.
+    """
+    return list(dict.fromkeys(storage_class(text) for text in named)) or list(IMAGES)
+
+
 def contexts_for(peer: Peer) -> list[PresentationContext]:
     """All that a peer may negotiate.
 
@@ -52,8 +62,7 @@ def contexts_for(peer: Peer) -> list[PresentationContext]:
     if "echo" in peer.may:
         found.append(build_context(VERIFICATION, list(PLAIN)))
     if "store" in peer.may:
-        classes = [storage_class(text) for text in peer.sop_classes] or list(IMAGES)
-        found += [build_context(uid, list(_ORDER)) for uid in dict.fromkeys(classes)]
+        found += [build_context(uid, list(_ORDER)) for uid in classes_for(peer.sop_classes)]
     if "commit" in peer.may:
         found.append(_commitment(scu=True, scp=True))
     if "mpps" in peer.may:

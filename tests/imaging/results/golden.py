@@ -1,7 +1,7 @@
 """Results whose bytes are known: every form that a report takes, of images that are the same in every run.
 
-`golden.json` holds the hashes of what highdicom and pydicom alone wrote. Run as a program, this prints them anew; a
-change is a change of what hospitals archive, and belongs into the changelog.
+`golden.json` holds the hashes of what highdicom and pydicom alone wrote, and of what was changed on purpose since. Run
+as a program, this prints them anew; a change is a change of what hospitals archive, and belongs into the changelog.
 """
 
 from __future__ import annotations

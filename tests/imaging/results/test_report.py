@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 from scipy.ndimage import binary_fill_holes, label
 from skimage.measure import points_in_poly
 
@@ -288,3 +289,35 @@ def test_concepts_of_the_recipe_are_used_as_they_are(cr: Path) -> None:
     file = cases.made(cases.content(cr, readings=(Reading("y", "multilabel", 0, scores=scores),)), "sr")["sr"]
     finding = read(file).content.get_image_measurement_groups()[1].finding_type
     assert (finding.value, finding.scheme_designator, finding.meaning) == (long.value, long.scheme, long.meaning)
+
+
+def test_it_refers_to_the_requests_that_its_images_name(tmp_path: Path) -> None:
+    def asked(number: str) -> Dataset:
+        item, code = Dataset(), Dataset()
+        item.RequestedProcedureID, item.RequestedProcedureDescription = f"RP{number}", "Chest two views"
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "399208008", "SCT", "Chest X-ray"
+        item.RequestedProcedureCodeSequence = [code]
+        return item
+
+    attributes = [asked("1"), asked("2")]
+    named = [
+        kit.write(kit.image(sop_class=kit.CR, study="1.2.3", RequestAttributesSequence=attributes), tmp_path / name)
+        for name in ("a.dcm", "b.dcm")
+    ]
+    files = cases.made(cases.content(*named, readings=(cases.classified(),)), "sr")
+    cases.assert_valid(tmp_path, files)
+    first, second = read(files["sr"]).ReferencedRequestSequence  # once, though each image names them
+    assert (first.StudyInstanceUID, first.AccessionNumber) == ("1.2.3", "A1")
+    assert (first.RequestedProcedureID, second.RequestedProcedureID) == ("RP1", "RP2")
+    assert first.RequestedProcedureCodeSequence[0].CodeValue == "399208008"
+    assert (first.PlacerOrderNumberImagingServiceRequest, len(first.ReferencedStudySequence)) == ("", 0)
+
+
+@pytest.mark.parametrize("sequence", [[], [Dataset()]])
+def test_an_accession_number_is_a_request_too_and_none_is_none(tmp_path: Path, sequence: list[Dataset]) -> None:
+    for number, wanted in (("A1", ["A1"]), ("", [])):
+        image = kit.image(sop_class=kit.CR, AccessionNumber=number, RequestAttributesSequence=sequence)
+        path = kit.write(image, tmp_path / "image.dcm")
+        opened = read(cases.made(cases.content(path, readings=(cases.classified(),)), "sr")["sr"])
+        found = [item.AccessionNumber for item in opened.get("ReferencedRequestSequence", [])]
+        assert found == wanted

@@ -130,3 +130,14 @@ def test_masks_of_another_size_are_not_squeezed_in(tmp_path: Path) -> None:
     assert set(files) == {"sr", "sc", "gsps"}
     assert "another size" in notes(files["sr"])
     assert b"SCOORD" not in files["sr"].data
+
+
+@pytest.mark.parametrize("part", ["KNEE", "CHEST", ""])
+def test_the_body_part_is_that_of_the_image(part: str, tmp_path: Path) -> None:
+    image = kit.image(rows=32, columns=24, position=0.0, BodyPartExamined=part, Laterality="L")
+    path = kit.write(image, tmp_path / "image.dcm")
+    files = cases.made(cases.content(path, readings=(cases.drawn(cases.blobs(32, 24)),)), "seg")
+    cases.assert_valid(tmp_path, files)
+    opened = pydicom.dcmread(io.BytesIO(files["seg"].data))
+    assert opened.get("BodyPartExamined", "") == part
+    assert "Laterality" not in opened

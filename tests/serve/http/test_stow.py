@@ -19,6 +19,7 @@ from pydicom.uid import generate_uid
 from edgemed.base.hashing import sha256_bytes
 from edgemed.imaging.dicom.part10 import read_meta
 from edgemed.serve import intake
+from edgemed.serve.check import check
 from edgemed.serve.daemon import Daemon
 from tests.serve import kit
 from tests.serve.dicom.orthanc import needs_orthanc, orthanc
@@ -229,6 +230,21 @@ def test_a_disk_that_fails_is_not_called_full(stow: Any, monkeypatch: pytest.Mon
     assert [daemon.services.alarms.stands(code) for code in ("disk-failed", "disk-full")] == [True, False]
     assert post(client, *multipart(kit.encode(kit.image()))).status_code == 200
     assert not daemon.services.alarms.stands("disk-failed")
+
+
+def test_what_may_be_stored_and_how_often_is_said_by_the_site(tmp_path: Path) -> None:
+    limits = {"sop_classes": ["CTImageStorage"], "per_minute": 2}
+    with served(tmp_path, ready=False, http=limits) as (daemon, _, client):
+        assert reasons(post(client, *multipart(kit.encode(kit.image(sop_class=kit.CR))))) == [0x0122]
+        assert post(client, *multipart(kit.encode(kit.image()))).status_code == 200
+        answer = post(client, *multipart(kit.encode(kit.image())))
+        assert (answer.status_code, reasons(answer)) == (507, [0xA700])
+        assert nothing_left(daemon)
+
+
+def test_a_sop_class_that_is_none_is_found_before_the_daemon_runs(tmp_path: Path) -> None:
+    found = check(kit.bedside(tmp_path, http={"sop_classes": ["CTImage"]}))
+    assert ["CTImageStorage" in line.text for line in found if (line.what, line.verdict) == ("http", "error")] == [True]
 
 
 def test_a_fault_of_ours_is_not_laid_on_the_image(stow: Any, monkeypatch: pytest.MonkeyPatch) -> None:

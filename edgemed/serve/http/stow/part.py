@@ -15,7 +15,7 @@ from edgemed.imaging.dicom.elements import HEAD
 from edgemed.imaging.dicom.identity import Glance, Identity, look
 from edgemed.imaging.dicom.part10 import FileMeta, hash_dataset, read_meta
 from edgemed.imaging.dicom.syntaxes import SYNTAXES
-from edgemed.serve.dicom.contexts import IMAGES
+from edgemed.serve.dicom.admission import Rate
 from edgemed.serve.intake import Arrival, Verdict
 from edgemed.serve.services import Services
 
@@ -36,7 +36,6 @@ _OF_VERDICT: Final[dict[Verdict, int]] = {
     "full": OUT_OF_RESOURCES,
     "failed": PROCESSING_FAILURE,
 }
-_IMAGES: Final = frozenset(IMAGES)
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,16 @@ class Sender:
         association: a name that no other request has.
         address: of the client.
         study: that the path names; `None`: it names none.
+        classes: SOP classes that are taken.
+        rate: of his objects.
     """
 
     name: str
     association: str
     address: str
     study: str | None
+    classes: frozenset[str]
+    rate: Rate
 
 
 class Part:
@@ -103,6 +106,9 @@ class Part:
         self._descriptor = -1
         self._glance = Glance(Identity())
         self.size = 0
+        if not sender.rate.take():
+            self.refuse(OUT_OF_RESOURCES, "Busy: too many objects in a minute.")
+            return
         try:
             self._file = services.intake.new_file()
             self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -202,8 +208,8 @@ class Part:
         told = ((meta.sop_class, about.sop_class), (meta.sop_instance, about.sop_instance))
         if any(claimed and claimed != found for claimed, found in told):
             raise Refused(DATA_SET_MISMATCH, "Its file meta information tells of another instance.")
-        if about.sop_class not in _IMAGES:
-            raise Refused(CLASS_NOT_SUPPORTED, "It is no image.")
+        if about.sop_class not in self._sender.classes:
+            raise Refused(CLASS_NOT_SUPPORTED, "Its SOP class is none that is taken here.")
         if self._sender.study is not None and about.study != self._sender.study:
             raise Refused(OTHER_STUDY, "It is of another study than the path names.")
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Final, TypeVar
 from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse
 
+from edgemed.serve.dicom.admission import Rate
+from edgemed.serve.dicom.contexts import classes_for
 from edgemed.serve.http.answers import HttpError, as_json, send_bytes
 from edgemed.serve.http.asgi import Disconnected, Receive, Scope, Send, header
 from edgemed.serve.http.gate import USER
@@ -39,6 +41,9 @@ class Store:
     Args:
         services: of the daemon.
         disk: threads that write: a disk that is slow holds up those who store, and nobody else.
+
+    Raises:
+        UsageError: a SOP class that is named is none.
     """
 
     def __init__(self, services: Services, disk: Executor) -> None:
@@ -46,6 +51,8 @@ class Store:
         self._disk = disk
         dicom = services.config.dicom
         self._limit = dicom.max_object_bytes if dicom is not None else _DEFAULT_LIMIT
+        self._classes = frozenset(classes_for(services.config.http.sop_classes))
+        self._rates: dict[str, Rate] = {}  # by the name of a token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, study: str | None) -> None:
         """One request; what came whole is kept, whatever becomes of the rest."""
@@ -56,7 +63,8 @@ class Store:
             raise HttpError(415, "The body is compressed. Send it as it is.")
         association = f"stow-{secrets.token_hex(8)}"
         address = scope["client"][0] if scope.get("client") else ""
-        sender = Sender(scope[USER], association, address, study)
+        rate = self._rates.setdefault(scope[USER], Rate(self._services.config.http.per_minute))
+        sender = Sender(scope[USER], association, address, study, self._classes, rate)
         content_type = header(scope, b"content-type") or b""
         receiver = await self._there(lambda: Receiver(self._services, sender, content_type, self._limit))
         complete = False
@@ -118,7 +126,7 @@ def describe_store() -> APIRouter:
         409: {"description": "None is kept.", **module},
         413: {"description": "There are too many parts.", **error},
         415: {"description": "The body is something else.", **error},
-        507: {"description": "None is kept: there is no space.", **module},
+        507: {"description": "None is kept: there is no space, or too many came in a minute.", **module},
     }
 
     @routes.post(ROOT, summary="Store instances", responses=responses, openapi_extra=extra)
