@@ -53,6 +53,6 @@ def fill(connection: sqlite3.Connection, objects: int, *, events: bool = True) -
         f" SELECT {_AT}, 'object', id, '', 'refuse', 'refused' FROM object WHERE state = 'refused'"
     )
     for what, happened in _HAPPENED.items():
-        rows = f"SELECT {_AT}, ?, id, ?, ?, ? FROM {what} WHERE state = 'delivered'"  # noqa: S608 - ours
+        rows = f"SELECT {_AT}, ?, id, ?, ?, ? FROM {what} WHERE state = 'delivered'"
         for each in happened:
             connection.execute(f"INSERT INTO event (at, what, subject, before, event, after) {rows}", (what, *each))
