@@ -133,7 +133,8 @@ class Daemon:
         self._stack.callback(audit.close)
         metrics = Metrics(sorted({model.deadline_ns / SECOND for model in config.models}))
         intake = Intake(config.spool, spool, journal, alarms, metrics)
-        received = Received(journal, audit, intake, config.folders)
+        folders = {folder.name: folder.path.absolute().as_uri() for folder in config.folders}
+        received = Received(journal, audit, intake, folders)
         self._stack.callback(received.close)
         readiness = Readiness()
         loops = self._loops = Loops(lambda name, error: alarms.raise_("loop-failed", _why(name, error), name))

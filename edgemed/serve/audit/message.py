@@ -82,6 +82,9 @@ ROWS: Final[dict[Kind, Row]] = {
 }
 
 
+_RECEIVED: Final = {(ROWS[kind].event.value, ROWS[kind].action) for kind in ("received", "imported")}
+
+
 def message(event: AuditEvent, at: str, station: str) -> str:
     """The XML of one entry.
 
@@ -113,8 +116,8 @@ def message(event: AuditEvent, at: str, station: str) -> str:
     if event.study:
         _study(root, event)
     else:
-        for name in event.instances[:_MOST_INSTANCES]:  # pictures that are no DICOM
-            _object(root, name, _URI, _SYSTEM, _IS_REPORT, name="File")
+        for name in event.instances[:_MOST_INSTANCES]:  # pictures that are no DICOM are of no study
+            _object(root, name, _URI, _SYSTEM, _IS_REPORT, name="Picture")
     if row.patient:
         _object(root, NOBODY, _PATIENT, _PERSON, _IS_PATIENT, name=NOBODY)
     if event.kind == "consulted":
@@ -138,17 +141,12 @@ def received_in(text: str) -> Iterator[str]:
         return
     root = fromstring(text)  # noqa: S314 - see above
     code, identification = root.find("EventIdentification/EventID"), root.find("EventIdentification")
-    rows = ROWS["received"], ROWS["imported"]
     if code is None or identification is None:
         return
-    if (code.get("csd-code"), identification.get("EventActionCode")) in [(row.event.value, row.action) for row in rows]:
+    if (code.get("csd-code"), identification.get("EventActionCode")) in _RECEIVED:
         yield from (each.get("UID", "") for each in root.iter("Instance"))
-        objects = root.iter("ParticipantObjectIdentification")
-        yield from (each.get("ParticipantObjectID", "") for each in objects if _is_no_patient(each))
-
-
-def _is_no_patient(thing: Element) -> bool:
-    return thing.get("ParticipantObjectTypeCode") != _PERSON
+        objects = (each.get("ParticipantObjectID", "") for each in root.iter("ParticipantObjectIdentification"))
+        yield from (name for name in objects if name != NOBODY)
 
 
 def _participant(root: Element, user: str, *, requestor: bool, role: Coded | None = None, address: str = "") -> Element:

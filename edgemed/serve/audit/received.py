@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -45,9 +45,9 @@ _UNTOLD: Final = (
 
 @dataclass(frozen=True)
 class _Come:
-    """An object: how it came, who sent it from where, in which association, of which study."""
+    """An object: by which inlet, who sent it from where, in which association, of which study."""
 
-    sender: tuple[Kind, str, str, str, str]
+    sender: tuple[str, str, str, str, str]
     sop_instance: str
 
 
@@ -58,14 +58,11 @@ class Received:
         journal: knows what was accepted.
         audit: the trail.
         intake: says what came again, which is told as well, but not remembered: the journal counts it, no more.
-        folders: watched ones, by name: what they bring is imported (PS3.15 A.5.3.5).
+        folders: that are watched, by their names: URIs. What comes from there is imported (PS3.15 A.5.3.5).
     """
 
-    def __init__(
-        self, journal: Journal, audit: AuditLog, intake: Intake, folders: Iterable[FolderSection] = ()
-    ) -> None:
-        self._places = {folder.name: folder.path.absolute().as_uri() for folder in folders}
-        self._journal, self._audit = journal, audit
+    def __init__(self, journal: Journal, audit: AuditLog, intake: Intake, folders: Mapping[str, str]) -> None:
+        self._journal, self._audit, self._folders = journal, audit, folders
         self._event, self._entry = _kept(journal)
         self._passed_over: set[str] | None = None
         self._waits: tuple[threading.Event, int] | None = None  # entries under way, and the mark behind them
@@ -101,7 +98,7 @@ class Received:
             while self._arrived(timeout_s) and self._more():
                 beat()
         again = [self._again.popleft() for _ in range(len(self._again))]
-        for event in _entries(_Come(self._sender(vars(each)), each.sop_instance) for each in again):
+        for event in self._entries(_Come(_sender(vars(each)), each.sop_instance) for each in again):
             self._audit.record(event)
 
     def _arrived(self, timeout_s: float) -> bool:
@@ -125,8 +122,8 @@ class Received:
             self._event, self._passed_over = newest, set()
             return False
         assert self._passed_over is not None
-        come = (_Come(self._sender(row), row["sop_instance"]) for row in rows)
-        events = list(_entries(each for each in come if each.sop_instance not in self._passed_over))
+        come = (_Come(_sender(row), row["sop_instance"]) for row in rows)
+        events = list(self._entries(each for each in come if each.sop_instance not in self._passed_over))
         done = self._audit.record_all(events)
         if done is None:
             return False
@@ -152,16 +149,23 @@ class Received:
                     told |= untold.intersection(received_in(message))
         return told
 
+    def _entries(self, come: Iterable[_Come]) -> Iterator[AuditEvent]:
+        """Objects of one sender and one study together."""
+        together: dict[tuple[str, str, str, str, str], list[str]] = {}
+        for each in come:
+            together.setdefault(each.sender, []).append(each.sop_instance)
+        for (inlet, peer, address, _, study), instances in together.items():
+            for first in range(0, len(instances), _TOGETHER):
+                named = tuple(instances[first : first + _TOGETHER])
+                if (folder := self._folders.get(inlet)) is not None:
+                    detail = f"Files: {len(named)}."
+                    yield AuditEvent("imported", user=folder, study=study, instances=named, detail=detail)
+                else:
+                    yield AuditEvent("received", "success", peer or inlet, address, study, named)
 
-def _entries(come: Iterable[_Come]) -> Iterator[AuditEvent]:
-    """Objects of one sender and one study together."""
-    together: dict[tuple[Kind, str, str, str, str], list[str]] = {}
-    for each in come:
-        together.setdefault(each.sender, []).append(each.sop_instance)
-    for (kind, user, address, _, study), instances in together.items():
-        for first in range(0, len(instances), _TOGETHER):
-            named = tuple(instances[first : first + _TOGETHER])
-            yield AuditEvent(kind, "success", user, address, study, named)
+
+def _sender(row: sqlite3.Row | dict[str, str]) -> tuple[str, str, str, str, str]:
+    return row["inlet"], row["peer"], row["address"], row["association"], row["study"]
 
 
 def _kept(journal: Journal) -> tuple[int, int]:

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """Of one association. What it brought is told by `serve/audit/received.py`."""
+    """Of one association, if it ends badly. What it brought is told by `serve/audit/received.py`."""
 
     def __init__(self, services: Services, strangers: Strangers, address: str) -> None:
         self._services = services

@@ -60,7 +60,7 @@ def bedside(root: Path) -> Iterator[Bedside]:
     with store.disk(root / "state") as disk:
         log = AuditLog(kit.bedside(root), disk.alarms)
         try:
-            yield Bedside(disk, log, Received(disk.journal, log, disk.intake))
+            yield Bedside(disk, log, Received(disk.journal, log, disk.intake, {}))
         finally:
             log.close()
 
@@ -101,24 +101,19 @@ def test_who_sent_from_where_is_told_of_each_study(tmp_path: Path) -> None:
     entries = [ET.fromstring(text) for text in messages_after(tmp_path / "state" / FOLDER, 0) if ROOT in text]
     said = {
         (
-            entry.find("EventIdentification/EventID").attrib["originalText"],
-            [user.attrib["UserID"] for user in entry.iter("ActiveParticipant")][-1],
-            next(
-                (
-                    user.get("NetworkAccessPointID", "")
-                    for user in entry.iter("ActiveParticipant")
-                    if user.get("NetworkAccessPointID")
-                ),
-                "",
-            ),
-            next(one.attrib["ParticipantObjectID"] for one in entry.iter("ParticipantObjectIdentification")),
+            next(one for one in entry.iter("EventID")).attrib["originalText"],
+            user.attrib["UserID"],
+            user.get("NetworkAccessPointID", ""),
+            next(one for one in entry.iter("ParticipantObjectIdentification")).attrib["ParticipantObjectID"],
         )
         for entry in entries
-        if entry.find("EventIdentification").get("EventActionCode") == "C"
+        for user in entry.iter("ActiveParticipant")
     }
-    transferred = "DICOM Instances Transferred"
-    assert ("Import", drop.as_uri(), "", "1.2.3.7") in said
-    assert {(transferred, "CT1", "127.0.0.1", study) for study in ("1.2.3.9", "1.2.3.10")} <= said
+    assert said >= {
+        ("Import", drop.as_uri(), "", "1.2.3.7"),
+        ("DICOM Instances Transferred", "CT1", "127.0.0.1", "1.2.3.9"),
+        ("DICOM Instances Transferred", "CT1", "127.0.0.1", "1.2.3.10"),
+    }
 
 
 def test_what_was_not_told_before_a_kill_is_told_after_it(tmp_path: Path) -> None:
