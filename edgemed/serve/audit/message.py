@@ -132,7 +132,7 @@ def _ours(row: Row) -> Coded:
 
 
 def received_in(text: str) -> Iterator[str]:
-    """Names of what an entry says to be received or imported; none of another one.
+    """Names of what an entry says to be received; none of another one.
 
     Raises:
         xml.etree.ElementTree.ParseError: it is none of ours.

@@ -22,8 +22,7 @@ from edgemed.base.quantity import SECOND
 from edgemed.serve.audit.chain import AuditLog
 from edgemed.serve.audit.message import received_in
 from edgemed.serve.audit.segments import messages_after
-from edgemed.serve.audit.trail import AuditEvent, Kind
-from edgemed.serve.config import FolderSection
+from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.intake import Arrival, Intake
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.facts import TOLD, fact, keep_fact
@@ -129,11 +128,6 @@ class Received:
             return False
         self._waits = done, rows[-1]["event"]
         return True
-
-    def _sender(self, row: sqlite3.Row | dict[str, str]) -> tuple[Kind, str, str, str, str]:
-        peer, place = row["peer"], self._places.get(row["inlet"])
-        who: tuple[Kind, str] = ("received", peer or row["inlet"]) if peer or place is None else ("imported", place)
-        return *who, row["address"], row["association"], row["study"]
 
     def _told_before(self, beat: Callable[[], object]) -> set[str]:
         """Objects behind the mark that are in the trail already."""
