@@ -52,7 +52,7 @@ def read_series(paths: Sequence[Path], done: Callable[[], None] | None = None) -
 def read_volume(paths: Sequence[Path], done: Callable[[], None] | None = None) -> tuple[Image, Planes]:
     """The volume that the files of one series make, and which frame of which file each of its slices is.
 
-    In memory beside it: the headers, one slice, and the data sets of deflated files, 1 GiB in all and one file more.
+    In memory beside it: the headers, one slice, and what deflated files hold, 1 GiB in all and one file more.
 
     Args:
         paths: the files in any order: one slice each, or one enhanced multi-frame file.

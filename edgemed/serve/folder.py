@@ -37,6 +37,7 @@ _UNDER_WAY: Final = (".part", ".partial", ".tmp", ".filepart", ".crdownload")
 _DEEPEST: Final = 16
 _LIMIT_NS: Final = 60 * SECOND
 _AGAIN_NS: Final = 5 * SECOND  # between tries of what did not work
+_MOST_DOUBLED: Final = 7  # ten minutes, between tries of what stumbles over an error of ours
 _DOUBT: Final = 5  # settle times until what is not whole is believed to stay so
 
 
@@ -50,6 +51,7 @@ class _Seen:
         next_ns: when to try next.
         done: it was taken, or entered as refused: all that is left is to remove it.
         stuck: something stands in the way.
+        failures: how often an error of ours did.
     """
 
     mark: Mark
@@ -57,6 +59,7 @@ class _Seen:
     next_ns: int
     done: Literal["", "taken", "refused"] = ""
     stuck: bool = False
+    failures: int = 0
 
 
 class WatchedFolder:
@@ -178,6 +181,10 @@ class WatchedFolder:
                 target.unlink(missing_ok=True)
         if outcome.success or outcome.verdict == "conflict":  # of a conflict, the copy is in quarantine
             seen.done = "taken"
+        elif outcome.verdict == "failed":
+            seen.failures, seen.stuck = seen.failures + 1, True
+            seen.next_ns = time.monotonic_ns() + (_AGAIN_NS << min(seen.failures, _MOST_DOUBLED))
+            self._raise_once(f"A file in {self._section.name} cannot be taken: {outcome.reason}")
 
     def _remove(self, folder: int, name: str, seen: _Seen) -> None:
         """Delete a file that was taken; another one that has come under its name stays."""

@@ -84,7 +84,8 @@ class Outcome:
     Attributes:
         verdict: `accepted` and `repeated` are Success: the image is on the disk, or was and is delivered.
             `conflict`: another image under a UID that is known; it is in quarantine. `full`: not now, for the disk
-            is full or fails; the same may come again. `failed`: a bug of ours.
+            is full or fails; the same may come again. `failed`: a bug of ours; an alarm stands until its inlet brings
+            what can be routed.
         reason: of what is no success, as a sentence.
         number: of the object in the journal.
     """
@@ -140,7 +141,9 @@ class Intake:
             log.exception("an input could not be taken")
             with suppress(OSError):
                 arrival.file.unlink(missing_ok=True)
-            outcome = Outcome("failed", f"{type(error).__name__} inside edgemed.")
+            what = f"{type(error).__name__} inside edgemed."
+            self._alarms.raise_("input-failed", f"An input could not be taken: {what} See the log.", arrival.inlet)
+            outcome = Outcome("failed", what)
         self._metrics.objects.labels(arrival.inlet, outcome.verdict).inc()
         if outcome.verdict == "accepted" and outcome.number is not None:
             self._tell(outcome.number, arrival)

@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.serve.digest import digest_of
-from edgemed.serve.journal.database import connect, translate
+from edgemed.serve.journal.database import check_make, connect, translate
 from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import NoTransition, move_task, receive_again
 from edgemed.serve.journal.recovery import JOURNAL
@@ -97,7 +97,7 @@ def reconcile(root: Path, step: Step = lambda: None) -> Account:
 
     Raises:
         InputError: there is no journal.
-        IntegrityError: the journal is damaged.
+        IntegrityError: the journal is damaged, or of another version.
         ResourceError: something cannot be read.
     """
     if not (root / JOURNAL).is_file():
@@ -118,11 +118,12 @@ def retry(root: Path, task: int | None) -> list[int]:
 
     Raises:
         InputError: there is no such task, or it has not failed.
+        IntegrityError: the journal is of another version.
         ResourceError: the journal does not take it.
     """
     if not (root / JOURNAL).is_file():
         raise InputError(f"There is no journal in {root}.", "Name a bedside.toml, or the state that it names.")
-    with _errors(), closing(connect(root / JOURNAL)) as connection:
+    with _journal(root) as connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")  # waits for the daemon's own commit
         numbers = [task] if task is not None else _failed(connection)
@@ -141,7 +142,7 @@ def retry(root: Path, task: int | None) -> list[int]:
 
 def failed(root: Path) -> list[tuple[int, str, str]]:
     """Tasks that have failed: number, model, reason."""
-    with _errors(), closing(connect(root / JOURNAL, read_only=True)) as connection:
+    with _journal(root, read_only=True) as connection:
         rows = connection.execute("SELECT id, model, reason FROM task WHERE state = 'failed' ORDER BY id").fetchall()
     return [(row["id"], row["model"], row["reason"]) for row in rows]
 
@@ -165,13 +166,14 @@ def route_again(root: Path) -> list[int]:
         Numbers of the objects.
 
     Raises:
+        IntegrityError: the journal is of another version.
         ResourceError: the journal does not take it.
     """
     sql = (
         "SELECT id, path, sha256, sop_class FROM object WHERE state = 'failed' AND path <> ''"
         " AND NOT EXISTS (SELECT 1 FROM part WHERE part.object = object.id) ORDER BY id"
     )
-    with _errors(), closing(connect(root / JOURNAL)) as connection:
+    with _journal(root) as connection:
         rows = connection.execute(sql).fetchall()
         sound = [row["id"] for row in rows if _is_sound(root / row["path"], row)]
         connection.execute("PRAGMA synchronous=FULL")
@@ -195,7 +197,7 @@ def _look(root: Path, step: Step) -> Account:
     spool = Spool(root)
     account = Account(served=is_served(root))
     there = {*spool.kept(), *spool.kept_aside(), *spool.answered()}  # before the rows: each of these has one by then
-    with _errors(), closing(connect(root / JOURNAL, read_only=True)) as connection:
+    with _journal(root, read_only=True) as connection:
         connection.execute("BEGIN")  # one moment for all of it
         problems = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
         if problems != ["ok"]:
@@ -304,8 +306,12 @@ def _check(spool: Spool, relative: str, row: sqlite3.Row, account: Account) -> I
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _journal(root: Path, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection to a journal of this edgemed."""
+    path = root / JOURNAL
     try:
-        yield
+        with closing(connect(path, read_only=read_only)) as connection:
+            check_make(connection, path)
+            yield connection
     except sqlite3.Error as error:
         raise translate(error) from error

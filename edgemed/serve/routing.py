@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,6 +54,7 @@ _GATHER_S: Final = 0.05  # a stream of images is routed in groups, or each would
 _TRIES: Final = 3
 _UNSEEN: Final = (None, None)
 _GONE: Final = "It cannot be read back from the disk."
+_BUG: Final = "It could not be routed: an error of ours, see the log."
 
 
 class Router:
@@ -176,7 +178,7 @@ class Router:
             if route is not None:
                 asked.append((row, route, self._services.journal.submit(partial(self._enter, route=route))))
         for row, route, future in asked:
-            self._entered(row, route, future.result())
+            self._finish(row, route, future)
         if asked:
             for loop in (ANALYST, OUTLETS):
                 self._services.loops.wake(loop)
@@ -208,7 +210,7 @@ class Router:
             return self._unread(number, path, error)
         except Exception as error:  # ours; the object must not stop those behind it
             log.exception("an object could not be routed: %s", type(error).__name__)
-            return Route(number, reason="It could not be routed: an error of ours, see the log.", unreadable=True)
+            return Route(number, reason=_BUG, unreadable=True)
 
     def _unread(self, number: int, path: Path, error: Exception) -> Route | None:
         """The disk did not give it: a few times it may have been the disk."""
@@ -227,6 +229,22 @@ class Router:
             if joined.level == "instance":
                 timelines.reached(joined.task, "complete")
         return routed
+
+    def _finish(self, row: sqlite3.Row, route: Route, future: Future[Routed]) -> None:
+        """See what became of an object; what of ours stops it again and again ends it, and not the loop."""
+        try:
+            routed = future.result()
+        except (EdgemedError, MemoryError):  # the disk: all of it is tried again
+            raise
+        except Exception as error:
+            number = route.number
+            tries = self._tries[number] = self._tries.get(number, 0) + 1
+            log.exception("an object could not be entered, try %d: %s", tries, type(error).__name__)
+            if tries < _TRIES:
+                return
+            route = Route(number, reason=_BUG, unreadable=True)
+            routed = self._services.journal.write(partial(self._enter, route=route))
+        self._entered(row, route, routed)
 
     def _entered(self, row: sqlite3.Row, route: Route, routed: Routed) -> None:
         number = route.number

@@ -18,6 +18,7 @@ from edgemed.base.hashing import sha256_file
 from edgemed.serve import dropped, folder
 from edgemed.serve.folder import REJECTED, FolderInlets, WatchedFolder
 from edgemed.serve.loops import Beat
+from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
 from tests.serve import kit
 
@@ -306,6 +307,39 @@ def test_what_cannot_be_removed_is_taken_once_and_told(inlet: Inlet, monkeypatch
     assert inlet.alarms() == [("folder-failed", "folder drop")]
     inlet.look(2)
     assert list(inlet.path.iterdir()) == []
+    assert inlet.alarms() == []
+
+
+def test_an_error_of_ours_is_alarmed_and_tried_less_and_less_often(
+    inlet: Inlet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit.write(kit.image(), inlet.path / "a.dcm")
+    tries: list[int] = []
+
+    def stumble(*_: object) -> None:
+        tries.append(time.monotonic_ns())
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(inlet.services.intake), "_accept", stumble)
+        broken.setattr(folder, "_AGAIN_NS", 60 * folder.SECOND)
+        inlet.look(2)
+        (seen,) = inlet.folder._seen.values()
+        assert len(tries) == 1
+        for _ in range(9):
+            seen.next_ns = 0
+            inlet.look(1)
+        assert seen.next_ns - tries[-1] >= 60 * 2**7 * folder.SECOND
+        assert len(tries) == 10
+        assert sorted(inlet.alarms()) == [("folder-failed", "folder drop"), ("input-failed", "drop")]
+    seen.next_ns = 0
+    inlet.look(2)
+    assert inlet.alarms() == [("input-failed", "drop")]
+    Router(inlet.services).start()
+    for _ in range(6000):
+        if not inlet.alarms():
+            break
+        time.sleep(0.01)
     assert inlet.alarms() == []
 
 

@@ -74,12 +74,15 @@ class Bedside:
         self.write(move_task, task, Event.COMPLETE, "alone")
         for event in events:
             if event is Event.ANSWER:
-                for name in ("a.json", "b.dcm"):
-                    path = self.services.spool.write_result(task, name, b"result")
-                    new = NewResult(name[-4:], path, sha256_bytes(b"result"), 6)
-                    self.write(add_results, task, [new], {"pacs": (name[-4:],)})
+                self.answer(task)
             self.write(move_task, task, event, "a reason")
         return task
+
+    def answer(self, task: int) -> None:
+        names = ("a.json", "b.dcm")
+        paths = [self.services.spool.write_result(task, name, b"result") for name in names]
+        new = [NewResult(path[-4:], path, sha256_bytes(b"result"), 6) for path in paths]
+        self.write(add_results, task, new, {"pacs": [name[-4:] for name in names]})
 
     def deliver(self, task: int, state: str = "delivered") -> None:
         for row in self.rows(f"SELECT delivery.id FROM delivery JOIN result ON result.id = result WHERE task = {task}"):
@@ -182,9 +185,15 @@ def test_what_had_no_answer_and_comes_again_is_kept_and_tried_again(tmp_path: Pa
         assert len(told) == 1  # what has no task is to be routed; for the others, tasks are queued
         queued = "SELECT subject, revision FROM task WHERE state = 'queued' AND subject <> 'queued'"
         revisions = {row["subject"]: row["revision"] for row in bedside.rows(queued)}
-        assert revisions == {"declined": 1, "broken": 1, "given up": 2}  # results that were given up are gone
+        assert revisions == {"declined": 1, "broken": 1, "given up": 1}
         bedside.sweep()
         assert kept(bedside) >= set(again)
+        (task,) = bedside.rows("SELECT id FROM task WHERE subject = 'given up'")
+        bedside.write(move_task, task["id"], Event.START)  # results that were given up are gone, and stand in no way
+        bedside.answer(task["id"])
+        bedside.write(move_task, task["id"], Event.ANSWER)
+        bedside.deliver(task["id"])
+        assert state_of(bedside, "given up") == "delivered"
         check(bedside)
         with services.journal.read() as connection:
             assert list(untold(connection)) == []

@@ -14,9 +14,10 @@ import pytest
 
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.cli.app import invoke
+from edgemed.serve.journal.database import OtherVersion
 from edgemed.serve.journal.records import move_delivery, move_task
 from edgemed.serve.journal.recovery import JOURNAL
-from edgemed.serve.reconcile import failed, reconcile, retry
+from edgemed.serve.reconcile import failed, reconcile, retry, route_again
 from edgemed.serve.states import Event
 from tests.serve import kit
 from tests.serve.store import Disk, disk, in_memory
@@ -103,6 +104,20 @@ def test_every_kind_of_loss_is_named(state: Path, kind: str) -> None:
         (state / "results" / "00" / "9" / "x").write_bytes(b"")
     codes = {trouble.code for trouble in reconcile(state).troubles}
     assert code in codes
+
+
+def test_a_journal_of_another_version_is_left_alone(state: Path) -> None:
+    sql("PRAGMA user_version=99")(state)
+    before = (state / JOURNAL).read_bytes()
+    for ask in (
+        lambda: retry(state, None),
+        lambda: route_again(state),
+        lambda: failed(state),
+        lambda: reconcile(state),
+    ):
+        with pytest.raises(OtherVersion, match="version 99"):
+            ask()
+    assert (state / JOURNAL).read_bytes() == before
 
 
 def test_beside_a_daemon_that_takes_images(tmp_path: Path) -> None:

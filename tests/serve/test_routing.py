@@ -13,11 +13,11 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from edgemed.base.errors import InputError
+from edgemed.base.errors import InputError, ResourceError
 from edgemed.imaging.dicom import describe
 from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import FORWARD, NewResult, add_results, move_delivery, move_task
-from edgemed.serve.journal.routes import DELETED, LATE, OTHER_STUDY, OURS
+from edgemed.serve.journal.routes import DELETED, LATE, OTHER_STUDY, OURS, Route, Routed, enter
 from edgemed.serve.loops import Beat
 from edgemed.serve.reconcile import route_again
 from edgemed.serve.routing import Router
@@ -216,6 +216,32 @@ def test_the_alarm_is_over_when_all_that_could_not_be_read_was(tmp_path: Path) -
         assert route_again(services.spool.root) == [1]
         until(lambda: not services.alarms.stands("input-failed", "dicom"), "the end of the alarm")
         assert [row["state"] for row in settled(services)] == ["routed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"), [(ZeroDivisionError(), ("failed", 0)), (ResourceError("The disk is full.", ""), ("routed", 4))]
+)
+def test_an_object_that_cannot_be_entered_ends_and_stops_nobody(
+    error: Exception, ends: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def stumble(connection: sqlite3.Connection, route: Route) -> Routed:
+        if route.number == 1 and not route.unreadable and len(tries) < 4:
+            tries.append(route.number)
+            raise error
+        return enter(connection, route)
+
+    monkeypatch.setattr("edgemed.serve.routing.enter", stumble)
+    monkeypatch.setattr("edgemed.serve.loops._BACKOFF_CAP_NS", 1_000_000)
+    with routing(tmp_path) as services:
+        kit.arrive(services, kit.image())
+        kit.arrive(services, kit.image())
+        assert [row["state"] for row in settled(services)] == [ends[0], "routed"]
+        assert services.loops.beats["router"].failures == ends[1]
+        if ends[0] == "failed":
+            until(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
+            assert len(tries) == 3
 
 
 def test_a_series_is_complete_when_its_association_was_released(tmp_path: Path) -> None:

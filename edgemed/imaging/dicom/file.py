@@ -21,7 +21,6 @@ from edgemed.imaging.dicom.header import Header, read_header
 from edgemed.imaging.dicom.limits import MAX_IMAGE_BYTES
 from edgemed.imaging.dicom.module import PALETTE, PixelModule, check_module
 from edgemed.imaging.dicom.pixels import Padding, color_pixels, find_padding, gray_pixels, palette_pixels, total
-from edgemed.imaging.dicom.source import MemorySource
 from edgemed.imaging.dicom.storage import Frames, locate_frames
 from edgemed.imaging.dicom.values import quiet, text
 from edgemed.imaging.dicom.voi import mirror_tables, mirror_windows
@@ -55,8 +54,8 @@ class DicomFile:
 
     @property
     def held(self) -> int:
-        """Bytes of the data set that stay in memory: all of a deflated one, otherwise none."""
-        return self._frames.source.size if isinstance(self._frames.source, MemorySource) else 0
+        """Bytes that stay in memory of what was deflated: of the header, and of the frames where there are several."""
+        return self._frames.held
 
     @property
     def facts(self) -> Facts:

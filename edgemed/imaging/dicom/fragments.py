@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgemed.base.errors import InputError
 from edgemed.imaging.dicom.limits import MAX_FRAGMENTS
-from edgemed.imaging.dicom.source import Source, Span, read_spans
+from edgemed.imaging.dicom.source import MemorySource, Source, Span, read_spans
 from edgemed.imaging.dicom.syntaxes import Codec
 
 _ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD
@@ -26,7 +26,7 @@ class Fragments:
 
     frames: tuple[tuple[Span, ...], ...]
 
-    def read(self, source: Source, index: int) -> NDArray[np.uint8]:
+    def read(self, source: Source | MemorySource, index: int) -> NDArray[np.uint8]:
         """The compressed bytes of one frame."""
         return read_spans(source, self.frames[index])
 

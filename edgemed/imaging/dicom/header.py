@@ -14,12 +14,13 @@ from edgemed.imaging.dicom import sniff
 from edgemed.imaging.dicom.limits import MAX_DEPTH
 from edgemed.imaging.dicom.source import (
     Budget,
+    DeflatedSource,
     FileSource,
     HeaderReader,
-    MemorySource,
+    InflatingReader,
+    Inflation,
     Source,
     identify,
-    inflate,
     open_regular,
     truncated,
 )
@@ -107,14 +108,11 @@ def _parse(file: BinaryIO, source: FileSource, last: int | None) -> Header:
     meta, _ = _read_elements(reader, EXPLICIT_LITTLE, lambda tag: tag >> 16 != 0x0002)
     uid = text(meta, "TransferSyntaxUID")
     syntax = find_syntax(uid) if uid else _guess(reader)
-    if not syntax.deflated:
-        dataset, pixels = _read_elements(reader, syntax, is_end)
-        whole: Source = source
-    else:
-        file.seek(reader.tell())
-        whole = MemorySource(inflate(file.read()))
-        reader = HeaderReader(io.BytesIO(whole.data), whole.size, budget)
-        dataset, pixels = _read_elements(reader, syntax, is_end)
+    whole: Source = source
+    if syntax.deflated:
+        whole = DeflatedSource(source, file.seek(reader.tell()))
+        reader = InflatingReader(Inflation(file), budget)
+    dataset, pixels = _read_elements(reader, syntax, is_end)
     if pixels is not None and pixels.length is None and uid is None:
         raise InputError(
             "it has compressed pixels, and no Transfer Syntax UID.", "Fetch the file with its meta header."
@@ -136,7 +134,7 @@ def _read_elements(reader: HeaderReader, syntax: Syntax, is_end: Any) -> tuple[D
             if tag in PIXEL_TAGS:
                 found.append(PixelElement(PIXEL_TAGS[tag], vr, reader.tell(), defined))
             return True
-        if length != UNDEFINED and reader.tell() + length > reader.size:
+        if length != UNDEFINED and not reader.has(length):
             raise truncated()
         return False
 

@@ -1,4 +1,4 @@
-"""Where the bytes come from: a file, or a data set inflated in memory; and the reader that pydicom parses through."""
+"""Where the bytes come from: a file, or what is deflated in one; and the readers that pydicom parses through."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemed.base.errors import InputError, ResourceError
+from edgemed.base.errors import InputError
 from edgemed.imaging.dicom.limits import MAX_ELEMENTS, MAX_HEADER_BYTES, MAX_INFLATED_BYTES
 
 _TRUNCATED = "Fetch the file again; it is cut short or damaged."
 _ELEMENT_HEADER = 8
 _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000) in both byte orders
 _ITEM_COST = 4  # more elements: each item becomes a data set of its own
+_DEFLATED_PIECE = 1 << 12  # what zlib does not take of it is copied each time
 _PIECE = 1 << 15  # bytes read ahead: most headers of single slices are shorter
 _PYDICOM_CHUNK = 8192  # of pydicom's search for a delimiter: it expects a short read at the end
 
@@ -51,27 +53,107 @@ class FileSource:
             yield file
 
 
+class Inflation:
+    """A deflated data set (PS3.5 section A.5) as a file that is read from its begin to its end: nothing of it stays.
+
+    Whatever reads raises InputError where it is damaged or cut short.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._place = 0
+
+    def tell(self) -> int:
+        """Where the next byte comes from."""
+        return self._place
+
+    def seek(self, offset: int) -> int:
+        """Go forward to a place, or to the end if that comes before."""
+        if offset < self._place:
+            raise io.UnsupportedOperation("What is deflated is read forward.")
+        while self._some(offset - self._place):
+            pass
+        return self._place
+
+    def read(self, count: int) -> bytes:
+        """Fewer bytes only at the end."""
+        data = bytearray()
+        while piece := self._some(count - len(data)):
+            data += piece
+        return bytes(data)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """At least one byte, but at the end."""
+        piece = self._some(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _some(self, most: int) -> bytes:
+        while most and not self._stream.eof:
+            data = self._stream.unconsumed_tail or self._file.read(_DEFLATED_PIECE)
+            try:
+                piece = self._stream.decompress(data, min(most, _PIECE))
+            except zlib.error as error:
+                raise InputError(f"its deflated part is damaged: {error}.", _TRUNCATED) from error
+            if piece:
+                self._place += len(piece)
+                return piece
+            if not (data or self._stream.eof):
+                raise InputError("its deflated part is cut short.", _TRUNCATED)
+        return b""
+
+
 @dataclass(frozen=True)
-class MemorySource:
-    """Bytes of a data set that was inflated."""
+class DeflatedSource:
+    """Bytes of a data set that is deflated in a file: inflated whenever they are read, and not kept.
 
-    data: bytes
+    Attributes:
+        file: that it is in.
+        start: where it begins there.
+    """
 
-    @property
+    file: FileSource
+    start: int
+
+    @cached_property
     def size(self) -> int:
-        """Of the data set."""
-        return len(self.data)
+        """Of the data set, inflated.
+
+        Raises:
+            InputError: damaged, cut short, or beyond the limit.
+            OSError: it cannot be read.
+        """
+        with self.open() as file:
+            size = file.seek(MAX_INFLATED_BYTES + 1)
+        if size > MAX_INFLATED_BYTES:
+            raise InputError(f"its deflated part becomes larger than {MAX_INFLATED_BYTES:,} bytes.", "Check the file.")
+        return size
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The data set as a file."""
-        yield io.BytesIO(self.data)
+        """The data set as a file that is read forward; raises what `FileSource.open` raises."""
+        with self.file.open() as file:
+            file.seek(self.start)
+            yield cast(BinaryIO, Inflation(file))
 
 
-Source = FileSource | MemorySource
+@dataclass(frozen=True)
+class MemorySource:
+    """Bytes that were inflated, and stay."""
+
+    data: NDArray[np.uint8]
+
+    @property
+    def size(self) -> int:
+        """Of all."""
+        return len(self.data)
 
 
-def read_spans(source: Source, spans: Iterable[Span]) -> NDArray[np.uint8]:
+Source = FileSource | DeflatedSource
+
+
+def read_spans(source: Source | MemorySource, spans: Iterable[Span]) -> NDArray[np.uint8]:
     """The bytes of several (offset, length), one after the other, writable.
 
     Raises:
@@ -82,6 +164,8 @@ def read_spans(source: Source, spans: Iterable[Span]) -> NDArray[np.uint8]:
     for offset, length in spans:
         if offset < 0 or length < 0 or offset + length > source.size:
             raise InputError(f"it ends at byte {source.size}, and points to byte {offset + length}.", _TRUNCATED)
+    if isinstance(source, MemorySource):
+        return np.concatenate([source.data[offset : offset + length] for offset, length in spans])
     data = np.empty(sum(length for _, length in spans), np.uint8)
     view, done = data.data, 0
     with source.open() as file:
@@ -166,38 +250,50 @@ class HeaderReader:
             self._budget.elements += _ITEM_COST
         return found
 
+    def has(self, count: int) -> bool:
+        """Whether so many bytes follow."""
+        return count <= self.size - self._place
+
     def _count(self, count: int) -> None:
-        if count > self.size - self._place and count != _PYDICOM_CHUNK:
+        if count != _PYDICOM_CHUNK and not self.has(count):
             raise truncated()
         self._budget.bytes += count
         if self._budget.bytes > MAX_HEADER_BYTES:
-            raise InputError(f"its header exceeds {MAX_HEADER_BYTES >> 20} MiB.", "Check the file.")
+            raise _too_large()
 
     def _fetch(self, count: int) -> None:
         self._file.seek(self._place)
         self._first, self._piece = self._place, self._file.read(max(count, _PIECE))
 
 
+class InflatingReader(HeaderReader):
+    """The same of a data set that is inflated no further than it is read: of its pixels, no more than a piece."""
+
+    def __init__(self, inflation: Inflation, budget: Budget) -> None:
+        self._inflation = inflation
+        super().__init__(io.BytesIO(), 0, budget)
+
+    def has(self, count: int) -> bool:
+        """Whether so many bytes follow; they are inflated for that."""
+        self._inflate(self._place + count)
+        return super().has(count)
+
+    def _fetch(self, count: int) -> None:
+        self._inflate(self._place + max(count, _PIECE))
+        super()._fetch(count)
+
+    def _inflate(self, end: int) -> None:
+        if end > MAX_HEADER_BYTES + 2 * _ELEMENT_HEADER * MAX_ELEMENTS:
+            raise _too_large()
+        self._file.seek(0, io.SEEK_END)
+        while self.size < end and (piece := self._inflation.read(min(_PIECE, end - self.size))):
+            self.size += self._file.write(piece)
+
+
+def _too_large() -> InputError:
+    return InputError(f"its header exceeds {MAX_HEADER_BYTES >> 20} MiB.", "Check the file.")
+
+
 def truncated() -> InputError:
     """The file is shorter than its header says."""
     return InputError("it ends inside an element of its header.", _TRUNCATED)
-
-
-def inflate(data: bytes, limit: int = MAX_INFLATED_BYTES) -> bytes:
-    """A deflated data set (PS3.5 section A.5), or frame, in full.
-
-    Raises:
-        InputError: damaged, cut short, or larger than `limit`.
-    """
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = stream.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise InputError(f"its deflated part is damaged: {error}.", _TRUNCATED) from error
-    except MemoryError as error:
-        raise ResourceError("Out of memory.", "Close other programs or add swap, then try again.") from error
-    if len(inflated) > limit:
-        raise InputError(f"its deflated part becomes larger than {limit:,} bytes.", "Check the file.")
-    if not stream.eof:
-        raise InputError("its deflated part is cut short.", _TRUNCATED)
-    return inflated

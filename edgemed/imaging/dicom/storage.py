@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from edgemed.imaging.dicom.decode import Samples, decode_frame, native_bytes, na
 from edgemed.imaging.dicom.fragments import Fragments, index_fragments
 from edgemed.imaging.dicom.header import Header, PixelElement
 from edgemed.imaging.dicom.module import PixelModule
-from edgemed.imaging.dicom.source import Source, read_spans
+from edgemed.imaging.dicom.source import DeflatedSource, MemorySource, Source, read_spans
 from edgemed.imaging.dicom.syntaxes import Syntax
 from edgemed.imaging.dicom.values import raw_bytes
 
@@ -25,18 +25,20 @@ class Frames:
     """The frames of a file: `fragments` if it is encapsulated, else `length` bytes from `offset`.
 
     Attributes:
-        source: the file.
+        source: the file; of a deflated one with several frames, their bytes.
         syntax: how it is written.
         module: what the header says.
         element: the pixel data.
         fragments: of each frame.
+        held: bytes that stay in memory of a deflated file: of its header, and of its frames where it has several.
     """
 
-    source: Source
+    source: Source | MemorySource
     syntax: Syntax
     module: PixelModule
     element: PixelElement
     fragments: Fragments | None
+    held: int = 0
 
     def read(self, index: int) -> Samples:
         """Read and decode one frame, and no other.
@@ -83,21 +85,36 @@ def locate_frames(header: Header, module: PixelModule, notes: list[str]) -> Fram
     elif element.length is None:
         raise InputError(f"its pixels are encapsulated, and {syntax.name} is not.", _HINT)
     else:
-        _check_length(source, element.offset, element.length, module, notes)
-    return Frames(source, syntax, module, element, fragments)
+        need = _check_length(source, element.offset, element.length, module, notes)
+        if isinstance(source, DeflatedSource) and module.frames > 1:  # or all were inflated again for each
+            kept = MemorySource(read_spans(source, [(element.offset, need)]))
+            place = replace(element, offset=0, length=need)
+            return Frames(kept, syntax, module, place, None, element.offset + need)
+    held = element.offset if isinstance(source, DeflatedSource) else 0
+    return Frames(source, syntax, module, element, fragments, held)
 
 
-def _check_length(source: Source, offset: int, length: int, module: PixelModule, notes: list[str]) -> None:
-    """What is there must be what is claimed; more is padding only if it is zero."""
+def _check_length(source: Source, offset: int, length: int, module: PixelModule, notes: list[str]) -> int:
+    """What is there must be what is claimed, and is returned; more is padding only if it is zero."""
     bits = (module.frames * module.pixels + 7) // 8  # one-bit frames follow without a gap
     need = bits if module.allocated == 1 else module.frames * native_bytes(module)
-    if offset + length > source.size:
-        raise InputError(f"it ends inside its pixels ({source.size - offset} of {length} bytes are there).", _HINT)
     if length < need:
         raise InputError(f"it holds {length} bytes of pixels and claims {need}.", _HINT)
+    if offset + length > source.size:
+        raise InputError(f"it ends inside its pixels ({source.size - offset} of {length} bytes are there).", _HINT)
     excess = length - need
     if excess > 1:
-        for start in range(offset + need, offset + length, _CHUNK):
-            if read_spans(source, [(start, min(_CHUNK, offset + length - start))]).any():
-                raise InputError(f"it holds {length} bytes of pixels and claims only {need}.", _HINT)
+        if not _are_zero(source, offset + need, excess):
+            raise InputError(f"it holds {length} bytes of pixels and claims only {need}.", _HINT)
         notes.append(f"{excess} bytes of zeros follow the pixels.")
+    return need
+
+
+def _are_zero(source: Source, offset: int, length: int) -> bool:
+    with source.open() as file:
+        file.seek(offset)
+        while length and (piece := file.read(min(_CHUNK, length))):
+            if piece.count(0) < len(piece):
+                return False
+            length -= len(piece)
+    return True

@@ -158,7 +158,7 @@ def make_presentations(content: Content, sources: list[Source], regions: Regions
     notes = []
     for manner, used in groups.items():
         if not manner:
-            notes.append("Some images have no presentation state: they are shown by a table, or cannot be read.")
+            notes.append("Some images have no presentation state: a table shows them, they are a line, or unreadable.")
             continue
         try:
             files.append(Presentation(content, sources, regions, used, len(files)).make())
@@ -172,6 +172,8 @@ def _manner(source: Source) -> tuple[object, ...]:
     if source.opened is None:
         return ()
     module, modality = source.opened.module, source.opened.attributes(0).modality
+    if 1 in (module.rows, module.columns):  # validators take the corners of the displayed area for one pixel's
+        return ()
     if not source.opened.is_color and (modality.table is not None or module.is_float):
         return ()
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from edgemed.serve.against import Delivered, Query
@@ -88,13 +89,10 @@ def query_of(one: Delivered) -> Dataset:
 
 def _place(one: Delivered) -> tuple[str, str]:
     """Study and series: as the file has them, where it is still there."""
-    from pydicom import dcmread
+    from edgemed.imaging.dicom.describe import describe
 
     if one.file is not None:
-        try:
-            names = ["StudyInstanceUID", "SeriesInstanceUID"]
-            ds = dcmread(one.file, stop_before_pixels=True, specific_tags=[*names])
-            return str(ds.get(names[0]) or one.study), str(ds.get(names[1]) or "")
-        except Exception:  # whatever pydicom stumbles over: `reconcile` itself tells what became of the file
-            return one.study, ""
+        with suppress(Exception):  # whatever it stumbles over: `reconcile` itself tells what became of the file
+            found = describe(one.file)
+            return found.study or one.study, found.series
     return one.study, ""

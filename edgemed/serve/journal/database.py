@@ -351,26 +351,35 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if not tables:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id={_APPLICATION_ID};"
                 f"PRAGMA user_version={VERSION}; COMMIT;"
             )
-        elif application != _APPLICATION_ID:
-            raise IntegrityError(f"{path} is not a journal of edgemed.", "The daemon makes it anew from the spool.")
-        elif version != VERSION:
-            raise OtherVersion(
-                f"{path} is a journal of version {version}; this edgemed has {VERSION}.",
-                "Serve it with the edgemed that made it, or move it away: a new one is made from the spool.",
-            )
+        check_make(connection, path)
         problems = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
     except sqlite3.Error as error:
         raise translate(error) from error
     if problems != ["ok"]:
         raise IntegrityError(f"{path} is damaged: {problems[0]}.", "The daemon makes it anew from the spool.")
+
+
+def check_make(connection: sqlite3.Connection, path: Path) -> None:
+    """See that a journal is of this edgemed.
+
+    Raises:
+        IntegrityError: no journal, or one of another version.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION_ID:
+        raise IntegrityError(f"{path} is not a journal of edgemed.", "The daemon makes it anew from the spool.")
+    if version != VERSION:
+        raise OtherVersion(
+            f"{path} is a journal of version {version}; this edgemed has {VERSION}.",
+            "Serve it with the edgemed that made it, or move it away: a new one is made from the spool.",
+        )
 
 
 def translate(error: sqlite3.Error) -> Exception:

@@ -9,7 +9,6 @@ from edgemed.serve.journal.records import (
     FORWARD,
     NewObject,
     move_task,
-    open_task,
     receive_again,
     stay,
 )
@@ -55,7 +54,7 @@ def bring_back(connection: sqlite3.Connection, number: int, stood: str, new: New
     stay(connection, number, AGAIN)  # its time begins anew, whether all of its series are there or not
     for task in tasks:
         if task["state"] in ends and _is_newest(connection, task) and _is_whole(connection, task["id"]):
-            _again(connection, task)
+            move_task(connection, task["id"], Event.RETURN, AGAIN)
     return False
 
 
@@ -68,18 +67,3 @@ def _is_whole(connection: sqlite3.Connection, task: int) -> bool:
     """Whether no file of a task was deleted after its time; the last one that comes again makes it whole."""
     gone = "SELECT 1 FROM part JOIN object ON object.id = part.object WHERE part.task = ? AND object.path = ''"
     return connection.execute(gone, (task,)).fetchone() is None
-
-
-def _again(connection: sqlite3.Connection, task: sqlite3.Row) -> None:
-    """The same task; or a revision, where results that were given up are gone and would stand against it for ever."""
-    given_up = connection.execute(
-        "SELECT 1 FROM delivery JOIN result ON result.id = delivery.result"
-        " WHERE result.task = ? AND result.path = '' AND delivery.state <> 'delivered'",
-        (task["id"],),
-    ).fetchone()
-    if given_up is None:
-        move_task(connection, task["id"], Event.RETURN, AGAIN)
-        return
-    parts = [row[0] for row in connection.execute("SELECT object FROM part WHERE task = ?", (task["id"],))]
-    new = open_task(connection, task["model"], task["level"], task["subject"], parts, revision=task["revision"] + 1)
-    move_task(connection, new, Event.COMPLETE, AGAIN)

@@ -38,6 +38,8 @@ _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 _SILENCE_NS: Final = 5 * SECOND
 """Without a frame for so long, a source is lost, whatever its driver says."""
+_FIRST_NS: Final = 30 * SECOND
+"""Until the first frame of a source is answered, or it is lost: it connects, and a model may answer slowly at first."""
 
 NO_COUNTS: Final = Counts(0, 0, 0, {}, 0)
 
@@ -58,7 +60,7 @@ class Player:
         self._lock = threading.Lock()
         self._source: Source | None = None
         self._closing = threading.Event()
-        self._stalled = self._switched = False
+        self._stalled = self._switched = self._heard = False
         self._heard_ns = time.monotonic_ns()
         self._before = NO_COUNTS  # of earlier runs
         self._told = NO_COUNTS
@@ -93,15 +95,19 @@ class Player:
 
     def watch(self) -> None:
         """Take a source that is silent for lost; called now and then from another thread."""
-        if self.channel.state == "running" and time.monotonic_ns() - self._heard_ns > _SILENCE_NS:
+        if self._source is not None and time.monotonic_ns() - self._heard_ns > self._patience_ns:
             self._stalled = True
             self._close_source()
+
+    @property
+    def _patience_ns(self) -> int:
+        return _SILENCE_NS if self._heard else _FIRST_NS
 
     # -- one run -----------------------------------------------------------------------------------------------------
 
     def _played(self, beat: Beat) -> EdgemedError | None:
         """Play until the end; what went wrong, if anything did."""
-        self._stalled = self._switched = False
+        self._stalled = self._switched = self._heard = False
         self._heard_ns = time.monotonic_ns()
         stream: SourceRun | None = None
         try:
@@ -123,7 +129,7 @@ class Player:
                 self._before = total(self._before, stream.counts)
                 self._measure(self._before)
         if self._stalled:
-            return ResourceError(f"There was no frame for {_SILENCE_NS / SECOND:.0f} s.", "Look at the camera.")
+            return ResourceError(f"There was no frame for {self._patience_ns / SECOND:.0f} s.", "Look at the camera.")
         return None
 
     def _outcomes(self, stream: SourceRun, served: Served) -> Generator[Outcome]:
@@ -154,7 +160,7 @@ class Player:
     # -- what is shown -----------------------------------------------------------------------------------------------
 
     def _show(self, outcome: Outcome, fill: ShownFill, readings: Readings, served: Served, stream: SourceRun) -> None:
-        self._heard_ns = time.monotonic_ns()
+        self._heard, self._heard_ns = True, time.monotonic_ns()
         pixels, prepared = fill.taken(outcome.frame)
         counts = total(self._before, stream.counts)
         self._measure(counts)

@@ -123,13 +123,14 @@ class PrecisionShadow:
         try:
             spec = BundleWorker(bundle.path, "onnxruntime", rules.precision, {"threads": 1})
             limits = Limits(hang_ns=_HANG_NS, load_ns=_HANG_NS, check_every_ns=self._golden.every_ns)
+            comparer = Comparer(bundle)
             runner = ContainedRunner(spec, limits=limits)
             runner.begin()
         except EdgemedError as error:
             self._reason = error.what
             log.error("%s is not compared in another precision: %s", model.name, error)
             return
-        self._runner, self._comparer, self._reason = runner, Comparer(bundle), ""
+        self._runner, self._comparer, self._reason = runner, comparer, ""
         self._tolerance = rules.tolerance or tolerance_of(bundle)
         self._window = Window(rules)
         self._mirror = Mirror(

@@ -263,18 +263,94 @@ def test_a_header_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     refused(header_with(tmp_path / "large.dcm", element), "header exceeds")
 
 
-def test_a_deflate_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("edgemed.imaging.dicom.source.inflate.__defaults__", (1 << 20,))
-    path = save(dataset(), tmp_path / "bomb.dcm", DEFLATED)
-    data = path.read_bytes()
+def deflated(path: Path, parts: list[bytes], **elements: object) -> Path:
+    """A file of those elements, deflated, and what follows them."""
+    data = save(dataset(**elements), path, DEFLATED).read_bytes()
     start = 132 + 12 + struct.unpack("<L", data[140:144])[0]
+    head = zlib.decompress(data[start:], -zlib.MAX_WBITS)
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    path.write_bytes(data[:start] + squeeze.compress(bytes(64 << 20)) + squeeze.flush())
+    head = head[: head.rindex(b"\xe0\x7f\x10\x00")]
+    path.write_bytes(data[:start] + b"".join(map(squeeze.compress, [head, *parts])) + squeeze.flush())
+    return path
+
+
+def pixels(length: int, claimed: int | None = None) -> list[bytes]:
+    return [
+        struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OW", 0, length if claimed is None else claimed),
+        *[bytes(1 << 20)] * (length >> 20),
+        bytes(length % (1 << 20)),
+    ]
+
+
+def test_a_deflate_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("edgemed.imaging.dicom.source.MAX_INFLATED_BYTES", 1 << 20)
+    path = deflated(tmp_path / "bomb.dcm", [*pixels(24), bytes(64 << 20)])
     refused(path, "becomes larger than 1,048,576 bytes")
+    data = save(dataset(), path, DEFLATED).read_bytes()
+    start = 132 + 12 + struct.unpack("<L", data[140:144])[0]
     path.write_bytes(data[:start] + b"\x07" * 8)  # a block of the type that does not exist
     refused(path, "deflated part is damaged")
     path.write_bytes(data[:-4])
     refused(path, "deflated part is cut short")
+
+
+def test_a_deflated_header_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("edgemed.imaging.dicom.source.MAX_HEADER_BYTES", 1 << 20)
+    monkeypatch.setattr("edgemed.imaging.dicom.source.MAX_ELEMENTS", 1 << 10)
+    private = struct.pack("<HH2sHL", 0x7FE1, 0x10, b"OB", 0, 64 << 20)
+    path = deflated(tmp_path / "large.dcm", [private, bytes(64 << 20), *pixels(24)])
+    refused(path, "header exceeds")
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from edgemed.base.errors import InputError
+from edgemed.imaging.dicom import describe, open_dicom
+def peak():  # ru_maxrss would begin with that of whoever started us
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+small, path = map(Path, sys.argv[1:])
+open_dicom(small).samples(0)
+before = peak()
+try:
+    describe.describe(path, whole=True)
+    file = open_dicom(path)
+    for index in range(file.frames):
+        file.samples(index)
+except InputError as error:
+    print(peak() - before, error.what)
+else:
+    print(peak() - before, "read")
+"""
+MIB = 1 << 20
+BESIDE = 24 * MIB
+"""What reading may take above the pixels themselves."""
+
+
+@pytest.mark.parametrize(
+    ("size", "claims", "most", "says"),
+    [
+        (900_000_000, {"Rows": 30_000, "Columns": 30_000}, 0, "30000 x 30000 pixels, more than allowed"),
+        (900_000_000, {"Rows": 4, "Columns": 6}, 0, "900000000 bytes of pixels"),
+        (64 * MIB, {"Rows": 8192, "Columns": 8192}, 64 * MIB, "read"),
+        (64 * MIB, {"Rows": 2048, "Columns": 2048, "NumberOfFrames": 16}, 64 * MIB, "read"),
+    ],
+    ids=["size", "padding", "frame", "frames"],
+)
+def test_what_is_deflated_takes_the_memory_of_its_pixels(
+    size: int, claims: dict[str, int], most: int, says: str, tmp_path: Path
+):
+    small = save(dataset(), tmp_path / "small.dcm", DEFLATED)
+    parts = pixels(size)
+    if says != "read":
+        parts[-1] = parts[-1][:-1] + b"\1"
+    path = deflated(tmp_path / "large.dcm", parts, **claims)
+    assert path.stat().st_size < 2 * MIB
+    done = subprocess.run([sys.executable, "-c", PEAK, small, path], capture_output=True, text=True, check=True)
+    grown, what = done.stdout.split(maxsplit=1)
+    assert says in what
+    assert int(grown) < most + BESIDE
 
 
 def coded(uid: str, pixels: np.ndarray) -> bytes:

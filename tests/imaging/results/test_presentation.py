@@ -81,6 +81,15 @@ def test_nothing_is_presented_of_what_was_not_analysed(tmp_path: Path) -> None:
     assert "gsps" not in cases.made(cases.content(source, refusal="late"))
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (5, 1)])
+def test_an_image_of_a_line_has_none_and_the_report_says_so(rows: int, columns: int, tmp_path: Path) -> None:
+    """Its displayed area would have no corners of its own."""
+    source = kit.write(kit.image(rows=rows, columns=columns), tmp_path / "line.dcm")
+    files = cases.made(cases.content(source, readings=(cases.classified(),)), "sr", "gsps")
+    assert set(files) == {"sr"}
+    assert "no presentation state" in read(files["sr"]).to_json()
+
+
 def test_images_that_are_shown_differently_have_a_state_each(tmp_path: Path) -> None:
     paths = [
         kit.write(kit.image(study="1.2.1", series="1.2.2", RescaleSlope=slope), tmp_path / f"{slope}.dcm")

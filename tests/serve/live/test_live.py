@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 from PIL import Image
 
 from edgemed.imaging.results.content import Author, Reading, Score
+from edgemed.runtime.sources.memory import MemorySource
 from edgemed.serve.config import Config
+from edgemed.serve.live import player
 from edgemed.serve.live.board import Channel, Shown
 from edgemed.serve.live.overlay import render
 from edgemed.serve.live.player import by_outcome
@@ -109,6 +113,27 @@ def test_a_lost_source_is_an_alarm_until_it_is_there_again(played: Any) -> None:
     cine(later.with_suffix(".part"), [30] * 100).rename(later)
     until(lambda: channel.state == "running")
     until(lambda: not alarmed())
+
+
+def test_a_source_that_never_gives_a_picture_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[MemorySource] = []
+
+    def silent(*_: object, **__: object) -> MemorySource:
+        opened.append(MemorySource([np.zeros((48, 64), np.uint8)] * 2, live=True, rate=Fraction(1, 10_000)))
+        frames = opened[-1]._frames
+        opened[-1]._frames = lambda: itertools.islice(frames(), 1, None)  # type: ignore[method-assign]
+        return opened[-1]
+
+    monkeypatch.setattr(player, "open_source", silent)
+    monkeypatch.setattr(player, "_FIRST_NS", 1_000_000_000)
+    section = {"name": "silent", "source": str(tmp_path / "a"), "model": "chest", "loop": True}
+    with kit.running(config(tmp_path, section)) as daemon:
+        channel = daemon.services.board.channels["silent"]
+        until(lambda: channel.state == "lost")
+        assert channel.reason == "There was no frame for 1 s."
+        until(lambda: daemon.services.alarms.stands("source-lost", "silent"))
+        until(lambda: len(opened) == 3)  # the watch lets go of each
+        assert daemon.services.loops.beats["live silent"].failures == 0
 
 
 def test_an_address_that_is_none_does_not_start(tmp_path: Path) -> None:

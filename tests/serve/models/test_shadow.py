@@ -13,8 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from edgemed.base.errors import IntegrityError
 from edgemed.base.runner import RunnerInfo
 from edgemed.runtime.contained.requests import Reply
+from edgemed.runtime.contained.runner import ContainedRunner
 from edgemed.serve.config import Shadow, load_config
 from edgemed.serve.models.agreement import Comparer, tail, too_many, upper_bound
 from edgemed.serve.models.host import ModelHost
@@ -86,6 +88,28 @@ def test_answers_that_agree_are_counted_and_those_that_do_not_alarmed(tmp_path: 
         assert counted is not None
         assert counted >= 12
         assert host.get("chest").submit(frame(1)).result(WAIT_S).info.precision == "int8"
+
+
+def test_golden_vectors_that_cannot_be_read_leave_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[ContainedRunner] = []
+    begin = ContainedRunner.begin
+    damaged = IntegrityError("The golden vectors are damaged.", "Build the bundle anew.")
+
+    def unreadable(_: object) -> Comparer:
+        raise damaged
+
+    def noted(runner: ContainedRunner) -> None:
+        begin(runner)
+        begun.append(runner)
+
+    monkeypatch.setattr("edgemed.serve.models.shadow.Comparer", unreadable)
+    monkeypatch.setattr("edgemed.serve.models.shadow.ContainedRunner.begin", noted)
+    with hosting(shadowed(tmp_path, 0.5)) as daemon:
+        host = daemon.services.models
+        assert isinstance(host, ModelHost)
+        wait_for(lambda: host.describe("chest")["shadow"]["reason"] == damaged.what)
+        wait_for(lambda: daemon.services.readiness.ready)
+        assert [runner.info.precision for runner in begun] == ["int8"]  # of the model itself
 
 
 def test_a_second_worker_that_is_busy_is_never_waited_for() -> None:
