@@ -78,7 +78,7 @@ def take_in(spool: Spool, journal: Journal, progress: Callable[[], object] = lam
     with journal.read() as connection:
         sql = "SELECT id, path, state, sha256, sop_class, sop_instance FROM object WHERE path <> ''"
         rows = connection.execute(sql).fetchall()
-        results = {row[0] for row in connection.execute("SELECT path FROM result")}
+        results = {row[0] for row in connection.execute("SELECT path FROM result WHERE path <> ''")}
         going = {row[0] for row in connection.execute("SELECT path FROM deletion")}
         analysing = connection.execute("SELECT id FROM task WHERE state = ?", (State.ANALYSING.value,)).fetchall()
     known = {row["path"] for row in rows}

@@ -1,8 +1,8 @@
 """Keeps the disk from filling up: watermarks, and what may be deleted.
 
-Nothing is deleted that is not at its end, for as long as the site wants to keep it. Rows stay: they say what became of
-each input. Events go after `keep_events`, golden inferences after 90 days, procedure steps three days after their last
-change.
+Nothing is deleted that is not at its end, for as long as the site wants to keep it. Rows stay much
+longer, for they say what became of each input: after `keep_rows` they leave the journal for the archive. Events go
+after `keep_events`, golden inferences after 90 days, procedure steps three days after their last change.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Housekeeping:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._horizons: dict[str, Horizon] = {}
+        self._archive = Archive(services.config.daemon.state, services.journal)
         self._last_ns = 0
         self._kept_ns = 0
 
@@ -56,6 +57,7 @@ class Housekeeping:
         spool = self._services.config.spool
         times = {"ended": spool.keep_ns, "failed": spool.keep_failed_ns, "events": spool.keep_events_ns}
         times |= {"golden": _GOLDEN_NS, "steps": STEPS_NS}
+        times |= {"rows": spool.keep_rows_ns, "alarms": spool.keep_rows_ns}
         with self._services.journal.read() as connection:
             self._horizons = {
                 name: load_horizon(connection, name, keep_ns) for name, keep_ns in times.items() if keep_ns is not None
@@ -106,21 +108,27 @@ class Housekeeping:
         steps = self._horizons["steps"].before
         while self._services.journal.write(partial(forget_steps, before=steps)) and _goes_on(beat):
             pass
+        if "rows" in self._horizons:  # last: a disk that does not take the archive keeps nothing else from going
+            rows, alarms = self._horizons["rows"].before, self._horizons["alarms"].before
+            self._archive.sweep(rows, alarms, partial(_goes_on, beat))
 
     def _release(self, ends: Sequence[str], before: int, beat: Beat) -> None:
-        while before and _goes_on(beat) and self._services.journal.write(partial(release, ends=ends, before=before)):
-            finish_deletions(self._services.spool, self._services.journal, beat)
+        journal = self._services.journal
+        while before and _goes_on(beat):
+            with journal.read() as connection:
+                some = may_release(connection, ends, before)
+            if not some or not journal.write(partial(release, ends=ends, before=before)):
+                return
+            finish_deletions(self._services.spool, journal, beat)
 
     def _count(self) -> None:
         """Count the time, and keep the count."""
         now_ns = time.monotonic_ns()
         elapsed_ns, self._last_ns = now_ns - self._last_ns, now_ns
         with self._services.journal.read() as connection:
-            newest, golden = newest_event(connection), newest_golden(connection)
-        marked = [
-            horizon.goes_on(elapsed_ns, golden if name == "golden" else newest)
-            for name, horizon in self._horizons.items()
-        ]
+            newest = newest_event(connection)
+            others = {"golden": newest_golden(connection), "alarms": newest_alarm(connection)}
+        marked = [horizon.goes_on(elapsed_ns, others.get(name, newest)) for name, horizon in self._horizons.items()]
         if any(marked) or now_ns - self._kept_ns >= _KEPT_EVERY_NS:
             self._kept_ns = now_ns
             for name, horizon in self._horizons.items():

@@ -22,11 +22,12 @@ from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import NoTransition, move_task, receive_again
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.journal.steps import Unfinished, unfinished
+from edgemed.serve.journal.tally import miscounted
 from edgemed.serve.lock import is_served
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import ENDS, Event, State, worst
 
-Code = Literal["lost", "changed", "no-row", "stuck", "history", "undelivered"]
+Code = Literal["lost", "changed", "no-row", "stuck", "history", "undelivered", "miscounted"]
 Step = Callable[[], None]
 
 _AGAIN_S: Final = 2.0
@@ -41,6 +42,7 @@ class Trouble:
         code: `lost`: a row without its file. `changed`: other bytes than came or were answered. `no-row`: a file that
             no row names. `stuck`: a state that nothing leads out of, or that its tasks contradict. `history`: the
             events do not lead to the state. `undelivered`: a result without its deliveries.
+            `miscounted`: the page shows another number of rows than there are.
         what: table and number of the row, or the path of a file.
         text: a sentence.
     """
@@ -208,6 +210,10 @@ def _look(root: Path, step: Step) -> Account:
         account.troubles += _states(connection)
         account.troubles += [Trouble("history", what, text) for what, text in untold(connection)]
         account.troubles += _deliveries(connection)
+        account.troubles += [
+            Trouble("miscounted", what, f"The page says {said}; there are {found}.")
+            for what, said, found in miscounted(connection)
+        ]
         account.unfinished = list(unfinished(connection))
         rows = _files(connection)
         going = {row[0] for row in connection.execute("SELECT path FROM deletion")}

@@ -120,15 +120,6 @@ def open_tasks(connection: sqlite3.Connection) -> list[OpenTasks]:
     return [OpenTasks(row["model"], row["state"], row["count"], row["oldest"], _age_s(row["oldest"])) for row in rows]
 
 
-def counts(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
-    """How many objects and tasks stand in each state: `{"object": {"delivered": 3}, "task": {…}}`."""
-    found = {}
-    for table in ("object", "task"):
-        rows = connection.execute(f"SELECT state, count(*) FROM {table} GROUP BY state ORDER BY state")  # noqa: S608
-        found[table] = {row[0]: row[1] for row in rows}
-    return found
-
-
 def waiting(connection: sqlite3.Connection) -> list[Waiting]:
     """Deliveries that are open, by destination."""
     rows = connection.execute(

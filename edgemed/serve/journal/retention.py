@@ -14,6 +14,9 @@ from typing import Final
 
 from edgemed.serve.journal.facts import fact, keep_fact
 
+ARCHIVE: Final = "archive"
+"""The fact that says where the archive ends; see `serve/archive.py`."""
+
 _MARKS: Final = 50
 _TOGETHER: Final = 200
 
@@ -62,8 +65,11 @@ def keep_horizon(connection: sqlite3.Connection, name: str, horizon: Horizon) ->
 
 
 def forget_horizons(connection: sqlite3.Connection) -> None:
-    """Begin to count anew: events have other numbers now, in a journal that was made anew."""
-    connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %'")
+    """Begin to count anew: events have other numbers now, in a journal that was made anew.
+
+    The archive begins another file, too: a damaged journal may say less of it than counts.
+    """
+    connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %' OR name = ?", (ARCHIVE,))
     connection.execute("UPDATE step SET event = 0")
 
 
@@ -115,6 +121,15 @@ def promise(connection: sqlite3.Connection, instances: Sequence[str]) -> list[st
         else:
             gone.append(uid)
     return gone
+
+
+def may_release(connection: sqlite3.Connection, ends: Sequence[str], before: int) -> bool:
+    """Whether `release` would find something; to be asked beside the writer, for it looks at all that is kept."""
+    ended = ", ".join(f"'{end}'" for end in ends)
+    return any(
+        connection.execute(sql.format(ends=ended, sent_on=_SENT_ON), (before, 1)).fetchone() is not None
+        for sql in (_OBJECTS, _RESULTS)
+    )
 
 
 def release(connection: sqlite3.Connection, ends: Sequence[str], before: int) -> list[str]:

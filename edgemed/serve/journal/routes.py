@@ -210,7 +210,8 @@ def complete(connection: sqlite3.Connection, task: int, reason: str) -> bool:
 def collecting(connection: sqlite3.Connection) -> list[sqlite3.Row]:
     """Tasks that collect: id, model, level, subject, revision, expected."""
     return connection.execute(
-        "SELECT id, model, level, subject, revision, expected FROM task WHERE state = 'collecting' ORDER BY id"
+        "SELECT id, model, level, subject, revision, expected FROM task WHERE state = 'collecting'"
+        " AND state NOT IN ('delivered', 'not-analysed', 'failed') ORDER BY id"  # as its index says it
     ).fetchall()
 
 

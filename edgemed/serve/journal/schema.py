@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgemed.serve.journal.tally import TALLY
+
 VERSION: Final = 2
 
 DIGESTS: Final = {
     1: "f78bc21b03e617abe148412c1c5ea96889c3a0e0583bb103ed91372db68d9c06",
-    2: "98271f9a2fb558d226e8514f075d2803284f976e6cf3c56c13d2f19c57ae3f73",
+    2: "50cf84765043c08bf618ae7aec393aa1344e821270228913cfb31af0391e5313",
 }
 """SHA-256 of the tables of each version that there was, without comments and spacing. A test holds `SCHEMA` against it:
 a journal is opened by its version alone, so tables that changed under the same one would be found at a bedside, by a
 statement that fails. Once a version is released, its line stays as it is; other tables get another version.
 """
 
-SCHEMA: Final = """
+_TABLES: Final = """
 CREATE TABLE object (                 -- something that came in, and was acknowledged or refused
   id            INTEGER PRIMARY KEY,
   inlet         TEXT NOT NULL,        -- 'dicom', 'stow', or the name of a folder
@@ -83,6 +85,7 @@ CREATE TABLE result (                 -- a file that says what a task found, or 
 ) STRICT;
 CREATE UNIQUE INDEX result_path ON result (task, path) WHERE path <> '';
 CREATE INDEX result_uid ON result (sop_instance);
+CREATE INDEX result_task ON result (task);
 
 CREATE TABLE delivery (               -- one result to one destination
   id            INTEGER PRIMARY KEY,
@@ -103,6 +106,7 @@ CREATE TABLE asked (                  -- storage commitment that we asked of a d
   delivery      INTEGER NOT NULL REFERENCES delivery (id),
   PRIMARY KEY (transaction_uid, delivery)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX asked_delivery ON asked (delivery);
 
 CREATE TABLE deletion (               -- files that no row names any more, and that are being deleted
   path          TEXT PRIMARY KEY
@@ -143,6 +147,7 @@ CREATE TABLE commitment (             -- asked of us by a peer
   PRIMARY KEY (transaction_uid, peer)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX commitment_open ON commitment (event) WHERE reported IS NULL;
+CREATE INDEX commitment_over ON commitment (event) WHERE reported IS NOT NULL;
 
 CREATE TABLE step (                   -- a performed procedure step (MPPS) that a peer tells of; UIDs alone
   id            INTEGER PRIMARY KEY,
@@ -203,3 +208,5 @@ CREATE TABLE release (                -- a version of a model at this bedside
 
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
+
+SCHEMA: Final = f"{_TABLES}{TALLY}"

@@ -101,6 +101,6 @@ def states(connection: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, 
 def counts(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
     """Deliveries by destination and state, where they are open or failed."""
     rows = connection.execute(
-        "SELECT destination, state, count(*) FROM delivery WHERE state <> 'delivered' GROUP BY 1, 2"
+        "SELECT name, state, count FROM tally WHERE what = 'delivery' AND state <> 'delivered' AND count > 0"
     )
     return {(row[0], row[1]): row[2] for row in rows}

@@ -14,7 +14,7 @@ from typing import Any, Final
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.serve.audit.segments import FOLDER, last_messages
 from edgemed.serve.clock import stamp
-from edgemed.serve.journal import queries
+from edgemed.serve.journal import queries, tally
 from edgemed.serve.live.board import Channel
 from edgemed.serve.services import Services
 from edgemed.serve.timeline import Timeline
@@ -34,7 +34,7 @@ def overview(services: Services) -> Facts:
     with services.journal.read() as connection:
         waits = [asdict(row) for row in queries.open_tasks(connection)]
         destinations = [asdict(row) for row in queries.waiting(connection)]
-        counts = queries.counts(connection)
+        ended = tally.ended(connection)
     return {
         "name": services.config.daemon.name,
         "at": stamp(),
@@ -48,8 +48,8 @@ def overview(services: Services) -> Facts:
             "oldest_s": max((row["age_s"] for row in waits), default=0.0),
             "deliveries": sum(row["pending"] + row["sent"] for row in destinations),
         },
-        "ended": {state: counts["task"].get(state, 0) for state in ("delivered", "not-analysed", "failed")},
-        "refused": counts["object"].get("refused", 0),
+        "ended": {state: ended["task"].get(state, 0) for state in ("delivered", "not-analysed", "failed")},
+        "refused": ended["object"].get("refused", 0),
     }
 
 
@@ -149,11 +149,11 @@ def queue(services: Services) -> Facts:
         waits = {row.destination: row for row in queries.waiting(connection)}
         tasks = queries.recent_tasks(connection, _TASKS)
         opened = queries.open_tasks(connection)
-        past = _deliveries(connection)
+        past = tally.deliveries(connection)
     standing = {(alarm.code, alarm.subject): alarm for alarm in services.alarms.standing}
     destinations = []
     for each in services.config.destinations:
-        wait, done = waits.get(each.name), past.get(each.name, {})
+        wait, done = waits.get(each.name), past.get(each.name, tally.Delivered())
         late = standing.get(("delivery-late", each.name))
         destinations.append(
             {
@@ -162,9 +162,7 @@ def queue(services: Services) -> Facts:
                 "pending": wait.pending if wait else 0,
                 "sent": wait.sent if wait else 0,
                 "oldest": wait.oldest if wait else None,
-                "delivered": done.get("delivered", 0),
-                "failed": done.get("failed", 0),
-                "last": done.get("last"),
+                **asdict(done),
                 "trouble": late.text if late else "",
             }
         )
@@ -245,14 +243,6 @@ def _events(connection: sqlite3.Connection, tasks: Sequence[int]) -> list[Facts]
         tuple(tasks),
     )
     return [dict(row) for row in rows]
-
-
-def _deliveries(connection: sqlite3.Connection) -> dict[str, Facts]:
-    rows = connection.execute(
-        "SELECT destination, sum(state = 'delivered') AS delivered, sum(state = 'failed') AS failed,"
-        " max(CASE WHEN state = 'delivered' THEN changed END) AS last FROM delivery GROUP BY destination"
-    )
-    return {row["destination"]: dict(row) for row in rows}
 
 
 def _way(line: Timeline) -> Facts | None:

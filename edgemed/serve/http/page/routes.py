@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from importlib.resources import files
@@ -168,6 +169,7 @@ def _api(services: Services) -> APIRouter:
 def _streams(services: Services) -> APIRouter:
     routes, watching = APIRouter(include_in_schema=False), [0]
     drawing = CapacityLimiter(_DRAWING)  # threads of their own: inference must not wait for those who look on
+    look = Look(lambda: json.dumps(facts.overview(services)).encode(), drawing)
 
     @routes.get("/page/events")
     async def events(request: Request) -> StreamingResponse:
@@ -178,8 +180,7 @@ def _streams(services: Services) -> APIRouter:
             watching[0] += 1
             try:
                 while not await request.is_disconnected():
-                    now = await run_sync(facts.overview, services, limiter=drawing)
-                    yield b"data: " + json.dumps(now).encode() + b"\n\n"
+                    yield b"data: " + await look() + b"\n\n"
                     await asyncio.sleep(EVERY_S)
             finally:
                 watching[0] -= 1
@@ -196,6 +197,30 @@ def _streams(services: Services) -> APIRouter:
         return Response(data, media_type="image/jpeg", headers={"x-number": str(number)})
 
     return routes
+
+
+class Look:
+    """How everything stands, looked at once for all who ask at about the same time.
+
+    Args:
+        take: looks, in a thread.
+        limiter: of the threads.
+    """
+
+    def __init__(self, take: Callable[[], bytes], limiter: CapacityLimiter) -> None:
+        self._take, self._limiter = take, limiter
+        self._turn = asyncio.Lock()
+        self._taken_ns = -(10**18)
+        self._seen = b""
+
+    async def __call__(self) -> bytes:
+        """What was seen half a second ago at most."""
+        async with self._turn:
+            began_ns = time.monotonic_ns()
+            if began_ns - self._taken_ns > EVERY_S * 5e8:
+                self._seen = await run_sync(self._take, limiter=self._limiter)
+                self._taken_ns = began_ns
+            return self._seen
 
 
 async def _newer(channel: Channel, after: int) -> int:

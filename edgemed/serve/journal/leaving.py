@@ -1,0 +1,233 @@
+"""Rows that have come to their end long ago leave the journal: what goes together, how it is told, and that it goes.
+
+What is connected leaves together: the objects of a study, their tasks, results and deliveries; an object that is of no
+study, by itself. The newest row of each table stays, for numbers go on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgemed.serve.journal.retention import newest_event
+from edgemed.serve.states import ENDS
+
+_ENDED: Final = ", ".join(sorted(f"'{state.value}'" for state in ENDS))
+_SPAN: Final = 5_000  # numbers of objects that are looked at together
+_TOGETHER: Final = 50  # units that leave together, at most
+_OLD: Final = "NOT EXISTS (SELECT 1 FROM event WHERE what = ? AND subject = ? AND id > ?)"
+_CANDIDATES: Final = (
+    f"SELECT id, study FROM object WHERE id > ?1 AND id <= ?2 AND path = '' AND state IN ({_ENDED})"  # noqa: S608
+    " AND NOT EXISTS (SELECT 1 FROM event WHERE what = 'object' AND subject = object.id AND event.id > ?3) ORDER BY id"
+)
+_LEFT_OUT: Final = frozenset({"id", "path", "task", "result"})  # said by the place in the line, or said no more
+_COMMITMENTS: Final = (
+    "SELECT * FROM commitment WHERE reported IS NOT NULL AND event <= ? ORDER BY event, transaction_uid LIMIT ?"
+)
+_ALARMS: Final = (
+    "SELECT * FROM alarm WHERE cleared IS NOT NULL AND id <= ? AND id < (SELECT max(id) FROM alarm) ORDER BY id LIMIT ?"
+)
+
+Rows = list[sqlite3.Row]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What leaves together.
+
+    Attributes:
+        start: number of an object of it.
+        lines: what is told of it, as JSON, one line for each object and task.
+    """
+
+    start: int
+    objects: tuple[int, ...]
+    tasks: tuple[int, ...]
+    results: tuple[int, ...]
+    deliveries: tuple[int, ...]
+    promised: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+def leaving(connection: sqlite3.Connection, after: int, before: int) -> tuple[list[Unit], int | None]:
+    """Units that may leave, by the numbers of their objects.
+
+    Args:
+        connection: for reading.
+        after: number of an object; looks at some that follow it.
+        before: number of an event: all that happened to a unit is older.
+
+    Returns:
+        The units, and the number to go on after; `None` at the end.
+    """
+    before = min(before, newest_event(connection) - 1)
+    (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM object").fetchone()
+    units: list[Unit] = []
+    seen = set[str]()
+    until = min(after + _SPAN, newest)
+    for number, study in connection.execute(_CANDIDATES, (after, until, before)).fetchall():
+        if study and study in seen:
+            continue
+        seen.add(study)
+        found = unit(connection, number, before)
+        if found is not None:
+            units.append(found)
+        if len(units) == _TOGETHER:
+            return units, number
+    return units, until if until < newest else None
+
+
+def unit(connection: sqlite3.Connection, number: int, before: int) -> Unit | None:
+    """What an object leaves with; `None` where it may not, or is not there."""
+    first = connection.execute("SELECT * FROM object WHERE id = ?", (number,)).fetchone()
+    if first is None:
+        return None
+    objects: Rows = [first]
+    if first["study"]:
+        objects = connection.execute("SELECT * FROM object WHERE study = ? ORDER BY id", (first["study"],)).fetchall()
+    numbers = {row["id"] for row in objects}
+    parts = _of(connection, "SELECT * FROM part WHERE object = ? ORDER BY task", numbers)
+    tasks = _of(connection, "SELECT * FROM task WHERE id = ?", {row["task"] for row in parts})
+    members = _of(connection, "SELECT * FROM part WHERE task = ? ORDER BY object", {row["id"] for row in tasks})
+    results = _of(connection, "SELECT * FROM result WHERE task = ? ORDER BY id", {row["id"] for row in tasks})
+    deliveries = _of(connection, "SELECT * FROM delivery WHERE result = ? ORDER BY id", {row["id"] for row in results})
+    ends = {state.value for state in ENDS}
+    if (
+        any(row["state"] not in ends for row in (*objects, *tasks))
+        or any(row["state"] in ("pending", "sent") for row in deliveries)
+        or any(row["path"] for row in (*objects, *results))
+        or not {row["object"] for row in members} <= numbers
+    ):
+        return None
+    tables = {"object": objects, "task": tasks, "result": results, "delivery": deliveries}
+    for table, rows in tables.items():
+        (newest,) = connection.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608 - a table of ours
+        old = f"SELECT {_OLD}"
+        for row in rows:
+            if row["id"] == newest or not connection.execute(old, (table, row["id"], before)).fetchone()[0]:
+                return None
+    promised = _of(
+        connection,
+        "SELECT sop_instance FROM promise WHERE sop_instance = ?",
+        {row["sop_instance"] for row in objects if row["state"] != "refused"},
+    )
+    kept = tuple(row["sop_instance"] for row in promised)
+    lines = (
+        *(_object(connection, row, parts, kept) for row in objects),
+        *(_task(connection, row, members, results, deliveries) for row in tasks),
+    )
+    every = (tuple(row["id"] for row in rows) for rows in tables.values())
+    return Unit(number, *every, promised=kept, lines=lines)
+
+
+def leave(connection: sqlite3.Connection, units: Sequence[Unit], before: int) -> bool:
+    """Delete units, where each is as it was when it was told; else none, and `False`."""
+    before = min(before, newest_event(connection) - 1)
+    if any(unit(connection, each.start, before) != each for each in units):
+        return False
+    for each in units:
+        for sql, numbers in (
+            ("DELETE FROM asked WHERE delivery = ?", each.deliveries),
+            ("DELETE FROM event WHERE what = 'delivery' AND subject = ?", each.deliveries),
+            ("DELETE FROM delivery WHERE id = ?", each.deliveries),
+            ("DELETE FROM result WHERE id = ?", each.results),
+            ("DELETE FROM part WHERE task = ?", each.tasks),
+            ("DELETE FROM event WHERE what = 'task' AND subject = ?", each.tasks),
+            ("DELETE FROM task WHERE id = ?", each.tasks),
+            ("DELETE FROM event WHERE what = 'object' AND subject = ?", each.objects),
+            ("DELETE FROM object WHERE id = ?", each.objects),
+        ):
+            connection.executemany(sql, [(number,) for number in numbers])
+        connection.executemany("DELETE FROM promise WHERE sop_instance = ?", [(uid,) for uid in each.promised])
+    return True
+
+
+def over(connection: sqlite3.Connection, before: int, alarms_before: int) -> list[str]:
+    """Lines of commitments that were reported on and of alarms that were cleared, both of long ago; some of them."""
+    commitments = connection.execute(_COMMITMENTS, (before, _TOGETHER)).fetchall()
+    alarms = connection.execute(_ALARMS, (alarms_before, _TOGETHER)).fetchall()
+    return [
+        *(_line(commitment=row["transaction_uid"], **_told(row, "transaction_uid", "request"), request=_request(row))
+          for row in commitments),
+        *(_line(alarm=row["id"], **_told(row)) for row in alarms),
+    ]  # fmt: skip
+
+
+def forget_over(connection: sqlite3.Connection, before: int, alarms_before: int, told: Sequence[str]) -> bool:
+    """Delete those, where they are still the same; else none, and `False`."""
+    if over(connection, before, alarms_before) != told:
+        return False
+    connection.execute(
+        "DELETE FROM commitment WHERE (transaction_uid, peer) IN"  # noqa: S608 - ours
+        f" (SELECT transaction_uid, peer FROM ({_COMMITMENTS}))",
+        (before, _TOGETHER),
+    )
+    connection.execute(
+        f"DELETE FROM alarm WHERE id IN (SELECT id FROM ({_ALARMS}))",  # noqa: S608 - ours
+        (alarms_before, _TOGETHER),
+    )
+    return True
+
+
+def newest_alarm(connection: sqlite3.Connection) -> int:
+    """Number of the newest alarm; 0 where there is none."""
+    (number,) = connection.execute("SELECT coalesce(max(id), 0) FROM alarm").fetchone()
+    return int(number)
+
+
+def _of(connection: sqlite3.Connection, sql: str, values: Iterable[Any]) -> Rows:
+    return [row for value in sorted(values) for row in connection.execute(sql, (value,))]
+
+
+def _object(connection: sqlite3.Connection, row: sqlite3.Row, parts: Rows, promised: Sequence[str]) -> str:
+    return _line(
+        object=row["id"],
+        **_told(row),
+        promised=row["sop_instance"] in promised,
+        tasks=[part["task"] for part in parts if part["object"] == row["id"]],
+        events=_events(connection, "object", row["id"]),
+    )
+
+
+def _task(connection: sqlite3.Connection, row: sqlite3.Row, members: Rows, results: Rows, deliveries: Rows) -> str:
+    return _line(
+        task=row["id"],
+        **_told(row),
+        objects=[part["object"] for part in members if part["task"] == row["id"]],
+        results=[
+            {
+                **_told(result),
+                "deliveries": [
+                    {**_told(each), "events": _events(connection, "delivery", each["id"])}
+                    for each in deliveries
+                    if each["result"] == result["id"]
+                ],
+            }
+            for result in results
+            if result["task"] == row["id"]
+        ],
+        events=_events(connection, "task", row["id"]),
+    )
+
+
+def _told(row: sqlite3.Row, *but: str) -> dict[str, Any]:
+    """Columns that say something."""
+    return {key: row[key] for key in row.keys() if key not in _LEFT_OUT | {*but} and row[key] not in ("", None)}  # noqa: SIM118
+
+
+def _request(row: sqlite3.Row) -> Any:
+    return json.loads(row["request"])
+
+
+def _events(connection: sqlite3.Connection, what: str, number: int) -> list[dict[str, Any]]:
+    rows = connection.execute(
+        "SELECT at, before, event, after, reason FROM event WHERE what = ? AND subject = ? ORDER BY id", (what, number)
+    )
+    return [_told(row) for row in rows]
+
+
+def _line(**told: Any) -> str:
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
