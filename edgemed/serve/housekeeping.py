@@ -13,7 +13,9 @@ from functools import partial
 from typing import Final
 
 from edgemed.base.quantity import SECOND
+from edgemed.serve.archive import Archive
 from edgemed.serve.deletion import finish_deletions
+from edgemed.serve.journal.leaving import newest_alarm
 from edgemed.serve.journal.retention import (
     BADLY,
     WELL,
@@ -21,6 +23,7 @@ from edgemed.serve.journal.retention import (
     forget,
     keep_horizon,
     load_horizon,
+    may_release,
     newest_event,
     newest_golden,
     release,

@@ -17,6 +17,8 @@ _FILL: Final = (
     f" '1.2.840.10008.5.1.4.1.1.2', {_UID.format('i')}, {_UID.format(f'1000000000 + {_STUDY}')},"
     f" {_UID.format(f'2000000000 + {_STUDY}')}, '1.2.840.10008.1.2.1', {_SHA}, 524288, '', {_AT},"
     f" CASE WHEN i % 1000 = 0 THEN 'refused' ELSE 'delivered' END, {_AT} FROM n",
+    "INSERT INTO tally (what, name, state, count) SELECT 'object', inlet, state, count(*) FROM object"
+    " WHERE state = 'refused' GROUP BY inlet",
     "INSERT INTO task (id, model, level, subject, state, completeness, created, completed, digest, changed)"
     f" SELECT i, 'chest', 'instance', {_UID.format('i')}, 'delivered', 'alone', {_AT}, {_AT}, {_SHA}, {_AT}"
     " FROM n WHERE i % 1000 <> 0",

@@ -119,8 +119,9 @@ def unit(connection: sqlite3.Connection, number: int, before: int) -> Unit | Non
         *(_object(connection, row, parts, kept) for row in objects),
         *(_task(connection, row, members, results, deliveries) for row in tasks),
     )
-    every = (tuple(row["id"] for row in rows) for rows in tables.values())
-    return Unit(number, *every, promised=kept, lines=lines)
+    return Unit(
+        number, _numbers(objects), _numbers(tasks), _numbers(results), _numbers(deliveries), promised=kept, lines=lines
+    )
 
 
 def leave(connection: sqlite3.Connection, units: Sequence[Unit], before: int) -> bool:
@@ -180,6 +181,10 @@ def newest_alarm(connection: sqlite3.Connection) -> int:
 
 def _of(connection: sqlite3.Connection, sql: str, values: Iterable[Any]) -> Rows:
     return [row for value in sorted(values) for row in connection.execute(sql, (value,))]
+
+
+def _numbers(rows: Rows) -> tuple[int, ...]:
+    return tuple(row["id"] for row in rows)
 
 
 def _object(connection: sqlite3.Connection, row: sqlite3.Row, parts: Rows, promised: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Final
 
 from edgemed.serve.clock import from_stamp, stamp
+from edgemed.serve.journal.tally import refused
 from edgemed.serve.states import ENDS, TRANSITIONS, Event, State, worst
 
 FORWARD: Final = "forward"
@@ -80,6 +81,8 @@ def add_object(connection: sqlite3.Connection, new: NewObject, state: State = St
     values = (*_OF_NEW(new), now, now, state.value, reason)
     number = connection.execute(_ADD_OBJECT, values).lastrowid
     assert number is not None
+    if state is State.REFUSED:
+        refused(connection, new.inlet, now)
     _event(connection, "object", number, "", _OPENING[state], state.value, reason)
     return number
 

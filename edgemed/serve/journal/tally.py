@@ -1,4 +1,4 @@
-"""How many rows have ended, kept by triggers in the transaction of each change: nobody counts years of rows each second."""
+"""How many rows have ended. Triggers keep it with each change, so that nobody counts the rows of years each second."""
 
 from __future__ import annotations
 
@@ -18,35 +18,52 @@ CREATE TABLE tally (                  -- how many rows there are, so that nobody
 """
 
 
-def _triggers(what: str, name: str, last: str, counts: str) -> str:
+def _one_more(what: str, name: str, state: str, changed: str) -> str:
+    return (
+        f"INSERT INTO tally (what, name, state, count, last) VALUES ({what}, {name}, {state}, 1, {changed})"  # noqa: S608
+        " ON CONFLICT DO UPDATE SET count = count + 1, last = excluded.last"
+    )
+
+
+def _fewer(what: str, name: str, counts: str) -> str:
+    return (
+        f"CREATE TRIGGER {what}_fewer AFTER DELETE ON {what} WHEN old.{counts} BEGIN"  # noqa: S608 - texts of ours
+        f" UPDATE tally SET count = count - 1 WHERE what = '{what}' AND name = old.{name} AND state = old.state; END;\n"
+    )
+
+
+def _triggers(what: str, name: str, counts: str) -> str:
     """Of one table.
 
     Args:
         what: the table.
-        name: what its rows are told apart by, beside their state.
-        last: when a row came to its state.
+        name: the column by which its rows are told apart, beside their state.
         counts: whether a row counts, by its state.
     """
-    more = (
-        f"INSERT INTO tally (what, name, state, count, last) VALUES ('{what}', new.{name}, new.state, 1, new.{last})"
-        " ON CONFLICT DO UPDATE SET count = count + 1, last = excluded.last"
-    )
-    fewer = f"UPDATE tally SET count = count - 1 WHERE what = '{what}' AND name = old.{name} AND state = old.state"
+    more = _one_more(f"'{what}'", f"new.{name}", "new.state", "new.changed")
     moved = f"AFTER UPDATE OF state ON {what} WHEN old.state <> new.state AND"
-    return f"""
-CREATE TRIGGER {what}_more AFTER INSERT ON {what} WHEN new.{counts} BEGIN {more}; END;
-CREATE TRIGGER {what}_fewer AFTER DELETE ON {what} WHEN old.{counts} BEGIN {fewer}; END;
-CREATE TRIGGER {what}_came {moved} new.{counts} BEGIN {more}; END;
-CREATE TRIGGER {what}_went {moved} old.{counts} BEGIN {fewer}; END;
-"""
+    return (
+        f"CREATE TRIGGER {what}_more AFTER INSERT ON {what} WHEN new.{counts} BEGIN {more}; END;\n"
+        f"CREATE TRIGGER {what}_came {moved} new.{counts} BEGIN {more}; END;\n"
+        f"CREATE TRIGGER {what}_went {moved} old.{counts} BEGIN"
+        f" UPDATE tally SET count = count - 1 WHERE what = '{what}' AND name = old.{name} AND state = old.state; END;\n"
+        + _fewer(what, name, counts)
+    )
 
 
-TALLY: Final = (
-    _TABLE
-    + _triggers("object", "inlet", "changed", "state = 'refused'")
-    + _triggers("task", "model", "changed", "state IN ('delivered', 'not-analysed', 'failed')")
-    + _triggers("delivery", "destination", "changed", "state <> ''")
-)
+# a trigger would cost each image that is kept, for those that are not: `refused` counts objects that come
+_OBJECTS: Final = _fewer("object", "inlet", "state = 'refused'")
+_TASKS: Final = _triggers("task", "model", "state IN ('delivered', 'not-analysed', 'failed')")
+_DELIVERIES: Final = _triggers("delivery", "destination", "state <> ''")
+TALLY: Final = f"{_TABLE}{_OBJECTS}{_TASKS}{_DELIVERIES}"
+"""The table and its triggers."""
+
+_REFUSED: Final = _one_more("'object'", "?", "'refused'", "?")
+
+
+def refused(connection: sqlite3.Connection, inlet: str, at: str) -> None:
+    """Count an object that was refused."""
+    connection.execute(_REFUSED, (inlet, at))
 
 
 @dataclass(frozen=True)
