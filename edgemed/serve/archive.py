@@ -106,8 +106,9 @@ class Archive:
         try:
             file = os.open(path, _FLAGS, 0o600)
             try:
-                with os.fdopen(os.dup(file), "wb") as stream:
-                    stream.write(data)
+                left = memoryview(data)
+                while left:
+                    left = left[os.write(file, left) :]
                 os.fsync(file)
             finally:
                 os.close(file)

@@ -30,7 +30,7 @@ _FILL: Final = (
     f" SELECT id, id, 'pacs', 'delivered', 1, {_AT}, {_AT} FROM result",
 )
 _HAPPENED: Final = {
-    "object": (("", "arrive", "arriving"), ("arriving", "accept", "received"), ("received", "route", "routed"),
+    "object": (("", "arrive", "arriving"), ("arriving", "keep", "received"), ("received", "route", "routed"),
                ("routed", "settle", "delivered")),
     "task": (("", "open", "collecting"), ("collecting", "complete", "queued"), ("queued", "start", "analysing"),
              ("analysing", "answer", "delivering"), ("delivering", "finish", "delivered")),

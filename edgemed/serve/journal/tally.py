@@ -25,11 +25,15 @@ def _one_more(what: str, name: str, state: str, changed: str) -> str:
     )
 
 
-def _fewer(what: str, name: str, counts: str) -> str:
+def _one_less(what: str, name: str) -> str:
     return (
-        f"CREATE TRIGGER {what}_fewer AFTER DELETE ON {what} WHEN old.{counts} BEGIN"  # noqa: S608 - texts of ours
-        f" UPDATE tally SET count = count - 1 WHERE what = '{what}' AND name = old.{name} AND state = old.state; END;\n"
+        f"UPDATE tally SET count = count - 1 WHERE what = '{what}'"  # noqa: S608 - texts of ours
+        f" AND name = old.{name} AND state = old.state"
     )
+
+
+def _fewer(what: str, name: str, counts: str) -> str:
+    return f"CREATE TRIGGER {what}_fewer AFTER DELETE ON {what} WHEN old.{counts} BEGIN {_one_less(what, name)}; END;\n"
 
 
 def _triggers(what: str, name: str, counts: str) -> str:
@@ -45,8 +49,7 @@ def _triggers(what: str, name: str, counts: str) -> str:
     return (
         f"CREATE TRIGGER {what}_more AFTER INSERT ON {what} WHEN new.{counts} BEGIN {more}; END;\n"
         f"CREATE TRIGGER {what}_came {moved} new.{counts} BEGIN {more}; END;\n"
-        f"CREATE TRIGGER {what}_went {moved} old.{counts} BEGIN"
-        f" UPDATE tally SET count = count - 1 WHERE what = '{what}' AND name = old.{name} AND state = old.state; END;\n"
+        f"CREATE TRIGGER {what}_went {moved} old.{counts} BEGIN {_one_less(what, name)}; END;\n"
         + _fewer(what, name, counts)
     )
 
