@@ -355,9 +355,8 @@ class SpoolSection(Section):
         None, description="inputs that failed, and quarantine; None: until somebody looks at them"
     )
     keep_events_ns: Nanoseconds = Field(400 * 24 * HOUR, description="lines of the journal on what happened when")
-    keep_rows_ns: Nanoseconds | None = Field(
-        3 * 365 * 24 * HOUR,
-        description="what became of each input, in the journal; then in the archive. None: in the journal for ever",
+    keep_rows_ns: Nanoseconds = Field(
+        3 * 365 * 24 * HOUR, description="what became of each input, in the journal; then in the archive"
     )
 
 

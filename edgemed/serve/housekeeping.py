@@ -111,9 +111,9 @@ class Housekeeping:
         steps = self._horizons["steps"].before
         while self._services.journal.write(partial(forget_steps, before=steps)) and _goes_on(beat):
             pass
-        if "rows" in self._horizons:  # last: a disk that does not take the archive keeps nothing else from going
-            rows, alarms = self._horizons["rows"].before, self._horizons["alarms"].before
-            self._archive.sweep(rows, alarms, partial(_goes_on, beat))
+        # last: a disk that does not take the archive keeps nothing else from going
+        rows, alarms = self._horizons["rows"].before, self._horizons["alarms"].before
+        self._archive.sweep(rows, alarms, partial(_goes_on, beat))
 
     def _release(self, ends: Sequence[str], before: int, beat: Beat) -> None:
         journal = self._services.journal

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from edgemed.serve.states import ENDS
 
 _ENDED: Final = ", ".join(sorted(f"'{state.value}'" for state in ENDS))
 _SPAN: Final = 5_000  # numbers of objects that are looked at together
-_TOGETHER: Final = 50  # units that leave together, at most
+_TOGETHER: Final = 20  # objects that leave together, or a whole study: senders wait meanwhile
 _OLD: Final = "NOT EXISTS (SELECT 1 FROM event WHERE what = ? AND subject = ? AND id > ?)"
 _CANDIDATES: Final = (
     f"SELECT id, study FROM object WHERE id > ?1 AND id <= ?2 AND path = '' AND state IN ({_ENDED})"  # noqa: S608
@@ -75,7 +76,7 @@ def leaving(connection: sqlite3.Connection, after: int, before: int) -> tuple[li
         found = unit(connection, number, before)
         if found is not None:
             units.append(found)
-        if len(units) == _TOGETHER:
+        if sum(len(each.objects) for each in units) >= _TOGETHER:
             return units, number
     return units, until if until < newest else None
 
@@ -115,9 +116,12 @@ def unit(connection: sqlite3.Connection, number: int, before: int) -> Unit | Non
         {row["sop_instance"] for row in objects if row["state"] != "refused"},
     )
     kept = tuple(row["sop_instance"] for row in promised)
+    promises = frozenset(kept)
+    of_object, of_task = _by("object", parts), _by("task", members)
+    answers, sent = _by("task", results), _by("result", deliveries)
     lines = (
-        *(_object(connection, row, parts, kept) for row in objects),
-        *(_task(connection, row, members, results, deliveries) for row in tasks),
+        *(_object(connection, row, of_object[row["id"]], row["sop_instance"] in promises) for row in objects),
+        *(_task(connection, row, of_task[row["id"]], answers[row["id"]], sent) for row in tasks),
     )
     return Unit(
         number, _numbers(objects), _numbers(tasks), _numbers(results), _numbers(deliveries), promised=kept, lines=lines
@@ -187,32 +191,39 @@ def _numbers(rows: Rows) -> tuple[int, ...]:
     return tuple(row["id"] for row in rows)
 
 
-def _object(connection: sqlite3.Connection, row: sqlite3.Row, parts: Rows, promised: Sequence[str]) -> str:
+def _by(column: str, rows: Rows) -> defaultdict[int, Rows]:
+    found: defaultdict[int, Rows] = defaultdict(list)
+    for row in rows:
+        found[row[column]].append(row)
+    return found
+
+
+def _object(connection: sqlite3.Connection, row: sqlite3.Row, parts: Rows, promised: bool) -> str:
     return _line(
         object=row["id"],
         **_told(row),
-        promised=row["sop_instance"] in promised,
-        tasks=[part["task"] for part in parts if part["object"] == row["id"]],
+        promised=promised,
+        tasks=[part["task"] for part in parts],
         events=_events(connection, "object", row["id"]),
     )
 
 
-def _task(connection: sqlite3.Connection, row: sqlite3.Row, members: Rows, results: Rows, deliveries: Rows) -> str:
+def _task(
+    connection: sqlite3.Connection, row: sqlite3.Row, members: Rows, results: Rows, sent: Mapping[int, Rows]
+) -> str:
     return _line(
         task=row["id"],
         **_told(row),
-        objects=[part["object"] for part in members if part["task"] == row["id"]],
+        objects=[part["object"] for part in members],
         results=[
             {
                 **_told(result),
                 "deliveries": [
                     {**_told(each), "events": _events(connection, "delivery", each["id"])}
-                    for each in deliveries
-                    if each["result"] == result["id"]
+                    for each in sent[result["id"]]
                 ],
             }
             for result in results
-            if result["task"] == row["id"]
         ],
         events=_events(connection, "task", row["id"]),
     )
