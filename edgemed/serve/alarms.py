@@ -36,6 +36,7 @@ CODES: Final[dict[str, Severity]] = {
     "journal-damaged": "alarm",  # it was made anew from the spool
     "loop-failed": "alarm",
     "loop-silent": "alarm",
+    "inlet-lost": "alarm",  # nobody can connect; it is opened anew
     "clock-jumped": "warning",
     "certificate-expires": "warning",
     "hot": "warning",

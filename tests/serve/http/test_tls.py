@@ -76,6 +76,25 @@ def test_mutual_tls_and_renewal(tmp_path: Path) -> None:
             stranger.call("ServerLive")
 
 
+def test_who_listens_anew_shows_the_last_certificate_that_could_be_used(tmp_path: Path) -> None:
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    certificate, key = ours.issue("server")
+    tls = {"certificate": certificate, "key": key, "ca": theirs.path}
+    own = theirs.issue("client")
+    http = {"host": "127.0.0.1", "port": 0, "grpc_port": 0, "tls": tls}
+    with kit.running(kit.bedside(tmp_path, http=http)) as daemon:
+        server = server_of(daemon)
+        assert server._rpc is not None
+        assert server.grpc_port is not None
+        first = server._rpc._server
+        assert first is not None
+        key.write_bytes(b"no key")
+        first.stop(0).wait()
+        wait_for(lambda: server._rpc._server not in (None, first), "gRPC listens anew")
+        with rpc(server.grpc_port, ours, own) as client:
+            assert client.call("ServerLive").live
+
+
 def test_who_knocks_without_tls_leaves_no_line(tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path, "ours").issue("server")
     ports = free_port(), free_port()

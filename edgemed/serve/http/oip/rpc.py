@@ -14,11 +14,11 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from edgemed.base.errors import EdgemedError, ResourceError, from_os_error
-from edgemed.serve.config import Tls
+from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.answers import HttpError, busy, late, log_bug
 from edgemed.serve.http.oip.infer import Desk, outcome_of, translated
+from edgemed.serve.http.oip.listening import Inlet, Shown, bind
 from edgemed.serve.http.oip.messages import asked_of, fill_metadata, most_message, response_of
 from edgemed.serve.http.oip.rest import Rest, Room, too_much
 from edgemed.serve.http.proto import SERVICE, Proto
@@ -42,6 +42,9 @@ _GRACE_S: Final = 0.5
 _RECEIVED: Final = 4
 """Messages that come in at a time: how long one is, is not known before it is there, so each may be the longest."""
 
+_REFUSED_LOOKS: Final = 3
+"""In a row at which our own port was not free; gRPC may take a moment to give it back."""
+
 _PUBLIC: Final = frozenset({"ServerLive", "ServerReady"})
 """For everybody. Their messages have no fields, and are not even received."""
 
@@ -54,16 +57,20 @@ class RpcServer:
     def __init__(self, services: Services, logins: Logins, certificates: Certificates | None) -> None:
         self._config = services.config.http
         self._models = services.models
-        self._certificates = certificates
+        self._alarms = services.alarms
+        self._shown = None if certificates is None else Shown(certificates)
         self._rest = Rest(services)
         self._desk: Desk = self._rest.desk
         self._logins = logins
         self._proto = Proto()
         self._receiver = _Receiver(self._config.request_ns, self._rest.room)
+        self._lock = threading.Lock()
         self._server: grpc.Server | None = None
+        self._inlet: Inlet | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._longest = 0
         self._port = 0
+        self._refused = 0
         self.draining = False
 
     def start(self) -> int:
@@ -74,8 +81,10 @@ class RpcServer:
             InputError: certificate or key are not as they must be.
         """
         assert self._config.grpc_port is not None
-        self._pool = ThreadPoolExecutor(self._config.max_requests, thread_name_prefix="grpc")
-        self._port = self._listen(self._pool, self._config.grpc_port)
+        pool = ThreadPoolExecutor(self._config.max_requests, thread_name_prefix="grpc")
+        with self._lock:  # who looks meanwhile would open a second port, and gRPC ends a server that nobody holds
+            self._port = self._listen(pool, self._config.grpc_port)
+            self._pool = pool
         return self._port
 
     def _listen(self, pool: ThreadPoolExecutor, port: int) -> int:
@@ -95,9 +104,9 @@ class RpcServer:
         )
         server.add_generic_rpc_handlers((self._handlers(),))
         address = f"[{config.host}]" if ":" in config.host else config.host
-        port = _bind(server, f"{address}:{port}", self._certificates)
+        port = bind(server, f"{address}:{port}", self._shown)
         server.start()
-        self._server = server
+        self._server, self._inlet = server, Inlet(port)
         return port
 
     def _most(self) -> int:
@@ -107,29 +116,51 @@ class RpcServer:
         return min(allowed, max((allowed if most is None else most for most in asked), default=allowed))
 
     def look(self) -> None:
-        """Let clients go whose messages do not come, and take longer ones where a model that answers now has them.
+        """Let clients go whose messages do not come; listen anew where nobody can connect any more, or where a model
+        that answers now takes longer messages.
 
         To be called each second.
         """
         self._receiver.look()
-        if self.draining or self._pool is None:
-            return
-        if self._server is not None and self._most() > self._longest:
-            log.info("a model takes longer messages: grpc listens anew")
-            self._server.stop(self._config.request_ns / 1e9)  # what is under way goes on
-            self._server = None
-        if self._server is None:
-            try:
-                self._listen(self._pool, self._port)
-            except ResourceError as error:  # it was ours a moment ago
-                log.warning("grpc does not listen yet: %s", error.what)
+        with self._lock:
+            if self._pool is None or self.draining:
+                return
+            if self._server is not None and self._has_to_listen_anew():
+                self._server.stop(self._config.request_ns / 1e9)  # what is under way goes on
+                self._server = None
+            if self._server is None:
+                self._listen_anew(self._pool)
+
+    def _has_to_listen_anew(self) -> bool:
+        lost = None if self._inlet is None else self._inlet.lost()
+        if lost is not None:
+            self._alarms.raise_("inlet-lost", f"{lost} It listens anew.", "grpc")
+            return True
+        self._alarms.clear("inlet-lost", "grpc")
+        if self._most() <= self._longest:
+            return False
+        log.info("a model takes longer messages: grpc listens anew")
+        return True
+
+    def _listen_anew(self, pool: ThreadPoolExecutor) -> None:
+        try:
+            self._listen(pool, self._port)
+            self._refused = 0
+        except ResourceError as error:  # it was ours a moment ago
+            self._refused += 1
+            log.warning("grpc does not listen yet: %s", error.what)
+            if self._refused >= _REFUSED_LOOKS:
+                self._alarms.raise_("inlet-lost", f"gRPC does not listen: {error.what}", "grpc")
 
     def stop(self, grace_s: float) -> None:
         """End; requests under way may go on for a moment."""
-        if self._server is not None:
-            self._server.stop(grace_s).wait(2 * grace_s)
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            server, pool = self._server, self._pool
+            self._server = self._pool = None
+        if server is not None:
+            server.stop(grace_s).wait(2 * grace_s)
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         bodies: dict[str, Handler] = {
@@ -281,55 +312,6 @@ def _parsed(message: Any, data: bytes) -> Any:
     except DecodeError as error:
         name = message.DESCRIPTOR.name
         raise HttpError(400, f"This is no {name}. Send one as the protocol describes it.") from error
-
-
-def _bind(server: grpc.Server, address: str, certificates: Certificates | None) -> int:
-    try:
-        if certificates is None:
-            port: int = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, _Shown(certificates).credentials())
-    except RuntimeError as error:
-        raise ResourceError(f"{address} cannot be bound for gRPC.", "Choose another port, or free it.") from error
-    if port == 0:
-        raise ResourceError(f"{address} cannot be bound for gRPC.", "Choose another port, or free it.")
-    return port
-
-
-class _Shown:
-    """What gRPC shows to each new connection: the certificate as it lies on the disk then, where it can be used."""
-
-    def __init__(self, certificates: Certificates) -> None:
-        self._certificates = certificates  # says what is wrong with them, which gRPC does not
-        self._context = certificates.context
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """Raises `ResourceError` where they cannot be read."""
-        tls = self._certificates.tls
-        try:
-            first = _configuration(tls)
-        except OSError as error:
-            raise from_os_error(error) from error
-        return grpc.dynamic_ssl_server_credentials(
-            first, self._renewed, require_client_authentication=tls.ca is not None
-        )
-
-    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Of the next connection; `None`: that of the last one."""
-        context = self._certificates.context
-        if context is self._context:
-            return None
-        try:
-            found = _configuration(self._certificates.tls)
-        except OSError:  # it is being written: the next connection looks again
-            return None
-        self._context = context
-        return found
-
-
-def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
-    ca = None if tls.ca is None else tls.ca.read_bytes()
-    return grpc.ssl_server_certificate_configuration([(tls.key.read_bytes(), tls.certificate.read_bytes())], ca)
 
 
 def _address(context: grpc.ServicerContext) -> str:

@@ -1,0 +1,136 @@
+"""That gRPC listens, once, and for as long as the daemon lives."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from edgemed.serve.alarms import Alarm
+from edgemed.serve.daemon import Daemon
+from edgemed.serve.http.access import Logins
+from edgemed.serve.http.oip import rpc
+from edgemed.serve.http.oip.listening import waiting_at
+from tests.serve.dicom.rig import wait_for
+from tests.serve.http.conftest import served
+from tests.serve.http.test_oip_rpc import Client
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with served(tmp_path_factory.mktemp("listening"), ready=False) as (daemon, _, __):
+        yield daemon
+
+
+@pytest.fixture
+def server(daemon: Any) -> Iterator[rpc.RpcServer]:
+    """One beside the daemon's own, at which only the test looks."""
+    made = rpc.RpcServer(daemon.services, Logins(None, daemon.services.audit), None)
+    yield made
+    made.stop(0)
+
+
+def lives(port: int) -> bool:
+    """What a new connection is told."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        return bool(Client(channel).call("ServerLive").live)
+
+
+def test_a_look_during_the_start_opens_no_second_port(server: rpc.RpcServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC ends a server that is held no more, at its next event: the one of the start, if the look's replaced it."""
+    real, bound = rpc.bind, []
+    second, started = threading.Event(), threading.Event()
+    looks = threading.Thread(target=server.look, daemon=True)
+
+    def slow(*args: Any) -> int:
+        port = real(*args)
+        bound.append(port)
+        if len(bound) == 1:
+            looks.start()
+            second.wait(1)
+        else:
+            second.set()
+            started.wait()
+        return port
+
+    monkeypatch.setattr(rpc, "bind", slow)
+    port = server.start()
+    started.set()
+    looks.join()
+    assert lives(port)
+    assert lives(port)
+    assert bound == [port]
+
+
+def test_a_port_that_is_lost_is_an_alarm_and_comes_back(daemon: Any, server: rpc.RpcServer) -> None:
+    port = server.start()
+    assert lives(port)
+    assert server._server is not None
+    server._server.stop(0).wait()
+    wait_for(lambda: waiting_at(port) is None, "the port is closed")
+    with listening_to(daemon) as heard:
+        wait_for(lambda: listens_after_a_look(server, port), "gRPC listens anew")
+        assert lives(port)
+        server.look()
+    assert [(alarm.code, raised) for alarm, raised in heard] == [("inlet-lost", True), ("inlet-lost", False)]
+    assert heard[0][0].text == f"gRPC does not listen on port {port} any more. It listens anew."
+
+
+def test_a_port_that_nobody_accepts_at_is_lost_too(daemon: Any, server: rpc.RpcServer) -> None:
+    """After some errors of `accept`, gRPC keeps the socket, and never accepts again."""
+    port = server.start()
+    assert server._server is not None
+    server._server.stop(0).wait()
+    wait_for(lambda: waiting_at(port) is None, "the port is closed")
+    with deaf(port), socket.create_connection(("127.0.0.1", port)), listening_to(daemon) as heard:
+        assert waiting_at(port) == 1
+        for _ in range(9):
+            server.look()
+        assert not heard
+        server.look()
+        assert [alarm.text for alarm, _ in heard] == [f"gRPC takes no connections on port {port}. It listens anew."]
+        for _ in range(3):
+            server.look()
+        standing = {alarm.subject: alarm.text for alarm in daemon.services.alarms.standing}
+        assert standing["grpc"].startswith("gRPC does not listen: 127.0.0.1:")  # the port is ours no more
+        assert daemon.services.readiness.light != "ready"
+    wait_for(lambda: listens_after_a_look(server, port), "gRPC listens anew")
+    assert lives(port)
+    server.look()
+    assert not daemon.services.alarms.stands("inlet-lost", "grpc")
+
+
+@contextmanager
+def deaf(port: int) -> Iterator[None]:
+    """Somebody who listens there, and accepts nothing."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        yield
+
+
+@contextmanager
+def listening_to(daemon: Daemon) -> Iterator[list[tuple[Alarm, bool]]]:
+    """Alarms of gRPC from now on, and whether each was raised or cleared."""
+    heard: list[tuple[Alarm, bool]] = []
+
+    def hear(alarm: Alarm, raised: bool) -> None:
+        if alarm.subject == "grpc":
+            heard.append((alarm, raised))
+
+    daemon.services.alarms.listeners.append(hear)
+    try:
+        yield heard
+    finally:
+        daemon.services.alarms.listeners.remove(hear)
+
+
+def listens_after_a_look(server: rpc.RpcServer, port: int) -> bool:
+    server.look()
+    return waiting_at(port) is not None
