@@ -15,7 +15,7 @@ from edgemed.serve.alarms import Alarm
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.oip import rpc
-from edgemed.serve.http.oip.listening import waiting_at
+from edgemed.serve.http.oip.listening import Inlet
 from tests.serve.dicom.rig import wait_for
 from tests.serve.http.conftest import served
 from tests.serve.http.test_oip_rpc import Client
@@ -70,49 +70,48 @@ def test_a_look_during_the_start_opens_no_second_port(server: rpc.RpcServer, mon
 def test_a_port_that_is_lost_is_an_alarm_and_comes_back(daemon: Any, server: rpc.RpcServer) -> None:
     port = server.start()
     assert lives(port)
-    assert server._server is not None
-    server._server.stop(0).wait()
-    wait_for(lambda: waiting_at(port) is None, "the port is closed")
+    lose(server)
     with listening_to(daemon) as heard:
-        wait_for(lambda: listens_after_a_look(server, port), "gRPC listens anew")
+        wait_for(lambda: listens_after_a_look(server), "gRPC listens anew")
         assert lives(port)
         server.look()
     assert [(alarm.code, raised) for alarm, raised in heard] == [("inlet-lost", True), ("inlet-lost", False)]
     assert heard[0][0].text == f"gRPC does not listen on port {port} any more. It listens anew."
 
 
-def test_a_port_that_nobody_accepts_at_is_lost_too(daemon: Any, server: rpc.RpcServer) -> None:
-    """After some errors of `accept`, gRPC keeps the socket, and never accepts again."""
+def test_a_port_that_somebody_else_took_stays_an_alarm(daemon: Any, server: rpc.RpcServer) -> None:
     port = server.start()
-    assert server._server is not None
-    server._server.stop(0).wait()
-    wait_for(lambda: waiting_at(port) is None, "the port is closed")
-    with deaf(port), socket.create_connection(("127.0.0.1", port)), listening_to(daemon) as heard:
-        assert waiting_at(port) == 1
-        for _ in range(9):
-            server.look()
-        assert not heard
-        server.look()
-        assert [alarm.text for alarm, _ in heard] == [f"gRPC takes no connections on port {port}. It listens anew."]
-        for _ in range(3):
+    lose(server)
+    with socket.create_server(("127.0.0.1", port)):
+        for _ in range(4):
             server.look()
         standing = {alarm.subject: alarm.text for alarm in daemon.services.alarms.standing}
-        assert standing["grpc"].startswith("gRPC does not listen: 127.0.0.1:")  # the port is ours no more
+        assert standing["grpc"].startswith(f"gRPC does not listen: 127.0.0.1:{port} cannot be bound")
         assert daemon.services.readiness.light != "ready"
-    wait_for(lambda: listens_after_a_look(server, port), "gRPC listens anew")
+    wait_for(lambda: listens_after_a_look(server), "gRPC listens anew")
     assert lives(port)
     server.look()
     assert not daemon.services.alarms.stands("inlet-lost", "grpc")
 
 
-@contextmanager
-def deaf(port: int) -> Iterator[None]:
-    """Somebody who listens there, and accepts nothing."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen()
-        yield
+def test_where_nobody_accepts_is_lost_too() -> None:
+    """After some errors of `accept`, gRPC keeps the socket, and never accepts again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        inlet = Inlet(address[1])
+        with socket.create_connection(address):
+            assert [inlet.lost() for _ in range(9)] == [None] * 9
+            assert inlet.lost() == f"gRPC takes no connections on port {address[1]}."
+            listener.accept()[0].close()
+            assert inlet.lost() is None
+
+
+def lose(server: rpc.RpcServer) -> None:
+    """End what gRPC listens with, behind its back."""
+    assert server._server is not None
+    server._server.stop(0).wait()
+    assert server._inlet is not None
+    wait_for(server._inlet.lost, "the port is closed")
 
 
 @contextmanager
@@ -131,6 +130,6 @@ def listening_to(daemon: Daemon) -> Iterator[list[tuple[Alarm, bool]]]:
         daemon.services.alarms.listeners.remove(hear)
 
 
-def listens_after_a_look(server: rpc.RpcServer, port: int) -> bool:
+def listens_after_a_look(server: rpc.RpcServer) -> bool:
     server.look()
-    return waiting_at(port) is not None
+    return server._server is not None

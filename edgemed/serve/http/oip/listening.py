@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -85,50 +84,51 @@ def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
 
 
 class Inlet:
-    """Sees from outside of gRPC whether a port takes connections: gRPC may lose it, and does not say so."""
+    """Sees from outside of gRPC whether a port takes connections: gRPC may lose it, and does not say so.
+
+    Args:
+        port: that this process listens on now.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self._sockets = {inode for inode in _listeners(port) if _holds(inode)}
         self._waited = 0
 
     def lost(self) -> str | None:
-        """Why nobody can connect, as a sentence; `None` where all is well. To be called each second."""
-        try:
-            waiting = waiting_at(self._port)
-        except OSError:  # the system does not tell
+        """Why nobody can connect, as a sentence; `None` where all is well, or the system does not tell. To be called
+        each second.
+        """
+        if not self._sockets:
             return None
-        self._waited = self._waited + 1 if waiting else 0
-        if waiting is None:
+        waiting = [waiting for inode, waiting in _listeners(self._port).items() if inode in self._sockets]
+        if not waiting:
             return f"gRPC does not listen on port {self._port} any more."
+        self._waited = self._waited + 1 if any(waiting) else 0
         return f"gRPC takes no connections on port {self._port}." if self._waited >= _STUCK_LOOKS else None
 
 
-def waiting_at(port: int) -> int | None:
-    """Connections at a port of this process that it has not accepted yet; `None` where it does not listen there.
-
-    Raises:
-        OSError: the system does not tell.
+def _listeners(port: int) -> dict[str, int]:
+    """The inodes of the sockets that listen on a port, at any address of this machine; how many connections wait at
+    each to be accepted.
     """
-    ours = [waiting for waiting, inode in _listeners(port) if _holds(inode)]
-    return max(ours, default=None)
-
-
-def _listeners(port: int) -> Iterator[tuple[int, str]]:
-    """Of a port, on every address of this machine: connections that wait, and the inode of the socket."""
+    found = {}
     wanted = f":{port:04X}"
     for table in _TABLES:
-        with suppress(FileNotFoundError), table.open(encoding="ascii") as lines:
+        with suppress(OSError), table.open(encoding="ascii") as lines:
             for line in lines:
                 _, local, _, state, queues, *others = line.split()
                 if state == _LISTENS and local.endswith(wanted):
-                    yield int(queues.partition(":")[2], 16), others[4]
+                    found[others[4]] = int(queues.partition(":")[2], 16)
+    return found
 
 
 def _holds(inode: str) -> bool:
     """Whether a socket is one of this process."""
     wanted = f"socket:[{inode}]"
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # closed meanwhile
-            if str(descriptor.readlink()) == wanted:
-                return True
+    with suppress(OSError):
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                if str(descriptor.readlink()) == wanted:
+                    return True
     return False
