@@ -140,8 +140,8 @@ class _Adopter:
             self._later(row["sop_instance"], lambda c: vanish(c, number))
             self._found.vanished += 1
             return
+        _sync(path)
         if _is_whole(path, row):
-            _sync(path)
             self._later(row["sop_instance"], lambda c: move_object(c, number, Event.KEEP))
             self._found.arrived += 1
             return
@@ -154,6 +154,7 @@ class _Adopter:
         new, sound = _examine(self._spool, relative)
         row = self._known(new.sop_instance)
         if relative.startswith("quarantine/"):
+            _sync(path)
             self._later(new.sop_instance, lambda c: add_object(c, new, State.REFUSED, CONFLICT))
             self._found.conflicts += 1
         elif row is not None and sound and self._is_the_same(row, new.sha256, path):
@@ -169,6 +170,7 @@ class _Adopter:
             self._later(new.sop_instance, lambda c: add_object(c, new))
             self._found.adopted += 1
         else:
+            _sync(path)
             self._later(new.sop_instance, lambda c: _enter_failed(c, new))
             self._found.changed += 1
 

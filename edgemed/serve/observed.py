@@ -18,9 +18,11 @@ from typing import Any, Final, TextIO
 
 from edgemed.base.child import die_with_parent
 from edgemed.base.errors import EdgemedError
+from edgemed.base.quantity import SECOND
 from edgemed.serve.config import Config
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.dicom.inlet import DicomInlet
+from edgemed.serve.journal.records import FORWARD
 from edgemed.serve.logs import configure
 from edgemed.serve.services import Services
 from edgemed.serve.states import ENDS
@@ -30,6 +32,7 @@ READY_S: Final = 300
 """For models to load and to pass their golden inferences, in seconds."""
 
 _POLL_S: Final = 0.05
+_HEAR_NS: Final = 5 * SECOND
 _ENDED: Final = tuple(sorted(state.value for state in ENDS))
 
 
@@ -67,7 +70,8 @@ def _serve(daemon: Daemon, voice: _Voice) -> None:
     services = daemon.services
     ended: SimpleQueue[Timeline | None] = SimpleQueue()
     services.timelines.on_ended.append(ended.put)
-    teller = threading.Thread(target=_tell, args=(services, ended, voice), name="teller")
+    told: set[int] = set()
+    teller = threading.Thread(target=_tell, args=(services, ended, voice, told), name="teller")
     teller.start()
     try:
         if not _ready(services):
@@ -81,6 +85,7 @@ def _serve(daemon: Daemon, voice: _Voice) -> None:
             command, _, seconds = line.partition(" ")
             if command == "finish":
                 _settle(services, float(seconds))
+                _hear(services, told)
                 voice.say(**_rest(services))
     finally:
         ended.put(None)
@@ -110,7 +115,7 @@ def _models(services: Services) -> dict[str, dict[str, str | None]]:
     return found
 
 
-def _tell(services: Services, ended: SimpleQueue[Timeline | None], voice: _Voice) -> None:
+def _tell(services: Services, ended: SimpleQueue[Timeline | None], voice: _Voice, told: set[int]) -> None:
     while (line := ended.get()) is not None:
         with services.journal.read() as connection:
             row = connection.execute("SELECT subject, revision, state FROM task WHERE id = ?", (line.task,)).fetchone()
@@ -123,6 +128,7 @@ def _tell(services: Services, ended: SimpleQueue[Timeline | None], voice: _Voice
             points=line.points,
             spans=[(span.name, span.start_ns, span.end_ns) for span in line.spans],
         )
+        told.add(line.task)
 
 
 def _settle(services: Services, seconds: float) -> None:
@@ -138,6 +144,16 @@ def _settle(services: Services, seconds: float) -> None:
             ).fetchone()
         if not left:
             return
+        time.sleep(_POLL_S)
+
+
+def _hear(services: Services, told: set[int]) -> None:
+    """Wait until what has ended is told, but not for long: its end is in the journal a moment before."""
+    end_ns = time.monotonic_ns() + _HEAR_NS
+    with services.journal.read() as connection:
+        rows = connection.execute("SELECT id, state FROM task WHERE model <> ?", (FORWARD,))
+        ended = {row["id"] for row in rows if row["state"] in _ENDED}
+    while not ended <= told and time.monotonic_ns() < end_ns:
         time.sleep(_POLL_S)
 
 

@@ -13,8 +13,10 @@ import pytest
 
 from edgemed.base.errors import DeviceStateError, EdgemedError, IntegrityError
 from edgemed.base.hashing import sha256_bytes
+from edgemed.serve import adoption
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.intake import name_of
+from edgemed.serve.journal import records
 from edgemed.serve.journal.database import OtherVersion
 from edgemed.serve.journal.records import move_task
 from edgemed.serve.journal.recovery import JOURNAL
@@ -76,6 +78,31 @@ def test_what_changed_on_the_disk_is_failed_and_alarmed(tmp_path: Path, data: by
         assert [row["state"] for row in two.rows()] == ["received"]
         assert path.read_bytes() == data
     assert reconcile(tmp_path).troubles == []
+
+
+def test_what_a_start_enters_is_synced_before_its_row_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that was killed may have brought it there and synced nothing: after a power cut the row is alone."""
+    images = [kit.encode(kit.image(rows=8, columns=8, instance="1.2.3", level=n)) for n in (100, 200)]
+    images.append(kit.encode(kit.image(rows=8, columns=8)))
+    with disk(tmp_path) as one:
+        for image in images:
+            one.send(image)
+        paths = [tmp_path / row["path"] for row in one.rows()]
+        for table in ("object", "event"):
+            one.journal.write(lambda c, table=table: c.execute(f"DELETE FROM {table}"))
+    paths[2].write_bytes(images[2][:-1] + bytes([images[2][-1] ^ 1]))
+    synced: list[Path] = []
+    monkeypatch.setattr(adoption, "fsync_path", synced.append)
+    monkeypatch.setattr(adoption, "add_object", lambda *told: entered(*told))
+    add_object = records.add_object
+
+    def entered(connection: sqlite3.Connection, new: records.NewObject, *others: Any) -> int:
+        path = tmp_path / new.path
+        assert {path, path.parent} <= set(synced), new.path
+        return add_object(connection, new, *others)
+
+    with disk(tmp_path) as two:
+        assert sorted(row["state"] for row in two.rows()) == ["failed", "received", "refused"]
 
 
 def test_quarantine_without_a_row(tmp_path: Path) -> None:
