@@ -230,7 +230,9 @@ def test_a_stage_log_takes_spans_that_come_from_device_events():
 
 def test_the_profilers_own_cost_is_measured_and_leaves_no_file(tmp_path):
     cost = own_cost(tmp_path)
-    assert 0 < cost.per_frame_ns < MS  # a millisecond would be a defect on any machine
+    # a millisecond would be a defect on any machine; on a busy one the difference may drown, and is none then
+    assert 0 <= cost.per_frame_ns < MS
+    assert cost.frames > 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -143,8 +143,10 @@ def test_what_was_acknowledged_is_in_the_audit_trail_while_the_association_goes_
 
 
 def test_an_association_that_ends_badly_is_a_security_alert(tmp_path: Path) -> None:
-    with rig.inlet(tmp_path) as running, rig.raw(running.port) as peer:
-        peer.send(rig.associate()).pdu()
-    said = (tmp_path / "state/audit/trail.jsonl").read_text(encoding="utf-8")
-    assert said.count("Node Authentication") == 1
-    assert "It was lost; 0 objects were taken" in said
+    trail = tmp_path / "state/audit/trail.jsonl"
+    with rig.inlet(tmp_path) as running:
+        with rig.raw(running.port) as peer:
+            peer.send(rig.associate()).pdu()
+        # before the daemon ends, which ends it otherwise
+        rig.wait_for(lambda: "It was lost; 0 objects were taken" in trail.read_text(encoding="utf-8"), "the alert")
+    assert trail.read_text(encoding="utf-8").count("Node Authentication") == 1
