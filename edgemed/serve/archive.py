@@ -20,8 +20,8 @@ from edgemed.base.errors import from_os_error
 from edgemed.base.store import fsync_path
 from edgemed.serve.clock import stamp
 from edgemed.serve.journal.database import Journal
+from edgemed.serve.journal.facts import ARCHIVE, fact, keep_fact
 from edgemed.serve.journal.leaving import forget_over, leave, leaving, over
-from edgemed.serve.journal.retention import ARCHIVE
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ class Archive:
     def _open(self) -> Place:
         """Where to go on: what does not count is cut off; each month has a file of its own."""
         with self._journal.read() as connection:
-            row = connection.execute("SELECT value FROM fact WHERE name = ?", (ARCHIVE,)).fetchone()
-        place = Place(**json.loads(row[0])) if row is not None else None
+            kept = fact(connection, ARCHIVE)
+        place = Place(**json.loads(kept)) if kept is not None else None
         try:
             if place is not None and self._cut(place) and place.name.startswith(_month()):
                 return place
@@ -150,10 +150,7 @@ class Archive:
 
 
 def _keep(connection: sqlite3.Connection, place: Place) -> None:
-    connection.execute(
-        "INSERT INTO fact (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (ARCHIVE, json.dumps(place._asdict())),
-    )
+    keep_fact(connection, ARCHIVE, json.dumps(place._asdict()))
 
 
 def _month() -> str:

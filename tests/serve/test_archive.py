@@ -14,11 +14,12 @@ import pytest
 
 from edgemed.serve.archive import FOLDER, Archive
 from edgemed.serve.journal.database import Journal
+from edgemed.serve.journal.facts import forget_numbers
 from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.leaving import leave
 from edgemed.serve.journal.records import NewObject, add_object
 from edgemed.serve.journal.recovery import JOURNAL
-from edgemed.serve.journal.retention import forget_horizons, newest_event
+from edgemed.serve.journal.retention import newest_event
 from edgemed.serve.journal.tally import deliveries, ended, miscounted
 from edgemed.serve.states import State
 from tests.serve.years import fill
@@ -186,7 +187,7 @@ def test_a_journal_that_was_made_anew_begins_another_file(tmp_path: Path, journa
     rounds = iter([True, False])
     journal.write(lambda c: c.execute("UPDATE object SET study = ''"))
     archive.sweep(_ALL, 0, lambda: next(rounds))
-    journal.write(forget_horizons)
+    journal.write(forget_numbers)
     archive.sweep(_ALL, 0, lambda: True)
     assert len(list((tmp_path / FOLDER).iterdir())) == 2
     assert_told_once(tmp_path, journal)

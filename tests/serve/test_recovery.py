@@ -16,7 +16,7 @@ from edgemed.base.hashing import sha256_bytes
 from edgemed.serve import adoption
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.intake import name_of
-from edgemed.serve.journal import records
+from edgemed.serve.journal import facts, records
 from edgemed.serve.journal.database import OtherVersion
 from edgemed.serve.journal.records import move_task
 from edgemed.serve.journal.recovery import JOURNAL
@@ -192,6 +192,24 @@ def test_a_damaged_journal_is_made_anew_from_the_spool(tmp_path: Path, kind: str
     with disk(tmp_path) as three:
         assert (three.found.adopted, three.damage) == (0, None)
         assert three.alarms.stands("journal-damaged") == any(three.spool.damaged.iterdir())
+
+
+def test_what_counts_by_numbers_of_events_begins_anew_with_the_journal(tmp_path: Path) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        for name in ("horizon rows", facts.ARCHIVE, facts.TOLD, "sequence chest"):
+            facts.keep_fact(connection, name, "999")
+        connection.execute("INSERT INTO step VALUES (1, '1.2', 'CT1', '1.3', 'COMPLETED', 0, '2026', '2026', 999)")
+        connection.execute("INSERT INTO commitment VALUES ('1.7', 'CT1', '10.0.0.1', '[]', '', NULL, 999)")
+
+    with disk(tmp_path) as one:
+        one.journal.write(work)
+        one.journal.on_damage(IntegrityError("The journal is damaged: test."))
+    with disk(tmp_path) as two, two.journal.read() as connection:
+        assert two.damage is not None
+        kept = {name for (name,) in connection.execute("SELECT name FROM fact WHERE value = '999'")}
+        assert kept == {"sequence chest"}  # that no older version may answer is kept
+        for table in ("step", "commitment"):
+            assert [row[0] for row in connection.execute(f"SELECT event FROM {table}")] == [0]
 
 
 def test_a_ruined_log_loses_no_object(tmp_path: Path, data: bytes) -> None:

@@ -8,6 +8,9 @@ from typing import Final
 TOLD: Final = "audit received"
 """How far the audit trail was told of what was received: see `serve/audit/received.py`."""
 
+ARCHIVE: Final = "archive"
+"""Where the archive of what left the journal ends: see `serve/archive.py`."""
+
 
 def fact(connection: sqlite3.Connection, name: str) -> str | None:
     """A value; `None` where none is kept."""
@@ -24,5 +27,10 @@ def keep_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
 
 
 def forget_numbers(connection: sqlite3.Connection) -> None:
-    """Begin to count anew: events have other numbers now, in a journal that was made anew."""
-    connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %' OR name = ?", (TOLD,))
+    """Begin to count anew: events have other numbers now, in a journal that was made anew.
+
+    The archive begins another file, too: a damaged journal may say less of it than counts.
+    """
+    connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %' OR name IN (?, ?)", (TOLD, ARCHIVE))
+    for table in ("step", "commitment"):  # as young as this journal
+        connection.execute(f"UPDATE {table} SET event = 0")  # noqa: S608 - ours

@@ -14,9 +14,6 @@ from typing import Final
 
 from edgemed.serve.journal.facts import fact, keep_fact
 
-ARCHIVE: Final = "archive"
-"""The fact that says where the archive ends; see `serve/archive.py`."""
-
 _MARKS: Final = 50
 _TOGETHER: Final = 200
 
@@ -62,15 +59,6 @@ def load_horizon(connection: sqlite3.Connection, name: str, keep_ns: int) -> Hor
 def keep_horizon(connection: sqlite3.Connection, name: str, horizon: Horizon) -> None:
     """Keep one for the next daemon."""
     keep_fact(connection, f"horizon {name}", json.dumps({"ran_ns": horizon.ran_ns, "marks": horizon.marks}))
-
-
-def forget_horizons(connection: sqlite3.Connection) -> None:
-    """Begin to count anew: events have other numbers now, in a journal that was made anew.
-
-    The archive begins another file, too: a damaged journal may say less of it than counts.
-    """
-    connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %' OR name = ?", (ARCHIVE,))
-    connection.execute("UPDATE step SET event = 0")
 
 
 def newest_event(connection: sqlite3.Connection) -> int:
