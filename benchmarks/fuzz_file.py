@@ -14,7 +14,7 @@ from pydicom.uid import generate_uid
 from benchmarks.fuzz import Bedside, settle, until
 from benchmarks.fuzz_pdu import held_against, talk
 from edgemed.base.errors import EdgemedError
-from edgemed.imaging.dicom.identity import find_identity
+from edgemed.imaging.dicom.identity import look
 from edgemed.imaging.dicom.part10 import read_meta
 from edgemed.imaging.dicom.syntaxes import SYNTAXES
 from edgemed.serve.dicom.contexts import IMAGES
@@ -33,7 +33,7 @@ def samples() -> list[Sample]:
         data = path.read_bytes() if path.stat().st_size < MOST_BYTES else b""
         try:
             meta = read_meta(io.BytesIO(data))
-            identity = find_identity(data[meta.offset :], SYNTAXES[meta.syntax])
+            identity = look(data[meta.offset :], SYNTAXES[meta.syntax]).identity
         except (EdgemedError, KeyError):
             continue
         if identity.sop_class in IMAGES and identity.sop_instance and meta.sop_instance:

@@ -72,11 +72,6 @@ class Glance:
     texts: dict[int, str] | None = None
 
 
-def find_identity(head: bytes, syntax: Syntax) -> Identity:
-    """Read the UIDs off the first bytes of a data set: `look`, for who wants no more."""
-    return look(head, syntax).identity
-
-
 def look(head: bytes, syntax: Syntax) -> Glance:
     """Read the first bytes of a data set, without decoding what is between the elements that matter.
 

@@ -37,8 +37,6 @@ MM2: Final = Concept("mm2", "UCUM", "Square millimeter")
 MM3: Final = Concept("mm3", "UCUM", "Cubic millimeter")
 
 # (value, scheme) of the categories and types of CID 7150 and 7151 that fit what nobody has coded
-TISSUE: Final = Concept("85756007", "SCT", "Tissue")
-MORPHOLOGY: Final = Concept("49755003", "SCT", "Morphologically Abnormal Structure")
 
 _SHORT: Final = re.compile(r"[A-Za-z0-9._-]{1,16}")
 

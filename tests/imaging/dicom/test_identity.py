@@ -15,7 +15,7 @@ from pydicom.filewriter import write_dataset
 
 from edgemed.base.errors import InputError
 from edgemed.imaging.dicom.elements import HEAD
-from edgemed.imaging.dicom.identity import Identity, encode_meta, find_identity
+from edgemed.imaging.dicom.identity import Identity, encode_meta, look
 from edgemed.imaging.dicom.part10 import read_meta
 from edgemed.imaging.dicom.syntaxes import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, SYNTAXES, Syntax
 
@@ -42,7 +42,7 @@ def test_as_pydicom_says() -> None:
         data = path.read_bytes()
         try:
             meta = read_meta(io.BytesIO(data))
-            found = find_identity(data[meta.offset :][:HEAD], SYNTAXES[meta.syntax])
+            found = look(data[meta.offset :][:HEAD], SYNTAXES[meta.syntax]).identity
         except (InputError, KeyError):
             continue
         ds = dcmread(path, stop_before_pixels=True)
@@ -62,7 +62,7 @@ def test_past_sequences(syntax: Syntax, undefined: bool) -> None:
         each.is_undefined_length = undefined
     for item in (inner, innermost):
         item.is_undefined_length_sequence_item = undefined
-    assert find_identity(encode(ds, syntax), syntax) == Identity("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.4", "1.2.5")
+    assert look(encode(ds, syntax), syntax).identity == Identity("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.4", "1.2.5")
 
 
 def test_deflated() -> None:
@@ -70,9 +70,9 @@ def test_deflated() -> None:
 
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     packed = packer.compress(encode(dataset(), EXPLICIT_LITTLE)) + packer.flush()
-    assert find_identity(packed, DEFLATED).series == "1.2.5"
+    assert look(packed, DEFLATED).identity.series == "1.2.5"
     with pytest.raises(InputError, match="not deflated"):
-        find_identity(encode(dataset(), EXPLICIT_LITTLE), DEFLATED)
+        look(encode(dataset(), EXPLICIT_LITTLE), DEFLATED)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_deflated() -> None:
 )
 def test_what_is_no_data_set(data: bytes, syntax: Syntax, why: str) -> None:
     with pytest.raises(InputError, match=why):
-        find_identity(data, syntax)
+        look(data, syntax)
 
 
 def test_depth_is_bounded() -> None:
     item = struct.pack("<HHL", 8, 0x1140, 0xFFFFFFFF) + struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
     with pytest.raises(InputError, match="too deep"):
-        find_identity(item * 1000, IMPLICIT_LITTLE)
+        look(item * 1000, IMPLICIT_LITTLE)
 
 
 def test_damaged_bytes_are_an_answer_or_a_clear_error() -> None:
@@ -104,7 +104,7 @@ def test_damaged_bytes_are_an_answer_or_a_clear_error() -> None:
         for _ in range(rng.randrange(4) if data else 0):
             data[rng.randrange(len(data))] = rng.randrange(256)
         try:
-            found = find_identity(bytes(data), SYNTAXES[uid])
+            found = look(bytes(data), SYNTAXES[uid]).identity
         except InputError:
             continue
         assert all(set(text) <= set("0123456789.") for text in vars(found).values())
