@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,6 +18,7 @@ from edgemed.serve.http.access import Logins
 from edgemed.serve.http.app import gathering, make_app
 from edgemed.serve.http.connection import Patience, Place, reading
 from edgemed.serve.http.tokens import Tokens
+from edgemed.serve.loops import Beat
 from edgemed.serve.readiness import Finding
 from edgemed.serve.renewal import teller
 from edgemed.serve.services import Services
@@ -35,7 +35,8 @@ _WATCHERS: Final = 64
 """Connections besides those of requests: pages that are looked at, probes."""
 
 _WRITERS: Final = 4
-_TICKS: Final = 10  # of uvicorn, a second
+_LOOK: Final = "http look"
+_LOOK_S: Final = 1.0
 _SILENT_NS: Final = 10_000_000_000
 
 
@@ -79,7 +80,7 @@ class HttpServer:
         settings = _settings(config, self._gate, gathering(self._services.models), self._certificates)
         listener = _listen(config.host, config.port)
         self.port = listener.getsockname()[1]
-        self._server = _Server(settings, self._each_second)
+        self._server = _Server(settings)
         self._thread = threading.Thread(target=self._serve, args=(listener,), name="http", daemon=True)
         self._thread.start()
         if not self._server.up.wait(_START_S) or self._failed is not None:
@@ -92,6 +93,7 @@ class HttpServer:
             self._rpc = RpcServer(self._services, logins, self._certificates)
             self.grpc_port = self._rpc.start()
             log.info("grpc listens on %s, port %d", config.host, self.grpc_port)
+        self._services.loops.start(_LOOK, self._looks)
 
     def addresses(self) -> list[str]:
         """Where it can be reached."""
@@ -107,10 +109,13 @@ class HttpServer:
         if self._certificates is not None:
             _ = self._certificates.context
 
-    def _each_second(self) -> None:
-        self.reload()
-        if self._rpc is not None:
-            self._rpc.look()
+    def _looks(self, beat: Beat) -> None:
+        """In a loop of its own: what fails there must neither end the server nor hold up its requests."""
+        while beat.wait(_LOOK_S):
+            self.reload()
+            rpc = self._rpc
+            if rpc is not None:
+                rpc.look()
 
     def drain(self) -> None:
         """Take nothing new; who asks is told to come back."""
@@ -146,11 +151,10 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it is up, and that it goes on; calls `each_second`."""
+    """Tells when it is up, and that it goes on."""
 
-    def __init__(self, config: uvicorn.Config, each_second: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._each_second = each_second
         self.up = threading.Event()
         self.beat_ns = time.monotonic_ns()
 
@@ -160,8 +164,6 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self.beat_ns = time.monotonic_ns()
-        if counter % _TICKS == 0:
-            self._each_second()
         return await super().on_tick(counter)
 
 
