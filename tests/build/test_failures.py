@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.build.conftest import edgemed, write_images
+from tests.waiting import wait_for
 
 ENVIRONMENT_FAULT = 6
 
@@ -175,13 +175,12 @@ def _start(user: Path, images: Path) -> subprocess.Popen[str]:
 def _child_of(process: subprocess.Popen[str]) -> int:
     """Process id of the conversion child, once it is there."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    for _ in range(600):
+
+    def running() -> list[int]:
         pids = [int(pid) for pid in children.read_text().split()]
-        running = [pid for pid in pids if b"edgemed.convert.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        if running:
-            return running[0]
-        time.sleep(0.05)
-    raise AssertionError("no conversion child appeared")
+        return [pid for pid in pids if b"edgemed.convert.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    return wait_for(running, "the conversion's child")[0]
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -6,13 +6,14 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from evaluate.bundles import write_bundle
 from evaluate.hostile import with_golden
+
+from tests.waiting import wait_for
 
 COMMAND = [sys.executable, "-m", "edgemed"]
 SLO = 'schema = "edgemed/slo/1"\n'
@@ -119,10 +120,8 @@ def test_ctrl_c_keeps_what_was_measured(bundle, tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    for _ in range(1200):  # until frames behind the warm-up of 100 are answered
-        if (out / "samples.npy").exists() and intended_of((out / "samples.npy"), 150):
-            break
-        time.sleep(0.1)
+    # until frames behind the warm-up of 100 are answered
+    wait_for(lambda: (out / "samples.npy").exists() and intended_of((out / "samples.npy"), 150), seconds=120)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130

@@ -14,6 +14,7 @@ from edgemed.runtime.frames import Answer, Failure
 from edgemed.runtime.policy import LATEST, Policy
 from edgemed.runtime.ring import Ring
 from tests.runtime.lanes import Live, answer, frame, frames, is_right, lane
+from tests.waiting import wait_for
 
 
 def feeds(number: int) -> dict[str, np.ndarray]:
@@ -24,12 +25,6 @@ def idle(ring: Ring) -> bool:
     """Whether all slots are free and all frames accounted for."""
     counts = ring.counts()
     return (counts.in_flight, counts.unaccounted, ring._ledger.held) == (0, 0, 0)
-
-
-def until(condition) -> None:
-    """Wait; a test that waits in vain ends by the suite's own limit."""
-    while not condition():
-        time.sleep(0.001)
 
 
 class Broken:
@@ -129,7 +124,7 @@ def test_infer_inside_a_callback_or_a_live_loop_is_refused_and_not_waited_for() 
 
     with Ring(lane(2)) as ring:
         with ring.start(Live(10**9), on_outcome):
-            until(lambda: len(refused) == 2)
+            wait_for(lambda: len(refused) == 2)
         for outcome in ring.run(Live(10**9)):
             on_outcome(outcome)
             refused = refused[:1]
@@ -268,7 +263,7 @@ def test_stop_delivers_what_is_inside() -> None:
     seen = []
     with Ring(lane(3)) as ring:
         with ring.start(Live(10**9), lambda outcome: seen.append(outcome.frame)):
-            until(lambda: len(seen) > 20)
+            wait_for(lambda: len(seen) > 20)
         counts = ring.counts()
         assert counts.submitted == counts.answered == len(seen)
         assert idle(ring)
@@ -310,7 +305,7 @@ def test_the_ring_ends_streams_that_nobody_stopped() -> None:
     with Ring(lane(3)) as ring:
         ring.start(Live(10**9), lambda outcome: None)
         ring.start(Silent(4), lambda outcome: None)
-        until(lambda: ring.counts().answered > 10)
+        wait_for(lambda: ring.counts().answered > 10)
     assert threading.active_count() == before
     assert ring.counts().unaccounted == 0
 
@@ -363,7 +358,7 @@ def test_a_cancelled_await_neither_loses_nor_keeps_a_slot() -> None:
 
     with Ring(lane(2, gated)) as ring:
         asyncio.run(ask(ring))
-        until(lambda: idle(ring))
+        wait_for(lambda: idle(ring))
         counts = ring.counts()
         assert counts.answered == 1
         assert counts.submitted == 1 + counts.dropped["closed"]
@@ -390,7 +385,7 @@ def test_awaits_cancelled_at_any_moment_leave_the_ring_whole() -> None:
 
     with Ring(lane(3, slow)) as ring:
         asyncio.run(ask(ring))
-        until(lambda: idle(ring))
+        wait_for(lambda: idle(ring))
         assert is_right_of(ring.infer(feeds(9)), 9)
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import tomli_w
 
 from edgemed.base.child import package_environment
 from tests.serve import kit
+from tests.waiting import wait_for
 
 
 @dataclass
@@ -44,15 +44,15 @@ class Process:
 
     def ready(self, seconds: float = 60) -> None:
         """Wait until it says that it is ready."""
-        end_ns = time.monotonic_ns() + int(seconds * 1e9)
-        while True:
+
+        def is_ready() -> bool:
             try:
-                if httpx.get(f"{self.http}/v2/health/ready", timeout=5).status_code == 200:
-                    return
+                return httpx.get(f"{self.http}/v2/health/ready", timeout=5).status_code == 200
             except httpx.TransportError:
                 assert self.child.poll() is None, self.log
-            assert time.monotonic_ns() < end_ns, self.log
-            time.sleep(0.05)
+                return False
+
+        wait_for(is_ready, lambda: self.log, seconds=seconds)
 
     def stop(self) -> int:
         """End it as systemd does; gives its exit code."""

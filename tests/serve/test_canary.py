@@ -7,7 +7,6 @@ traces, health, names of files and folders, temporary files, the journal, the au
 from __future__ import annotations
 
 import sqlite3
-import time
 from pathlib import Path
 
 import httpx
@@ -17,6 +16,7 @@ from pynetdicom import AE
 
 from tests.serve import kit
 from tests.serve.process import Process, started
+from tests.waiting import wait_for
 
 MARK = "CANARYZQX"
 ANSWERS = ("/metrics", "/v2/health/ready", "/v2/health/live", "/v2/models/chest/stats", "/trace?seconds=60")
@@ -89,10 +89,7 @@ def served(tmp_path_factory: pytest.TempPathFactory):
         broken = marked(90, Rows=0)
         assert send(process, [marked(10), marked(240), twin, broken]) == [0, 0, 0, 0]
         assert send(process, [other, kit.image(sop_class=kit.US, Manufacturer=MARK)])[0] != 0
-        end_ns = time.monotonic_ns() + 60_000_000_000
-        while len(list(outbox.rglob("*.json"))) < 4:
-            assert time.monotonic_ns() < end_ns, process.log
-            time.sleep(0.1)
+        wait_for(lambda: len(list(outbox.rglob("*.json"))) >= 4, lambda: process.log)
         answers = {
             path: httpx.get(process.http + path, timeout=10).text
             for path in (

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ from pydicom.data import get_testdata_file
 from edgemed.base.child import package_environment
 from tests.serve import kit
 from tests.serve.process import free_port
+from tests.waiting import wait_for
 
 
 def test_they_run(repo: Path, tmp_path: Path) -> None:
@@ -82,9 +83,6 @@ def _ready(address: str, daemon: subprocess.Popen[bytes]) -> None:
     _until(asked, daemon)
 
 
-def _until(true, daemon: subprocess.Popen[bytes] | None) -> None:
-    end_ns = time.monotonic_ns() + 90_000_000_000
-    while not true():
-        assert daemon is None or daemon.poll() is None, "the daemon has ended"
-        assert time.monotonic_ns() < end_ns
-        time.sleep(0.1)
+def _until(true: Callable[[], object], daemon: subprocess.Popen[bytes]) -> None:
+    wait_for(lambda: true() or daemon.poll() is not None)
+    assert daemon.poll() is None, "the daemon has ended"

@@ -21,6 +21,7 @@ from edgemed.serve.loops import Beat
 from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
 from tests.serve import kit
+from tests.waiting import wait_for
 
 SETTLE_NS = 1_000_000
 
@@ -336,11 +337,7 @@ def test_an_error_of_ours_is_alarmed_and_tried_less_and_less_often(
     inlet.look(2)
     assert inlet.alarms() == [("input-failed", "drop")]
     Router(inlet.services).start()
-    for _ in range(6000):
-        if not inlet.alarms():
-            break
-        time.sleep(0.01)
-    assert inlet.alarms() == []
+    wait_for(lambda: not inlet.alarms())
 
 
 @pytest.mark.parametrize("where", ["state/drop", ".", "out/in"])

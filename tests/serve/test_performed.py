@@ -26,9 +26,9 @@ from edgemed.serve.routing import Router
 from edgemed.serve.services import Part, Services
 from edgemed.serve.states import Event
 from tests.serve import kit
-from tests.serve.dicom import rig
 from tests.serve.dicom.test_steps import MODALITY, Modality, begun, ended
 from tests.serve.process import free_port, started
+from tests.waiting import wait_for
 
 NEVER = {"association": False, "quiet": "1h"}  # nothing but a count or a step completes it
 STUDY = "1.1"
@@ -77,7 +77,7 @@ class Bedside:
 
     def tasks(self) -> list[tuple[str, int, str]]:
         """Subject, revision and reason of those that are complete; when everything is routed."""
-        rig.wait_for(lambda: not self.rows("SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
+        wait_for(lambda: not self.rows("SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
         found = self.rows("SELECT subject, revision, completeness FROM task WHERE state <> 'collecting' ORDER BY id")
         return [tuple(row) for row in found]
 
@@ -86,7 +86,7 @@ class Bedside:
         before = self.services.loops.beats["router"].last_ns
         for _ in range(3):
             self.services.loops.wake("router")
-            rig.wait_for(lambda: self.services.loops.beats["router"].last_ns > before, "a round")  # noqa: B023
+            wait_for(lambda: self.services.loops.beats["router"].last_ns > before, "a round")  # noqa: B023
             before = self.services.loops.beats["router"].last_ns
         return self.tasks()
 
@@ -122,7 +122,7 @@ def test_the_last_image_that_a_step_names_completes_a_series(tmp_path: Path) -> 
         assert running.settled() == []
         running.send(image(0, 2))
         reason = "all 3 images that the procedure step names"
-        rig.wait_for(lambda: running.tasks() == [("1.1.0", 1, reason)], "completion")
+        wait_for(lambda: running.tasks() == [("1.1.0", 1, reason)], "completion")
         assert running.alarms() == []
 
 
@@ -131,7 +131,7 @@ def test_a_step_that_ends_after_its_images(tmp_path: Path) -> None:
         running.send(image(0, 0), image(0, 1), image(1, 0))
         assert running.settled() == []
         running.tell("9.1", names(0, 2) | names(1, 2))
-        rig.wait_for(lambda: [task[0] for task in running.tasks()] == ["1.1.0"], "completion")
+        wait_for(lambda: [task[0] for task in running.tasks()] == ["1.1.0"], "completion")
         assert [task[0] for task in running.settled()] == ["1.1.0"]
 
 
@@ -141,7 +141,7 @@ def test_what_the_model_does_not_take_has_come_as_well(tmp_path: Path) -> None:
         running.send(image(0, 0, SeriesDescription="thin"))
         assert running.settled() == []
         running.send(image(0, 1, SeriesDescription="scout"))
-        rig.wait_for(lambda: len(running.tasks()) == 1, "completion")
+        wait_for(lambda: len(running.tasks()) == 1, "completion")
         assert running.rows("SELECT count(*) FROM part")[0][0] == 1
 
 
@@ -151,38 +151,38 @@ def test_a_release_is_not_believed_while_images_are_missing_and_they_are_told_of
         running.tell("9.1", names(0, 3))
         running.send(image(0, 0))
         running.modality.let_go().release()
-        rig.wait_for(running.tasks, "the timer")
+        wait_for(running.tasks, "the timer")
         reason = "no image for 2 s; 2 of the 3 images that the procedure step names are missing"
         assert running.tasks() == [("1.1.0", 1, reason)]
         text = "2 of 3 images that a procedure step names did not come for ct; `edgemed reconcile` lists them."
-        rig.wait_for(lambda: running.alarms() == [("ct", text)], "the warning")
+        wait_for(lambda: running.alarms() == [("ct", text)], "the warning")
         for number in (1, 2):
             kit.arrive(running.services, image(0, number))
-        rig.wait_for(lambda: len(running.tasks()) == 2, "the revision")
+        wait_for(lambda: len(running.tasks()) == 2, "the revision")
         assert running.tasks()[1] == ("1.1.0", 2, "all 3 images that the procedure step names")
-        rig.wait_for(lambda: not running.alarms(), "the end of the warning")
+        wait_for(lambda: not running.alarms(), "the end of the warning")
 
 
 def test_images_are_missed_where_the_step_ends_after_the_task(tmp_path: Path) -> None:
     with bedside(tmp_path, completeness={"after": "1ms", "quiet": "1s", "reopen": False}) as running:
         kit.arrive(running.services, image(0, 0), association="x")
         running.services.intake.association_ended("x", released=True)
-        rig.wait_for(running.tasks, "the release")
+        wait_for(running.tasks, "the release")
         assert running.tasks()[0][2] == "association released, then quiet; 1 images"
         running.tell("9.1", names(0, 2))
-        rig.wait_for(running.alarms, "the warning")
+        wait_for(running.alarms, "the warning")
         kit.arrive(running.services, image(0, 1))
-        rig.wait_for(lambda: running.rows("SELECT 1 FROM object WHERE reason = ?", LATE), "the late image")
+        wait_for(lambda: running.rows("SELECT 1 FROM object WHERE reason = ?", LATE), "the late image")
         kit.arrive(running.services, image(1, 0))
         running.tell("9.2", names(1, 1))
-        rig.wait_for(lambda: not running.alarms(), "the end of the warning")
+        wait_for(lambda: not running.alarms(), "the end of the warning")
 
 
 def test_a_discontinued_step_is_waited_for_no_longer_than_for_a_release(tmp_path: Path) -> None:
     with bedside(tmp_path, completeness={"association": False, "after": "1ms", "quiet": "1h"}) as running:
         running.send(image(0, 0))
         running.tell("9.1", names(0, 3), "DISCONTINUED")
-        rig.wait_for(running.tasks, "completion")
+        wait_for(running.tasks, "completion")
         reason = "procedure step discontinued, then quiet; 2 of the 3 images that the procedure step names are missing"
         assert running.tasks() == [("1.1.0", 1, reason)]
         assert running.alarms() == []
@@ -200,7 +200,7 @@ def test_a_study_is_not_over_while_a_step_of_it_goes_on(tmp_path: Path) -> None:
         running.tell("9.2", names(1, 2))
         assert running.settled() == []
         kit.arrive(running.services, image(1, 1), association="y")
-        rig.wait_for(running.tasks, "completion")
+        wait_for(running.tasks, "completion")
         assert running.tasks() == [(STUDY, 1, "all 3 images that the procedure step names")]
 
 
@@ -220,7 +220,7 @@ def test_a_restart_knows_what_is_missing(tmp_path: Path) -> None:
     with bedside(tmp_path) as running:
         assert running.settled() == []
         running.send(image(0, 1))
-        rig.wait_for(running.tasks, "completion")
+        wait_for(running.tasks, "completion")
         assert running.tasks() == [("1.1.0", 1, "all 2 images that the procedure step names")]
 
 
@@ -233,7 +233,7 @@ def test_steps_outlive_a_damaged_journal(tmp_path: Path) -> None:
     with bedside(tmp_path) as running:
         assert list((tmp_path / "state" / "damaged").iterdir())
         running.send(image(0, 1))
-        rig.wait_for(running.tasks, "completion")
+        wait_for(running.tasks, "completion")
         assert running.tasks() == [("1.1.0", 1, "all 2 images that the procedure step names")]
 
 
@@ -362,6 +362,6 @@ def test_kill_9_between_the_end_of_a_step_and_completion(tmp_path: Path, missing
             for ds in images[3 - missing :]:
                 assert reasons(tmp_path) == []
                 assert modality.association.send_c_store(ds).Status == 0
-            rig.wait_for(lambda: reasons(tmp_path), "completion", 60)
+            wait_for(lambda: reasons(tmp_path), "completion")
         assert reasons(tmp_path) == ["all 3 images that the procedure step names"]
         assert process.stop() == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event
 from tests.serve import kit
 from tests.serve.store import arrival, disk, in_memory
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -255,13 +255,12 @@ def test_the_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
 
 def settled(daemon: Daemon) -> None:
     """Wait until what was accepted has been routed."""
-    end_ns = time.monotonic_ns() + 30_000_000_000
-    while time.monotonic_ns() < end_ns:
+
+    def is_routed() -> bool:
         with daemon.services.journal.read() as connection:
-            if not connection.execute("SELECT 1 FROM object WHERE state IN ('arriving', 'received')").fetchone():
-                return
-        time.sleep(0.01)
-    raise AssertionError("it is not routed")
+            return not connection.execute("SELECT 1 FROM object WHERE state IN ('arriving', 'received')").fetchone()
+
+    wait_for(is_routed)
 
 
 def test_a_page_that_is_ruined_while_it_runs_ends_the_daemon_and_the_next_start_mends(tmp_path: Path) -> None:

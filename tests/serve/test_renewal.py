@@ -14,7 +14,7 @@ from edgemed.serve.dicom.inlet import DicomInlet
 from tests.serve import kit
 from tests.serve.dicom.certificates import Authority
 from tests.serve.http.conftest import server_of
-from tests.serve.models.kit import wait_for
+from tests.waiting import wait_for
 
 
 def token(secret: str) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
 from tests.serve import kit
+from tests.waiting import wait_for
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -49,15 +49,6 @@ def tmp_path() -> Iterator[Path]:
         yield path
 
 
-def until(condition: Callable[[], Any], what: str = "it") -> Any:
-    """Wait for the loop; a minute is for the slowest machine."""
-    for _ in range(6000):
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"{what} did not happen")
-
-
 def rows(services: Services, sql: str, *values: Any) -> list[sqlite3.Row]:
     with services.journal.read() as connection:
         return connection.execute(sql, values).fetchall()
@@ -65,7 +56,7 @@ def rows(services: Services, sql: str, *values: Any) -> list[sqlite3.Row]:
 
 def settled(services: Services) -> list[sqlite3.Row]:
     """Objects, when none of them is to be routed."""
-    until(lambda: not rows(services, "SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
+    wait_for(lambda: not rows(services, "SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
     return rows(services, "SELECT * FROM object ORDER BY id")
 
 
@@ -180,7 +171,7 @@ def test_what_cannot_be_read_fails_with_an_alarm_and_stops_nobody(tmp_path: Path
         assert found[2]["reason"] == "It cannot be read: it is not the object that it was sent as."
         assert lost.number == found[1]["id"]
         assert not any(good.PatientID in row["reason"] for row in found)
-        alarm = until(lambda: [a for a in services.alarms.standing if a.count == 3])[0]
+        alarm = wait_for(lambda: [a for a in services.alarms.standing if a.count == 3])[0]
         assert (alarm.code, alarm.subject) == ("input-failed", "dicom")
 
 
@@ -196,11 +187,11 @@ def test_what_could_not_be_read_is_looked_at_again_when_somebody_asks(tmp_path: 
             kit.arrive(services, ds)
             other = kit.arrive(services, kit.image())
             assert [row["state"] for row in settled(services)] == ["failed", "failed"]
-            until(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
+            wait_for(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
         (row,) = rows(services, "SELECT path FROM object WHERE id = ?", other.number)
         services.spool.path(row["path"]).write_bytes(bad)  # not what came
         assert route_again(services.spool.root) == [1]
-        until(lambda: rows(services, "SELECT 1 FROM object WHERE state = 'routed'"), "routing")
+        wait_for(lambda: rows(services, "SELECT 1 FROM object WHERE state = 'routed'"), "routing")
         assert [row["state"] for row in settled(services)] == ["routed", "failed"]
         assert services.alarms.stands("input-failed", "dicom")
         with services.journal.read() as connection:
@@ -212,9 +203,9 @@ def test_the_alarm_is_over_when_all_that_could_not_be_read_was(tmp_path: Path) -
         with pytest.MonkeyPatch.context() as older:
             older.setattr(describe, "describe", lambda _: 1 / 0)
             kit.arrive(services, kit.image())
-            until(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
+            wait_for(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
         assert route_again(services.spool.root) == [1]
-        until(lambda: not services.alarms.stands("input-failed", "dicom"), "the end of the alarm")
+        wait_for(lambda: not services.alarms.stands("input-failed", "dicom"), "the end of the alarm")
         assert [row["state"] for row in settled(services)] == ["routed"]
 
 
@@ -240,7 +231,7 @@ def test_an_object_that_cannot_be_entered_ends_and_stops_nobody(
         assert [row["state"] for row in settled(services)] == [ends[0], "routed"]
         assert services.loops.beats["router"].failures == ends[1]
         if ends[0] == "failed":
-            until(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
+            wait_for(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
             assert len(tries) == 3
 
 
@@ -250,7 +241,7 @@ def test_a_series_is_complete_when_its_association_was_released(tmp_path: Path) 
             kit.arrive(services, kit.image(study="1.1", series="1.1.1", instance=f"1.1.1.{number}"), association="a")
         assert tasks(services) == [("chest", "series", "1.1.1", 1, "collecting")]
         services.intake.association_ended("a", released=True)
-        until(lambda: tasks(services)[0][4] == "queued", "completion")
+        wait_for(lambda: tasks(services)[0][4] == "queued", "completion")
         (row,) = rows(services, "SELECT completeness FROM task")
         assert row["completeness"] == "association released, then quiet; 3 images"
         assert len(rows(services, "SELECT 1 FROM part")) == 3
@@ -261,7 +252,7 @@ def test_a_series_is_complete_with_the_count_that_its_files_tell(tmp_path: Path)
         for number in range(2):
             tells = {"NumberOfSeriesRelatedInstances": 2}
             kit.arrive(services, kit.image(study="1.1", series="1.1.1", instance=f"1.1.1.{number}", **tells))
-        until(lambda: tasks(services)[0][4] == "queued", "completion")
+        wait_for(lambda: tasks(services)[0][4] == "queued", "completion")
         (row,) = rows(services, "SELECT completeness, expected FROM task")
         assert tuple(row) == ("all 2 images that the files tell of", 2)
 
@@ -270,7 +261,7 @@ def late_series(services: Services) -> None:
     kit.arrive(services, kit.image(study="1.1", series="1.1.1", instance="1.1.1.1"), association="a")
     settled(services)
     services.intake.association_ended("a", released=True)
-    until(lambda: tasks(services)[0][4] == "queued", "completion")
+    wait_for(lambda: tasks(services)[0][4] == "queued", "completion")
     end_task(services, 1)
 
 
@@ -280,11 +271,11 @@ def test_a_late_image_makes_a_revision_of_all_images_and_a_repeat_none(tmp_path:
         first = kit.image(study="1.1", series="1.1.1", instance="1.1.1.1")
         kit.arrive(services, first, association="a")
         services.intake.association_ended("a", released=True)
-        until(lambda: [t for t in tasks(services) if t[4] == "queued"], "completion")
+        wait_for(lambda: [t for t in tasks(services) if t[4] == "queued"], "completion")
         end_task(services, 1)
         assert kit.arrive(services, first, association="b").verdict == "repeated"
         kit.arrive(services, kit.image(study="1.1", series="1.1.1", instance="1.1.1.2"), association="b")
-        until(lambda: [t for t in tasks(services) if t[3:] == (2, "queued")], "the second revision")
+        wait_for(lambda: [t for t in tasks(services) if t[3:] == (2, "queued")], "the second revision")
         assert [task[3:] for task in tasks(services)] == [(1, "delivered"), (2, "queued")]
         parts = rows(services, "SELECT task, object FROM part ORDER BY task, object")
         assert [tuple(part) for part in parts] == [(1, 1), (2, 1), (2, 2)]
@@ -325,9 +316,9 @@ def test_a_task_of_a_model_that_is_gone_fails_at_the_next_start(tmp_path: Path) 
         kit.arrive(services, kit.image())
         settled(services)
     with routing(tmp_path, model("another")) as services:
-        until(lambda: tasks(services)[0][4] == "failed", "the end")
+        wait_for(lambda: tasks(services)[0][4] == "failed", "the end")
         assert [row["state"] for row in settled(services)] == ["failed"]
-        until(lambda: [alarm.subject for alarm in services.alarms.standing] == ["chest"], "the alarm")
+        wait_for(lambda: [alarm.subject for alarm in services.alarms.standing] == ["chest"], "the alarm")
 
 
 def pacs(name: str = "pacs", ae_title: str = "PACS", **lines: Any) -> dict[str, Any]:
@@ -365,7 +356,7 @@ def test_what_we_cannot_read_is_sent_on_all_the_same(tmp_path: Path) -> None:
         assert [task[0] for task in tasks(services)] == [FORWARD]
         (event,) = rows(services, "SELECT reason FROM event WHERE what = 'object' AND event = 'route'")
         assert event["reason"].endswith("It is only sent on.")
-        until(lambda: [alarm.code for alarm in services.alarms.standing] == ["input-failed"], "the alarm")
+        wait_for(lambda: [alarm.code for alarm in services.alarms.standing] == ["input-failed"], "the alarm")
 
 
 def test_what_could_not_be_sent_on_is_tried_again_when_somebody_asks(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pynetdicom import AE
 from edgemed.serve.routing import Router
 from tests.serve import kit
 from tests.serve.dicom import rig
+from tests.waiting import wait_for
 
 RULES = {"after": "1ms", "quiet": "600s"}
 
@@ -46,7 +47,7 @@ def test_a_series_that_storescu_sends_is_complete_with_its_release(tmp_path: Pat
     with bedside(tmp_path) as one:
         files = [kit.write(ds, tmp_path / f"{number}.dcm") for number, ds in enumerate(series(3))]
         rig.storescu(one.port, *files)
-        rig.wait_for(lambda: [task[:2] for task in tasks(one)] == [(1, "queued")], "completion", 60)
+        wait_for(lambda: [task[:2] for task in tasks(one)] == [(1, "queued")], "completion")
         assert tasks(one) == [(1, "queued", "association released, then quiet; 3 images", 3)]
 
 
@@ -73,5 +74,5 @@ def test_an_abort_completes_nothing_and_the_rest_in_another_association_does(tmp
         association = entity.associate("127.0.0.1", one.port, ae_title="EDGEMED")
         assert association.send_c_store(second).Status == 0
         association.release()
-        rig.wait_for(lambda: [task[1] for task in tasks(one)] == ["queued"], "completion", 60)
+        wait_for(lambda: [task[1] for task in tasks(one)] == ["queued"], "completion")
         assert tasks(one) == [(1, "queued", "association released, then quiet; 2 images", 2)]

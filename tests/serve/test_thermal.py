@@ -27,7 +27,8 @@ from edgemed.serve.models.served import Served
 from edgemed.serve.thermal import CALM_NS, Climate, Heat, Thermal, Weather, advance
 from tests.device.roots.builder import healthy, write
 from tests.serve import kit
-from tests.serve.models.kit import WAIT_S, frame, hosting, wait_for
+from tests.serve.models.kit import WAIT_S, frame, hosting
+from tests.waiting import wait_for
 
 RULES = ThermalSection()  # 85, 95, hysteresis 5
 

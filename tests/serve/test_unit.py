@@ -13,6 +13,7 @@ import pytest
 
 from tests.serve import kit, sandbox
 from tests.serve.process import Process, started
+from tests.waiting import wait_for
 
 UNIT = Path("examples/bedside/edgemed.service")
 
@@ -53,7 +54,7 @@ def test_a_daemon_with_a_shadow_works_inside(unit: Path, tmp_path: Path) -> None
 
 def _send(daemon: Process, folder: Path) -> None:
     """One image, to its end."""
-    from tests.serve.dicom.rig import storescu, wait_for
+    from tests.serve.dicom.rig import storescu
 
     storescu(daemon.dicom, kit.write(kit.image(), folder / "image.dcm"), calling="SENDER", options=())
 
@@ -61,4 +62,4 @@ def _send(daemon: Process, folder: Path) -> None:
         studies = httpx.get(f"{daemon.http}/api/studies").json()["studies"]
         return [study["state"] for study in studies] == ["delivered"]
 
-    wait_for(done, "the end of the image", 60)
+    wait_for(done, "the end of the image")

@@ -34,7 +34,8 @@ from edgemed.serve.readiness import Readiness
 from edgemed.serve.systemd import Notifier, Patience
 from edgemed.serve.watch import ClockWatch, Watch, days_left
 from tests.serve import kit
-from tests.serve.models.kit import hosting, wait_for
+from tests.serve.models.kit import hosting
+from tests.waiting import wait_for
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from edgemed.serve.journal.records import NewObject, add_object, move_object, mo
 from edgemed.serve.services import Services
 from edgemed.serve.states import ENDS, Event, State
 from tests.serve import kit
-
-PATIENCE_S = 60.0
+from tests.waiting import wait_for
 
 
 def queue(services: Services, *images: Dataset | bytes, model: str = "chest", level: str = "instance") -> int:
@@ -46,16 +45,6 @@ def queue(services: Services, *images: Dataset | bytes, model: str = "chest", le
     return task
 
 
-def until(true: Callable[[], Any]) -> Any:
-    """What it gives, once that is something."""
-    end = time.monotonic_ns() + int(PATIENCE_S * 1e9)
-    while time.monotonic_ns() < end:
-        if found := true():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come to that")
-
-
 def row(services: Services, task: int) -> sqlite3.Row:
     with services.journal.read() as connection:
         found: sqlite3.Row = connection.execute("SELECT * FROM task WHERE id = ?", (task,)).fetchone()
@@ -64,13 +53,15 @@ def row(services: Services, task: int) -> sqlite3.Row:
 
 def ended(services: Services, *tasks: int, states: Sequence[State] = tuple(ENDS)) -> list[sqlite3.Row]:
     """The rows of tasks, once each stands in one of the states."""
-    end = time.monotonic_ns() + int(PATIENCE_S * 1e9)
-    while time.monotonic_ns() < end:
-        rows = [row(services, task) for task in tasks]
-        if all(State(each["state"]) in states for each in rows):
-            return rows
-        time.sleep(0.02)
-    raise AssertionError([(each["id"], each["state"], each["reason"]) for each in rows])
+
+    def rows() -> list[sqlite3.Row]:
+        return [row(services, task) for task in tasks]
+
+    def all_ended() -> list[sqlite3.Row]:
+        found = rows()
+        return found if all(State(each["state"]) in states for each in found) else []
+
+    return wait_for(all_ended, lambda: [(each["id"], each["state"], each["reason"]) for each in rows()])
 
 
 def results(services: Services, task: int, kind: str) -> list[Path]:

@@ -14,6 +14,7 @@ from edgemed.serve.services import Services
 from edgemed.serve.states import State
 from tests.serve import kit
 from tests.serve.analysis import bench
+from tests.waiting import wait_for
 
 
 def worker_pid(services: Services) -> int:
@@ -57,7 +58,7 @@ def test_every_stage_from_the_first_byte_on_is_in_the_timeline(tmp_path: Path) -
         named = {"study": str(image.StudyInstanceUID), "series": str(image.SeriesInstanceUID)}
         uid = str(image.SOPInstanceUID)
         assert services.intake.accept(Arrival(file, "dicom", "CT1", kit.CT, uid, digest, len(data), **named)).success
-        (line,) = bench.until(lambda: services.timelines.recent)
+        (line,) = wait_for(lambda: services.timelines.recent)
         order = ["first_byte", "last_object", "complete", "started", "written"]
         moments = [line.points[name] for name in order]
         assert moments == sorted(moments)

@@ -29,7 +29,8 @@ from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.services import Part, Services
 from edgemed.serve.weekly import BLIND, LEVEL, ModelWeek, keep_report, report, weekly_of
 from tests.serve import kit
-from tests.serve.analysis.bench import ended, queue, until
+from tests.serve.analysis.bench import ended, queue
+from tests.waiting import wait_for
 
 MONDAY = datetime(2026, 11, 23, tzinfo=timezone.utc)
 DIGEST = "d" * 64
@@ -249,7 +250,7 @@ def test_tasks_become_a_sketch_without_names(tmp_path: Path, capsys: pytest.Capt
     images += [kit.image(Manufacturer=mark, BodyPartExamined=mark), kit.image(sop_class=kit.CR)]
     with Answering(site(tmp_path)) as daemon:
         services = daemon.services
-        until(lambda: services.models.get("chest").finding is None)
+        wait_for(lambda: services.models.get("chest").finding is None)
         tasks = [queue(services, ds) for ds in images]
         ended(services, *tasks)
 
@@ -257,7 +258,7 @@ def test_tasks_become_a_sketch_without_names(tmp_path: Path, capsys: pytest.Capt
             services.models.get("chest").submit({"image": np.full((1, 4, 4, 1), 0.4, np.float32)}).result(60)
             return services.models.describe("chest")["shadow"]["agree"] >= 4
 
-        until(compared)
+        wait_for(compared)
         daemon.analyst._distributions.keep()
         digest = services.models.get("chest").bundle.digest
     (path,) = weekly_of(tmp_path / "state").glob("chest/*.json")

@@ -33,6 +33,7 @@ from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import vanish
 from tests.serve import kit, process, store
 from tests.serve.dicom import rig
+from tests.waiting import wait_for
 
 ROOT = "1.2.3.4."
 
@@ -96,7 +97,7 @@ def test_who_sent_from_where_is_told_of_each_study(tmp_path: Path) -> None:
             image = kit.image(study=f"1.2.3.{9 + number // 5}", instance=uid(number))
             assert association.send_c_store(image).Status == 0
         association.release()
-        rig.wait_for(lambda: uid(1) in told(tmp_path), "the folder's")
+        wait_for(lambda: uid(1) in told(tmp_path), "the folder's")
     assert told(tmp_path) == once(1, 3, 4, 5) + Counter({uid(2): 2})
     entries = [ET.fromstring(text) for text in messages_after(tmp_path / "state" / FOLDER, 0) if ROOT in text]
     said = {
@@ -264,7 +265,7 @@ def test_kill_9_loses_no_entry(tmp_path: Path) -> None:
             sends = Sends(daemon.dicom, 1 + 100_000 * life)
             sends.start()
             wanted = 20 + 15 * life
-            rig.wait_for(partial(_has, sends, wanted), "images")
+            wait_for(partial(_has, sends, wanted), "images")
             daemon.child.send_signal(signal.SIGKILL)
             daemon.child.wait(30)
             sends.join(30)

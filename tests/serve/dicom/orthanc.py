@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.waiting import wait_for
 
 PROGRAM = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
 needs_orthanc = pytest.mark.skipif(PROGRAM is None, reason="not installed: orthanc")
@@ -74,12 +75,15 @@ def orthanc(
 
 
 def _until_up(client: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(400):
-        if process.poll() is not None:
-            break
+    def told() -> str:
+        return f"Orthanc does not come up:\n{log.read_text()[-2000:]}"
+
+    def is_up() -> bool:
+        assert process.poll() is None, told()
         try:
             client.get("/system")
-            return
         except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError(f"Orthanc does not come up:\n{log.read_text()[-2000:]}")
+            return False
+        return True
+
+    wait_for(is_up, told)

@@ -8,8 +8,7 @@ import socket
 import sqlite3
 import struct
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,13 +111,6 @@ def storescu(
 ) -> str:
     """Send files, each in its own transfer syntax."""
     return dcmtk("storescu", "-v", *options, "-aet", calling, "-aec", called, "127.0.0.1", port, *files, check=check)
-
-
-def wait_for(condition: Callable[[], object], what: str = "it", seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds  # noqa: TID251
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen"  # noqa: TID251
-        time.sleep(0.01)
 
 
 def associate(

@@ -11,6 +11,7 @@ import pytest
 
 from tests.serve import kit
 from tests.serve.dicom import rig
+from tests.waiting import wait_for
 
 ABORT_PROVIDER = 2
 UNRECOGNISED, UNEXPECTED, PARAMETER = 1, 2, 6
@@ -21,7 +22,7 @@ COMMAND = rig.store_command(kit.CT, "1.2.3")
 def shared(tmp_path_factory: pytest.TempPathFactory):
     with rig.inlet(tmp_path_factory.mktemp("inlet")) as running:
         yield running
-        rig.wait_for(lambda: not running.inlet._open, "the end of all associations")
+        wait_for(lambda: not running.inlet._open, "the end of all associations")
         assert list(running.services.spool.incoming.iterdir()) == []
 
 
@@ -133,12 +134,12 @@ def test_a_hundred_at_once(tmp_path: Path) -> None:
         threads = [threading.Thread(target=one, args=(ds,)) for ds in images]
         for at, thread in enumerate(threads):  # no more than 16 of one address may wait for their association
             thread.start()
-            rig.wait_for(lambda at=at: running.metric("associations") > at - 12, seconds=60)
+            wait_for(lambda at=at: running.metric("associations") > at - 12)
         for thread in threads:
             thread.join(60)
         assert said == [0] * 100
         assert len(running.rows()) == 100
-        rig.wait_for(lambda: not running.inlet._open, "the end of all associations")
+        wait_for(lambda: not running.inlet._open, "the end of all associations")
 
 
 def _begin(body: bytes) -> int:
@@ -193,7 +194,7 @@ def test_a_byte_now_and_then_holds_nobody(impatient: rig.Rig, what: str) -> None
         except ConnectionError:
             pass
         assert time.monotonic_ns() - began < 60e9
-        rig.wait_for(lambda: not impatient.inlet._open, "its end")
+        wait_for(lambda: not impatient.inlet._open, "its end")
 
 
 def test_the_end_of_the_daemon_lets_a_message_come_to_its_end(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_the_end_of_the_daemon_lets_a_message_come_to_its_end(tmp_path: Path) ->
         idle.send(rig.associate()).pdu()
         peer.send(rig.associate()).pdu()
         peer.send(rig.p_data((1, 3, rig.store_command(kit.CT, str(ds.SOPInstanceUID))), (1, 0, body[:100])))
-        rig.wait_for(lambda: list(running.services.spool.incoming.iterdir()))
+        wait_for(lambda: list(running.services.spool.incoming.iterdir()))
         running.inlet.drain()
         assert idle.pdu() == (7, bytes(4))
         peer.send(rig.p_data((1, 2, body[100:])))

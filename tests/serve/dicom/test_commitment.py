@@ -23,6 +23,7 @@ from tests.serve import kit
 from tests.serve.dicom import rig
 from tests.serve.dicom.orthanc import needs_orthanc, orthanc
 from tests.serve.netns import inside, private_network
+from tests.waiting import wait_for
 
 COMMITMENT, INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 
@@ -57,12 +58,12 @@ def test_orthanc_sends_asks_and_is_told(tmp_path: Path) -> None:
                     report.update(theirs.get(f"/storage-commitment/{asked['ID']}"))
                     return report["Status"] != "Pending"
 
-                rig.wait_for(told, "the report")
+                wait_for(told, "the report")
                 assert [each["SOPInstanceUID"] for each in report["Success"]] == [ds.SOPInstanceUID]
                 assert [(e["SOPInstanceUID"], e["FailureReason"]) for e in report["Failures"]] == [
                     ("1.2.3.4.5", 0x0112)
                 ]
-                rig.wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
+                wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
 
 
 class Modality:
@@ -107,7 +108,7 @@ def test_on_the_same_association(tmp_path: Path) -> None:
         files[gone.SOPInstanceUID].unlink()
         uids = [str(ds.SOPInstanceUID) for ds in (good, damaged, gone)]
         assert modality.ask("1.2.1", *((kit.CT, uid) for uid in uids), (kit.CR, uids[0]), (kit.CT, "1.2.3")) == 0
-        rig.wait_for(lambda: modality.reports, "the report")
+        wait_for(lambda: modality.reports, "the report")
         kind, said = modality.reports[0]
         assert (kind, said.TransactionUID) == (2, "1.2.1")
         assert [item.ReferencedSOPInstanceUID for item in said.ReferencedSOPSequence] == [uids[0]]
@@ -121,7 +122,7 @@ def test_on_the_same_association(tmp_path: Path) -> None:
             (kit.CT, "1.2.3"): 0x0112,
         }
         assert modality.ask("1.2.2", (kit.CT, uids[0])) == 0
-        rig.wait_for(lambda: len(modality.reports) > 1, "the second report")
+        wait_for(lambda: len(modality.reports) > 1, "the second report")
         assert modality.reports[1][0] == 1
         assert "FailedSOPSequence" not in modality.reports[1][1]
         modality.association.release()
@@ -139,10 +140,10 @@ def test_a_report_outlives_association_and_daemon(tmp_path: Path) -> None:
     with rig.inlet(tmp_path) as running:
         assert running.rows("SELECT * FROM commitment WHERE reported IS NULL")
         again = Modality(running.port)
-        rig.wait_for(lambda: again.reports, "the report")
+        wait_for(lambda: again.reports, "the report")
         assert again.reports[0][1].TransactionUID == "1.2.3"
         again.association.release()
-        rig.wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
+        wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
 
 
 def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_pat
         assert running.services.alarms.stands("commitment-failed", "CT1")
         again = Modality(running.port)
         assert again.ask("1.2.8", (kit.CT, "1.2.3")) == 0
-        rig.wait_for(lambda: not running.services.alarms.stands("commitment-failed", "CT1"), "the end of the alarm")
+        wait_for(lambda: not running.services.alarms.stands("commitment-failed", "CT1"), "the end of the alarm")
         again.association.release()
 
 
@@ -188,7 +189,7 @@ def test_a_peer_that_comes_up_late_is_told_on_a_new_association(tmp_path: Path) 
         ae.supported_contexts[0].scu_role = ae.supported_contexts[0].scp_role = True
         server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, handle)])
         try:
-            rig.wait_for(lambda: told, "the report", 60)
+            wait_for(lambda: told, "the report")
         finally:
             server.shutdown()
         assert told == [(1, "EDGEMED")]
@@ -206,7 +207,7 @@ def test_what_is_committed_is_kept_until_it_is_sent_on(tmp_path: Path) -> None:
         for ds in (committed, other):
             assert modality.association.send_c_store(ds).Status == 0x0000
         assert modality.ask("1.2.5", (kit.CT, str(committed.SOPInstanceUID))) == 0
-        rig.wait_for(lambda: modality.reports, "the report")
+        wait_for(lambda: modality.reports, "the report")
         journal, (first, second) = running.services.journal, running.rows()
         for row in (first, second):
             journal.write(partial(move_object, number=row["id"], event=Event.UNWANTED, reason="No model is for it."))
@@ -214,7 +215,7 @@ def test_what_is_committed_is_kept_until_it_is_sent_on(tmp_path: Path) -> None:
         assert release_all(running) == []
         finish_deletions(running.services.spool, journal)
         assert modality.ask("1.2.6", *((kit.CT, str(ds.SOPInstanceUID)) for ds in (committed, other))) == 0
-        rig.wait_for(lambda: len(modality.reports) > 1, "the second report")
+        wait_for(lambda: len(modality.reports) > 1, "the second report")
         _, said = modality.reports[1]
         assert [item.ReferencedSOPInstanceUID for item in said.ReferencedSOPSequence] == [committed.SOPInstanceUID]
         assert [item.FailureReason for item in said.FailedSOPSequence] == [0x0112]
@@ -241,12 +242,12 @@ def test_a_report_is_about_the_time_when_it_is_sent(tmp_path: Path) -> None:
         assert first.association.send_c_store(ds).Status == 0x0000
         first.association.unbind(evt.EVT_N_EVENT_REPORT, first._told)  # it does not listen: pynetdicom answers 0x0110
         assert first.ask("1.2.7", (kit.CT, str(ds.SOPInstanceUID))) == 0
-        rig.wait_for(lambda: running.rows("SELECT * FROM promise"), "the first look")
+        wait_for(lambda: running.rows("SELECT * FROM promise"), "the first look")
         first.association.abort()
         (row,) = running.rows()
         running.services.spool.path(row["path"]).unlink()  # the disk has lost it meanwhile
         again = Modality(running.port)
-        rig.wait_for(lambda: again.reports, "the report")
+        wait_for(lambda: again.reports, "the report")
         assert [item.FailureReason for item in again.reports[0][1].FailedSOPSequence] == [0x0110]
         again.association.release()
 

@@ -23,6 +23,7 @@ from edgemed.serve.dicom.contexts import storage_class
 from tests.serve import kit
 from tests.serve.dicom import rig
 from tests.serve.store import fails_in
+from tests.waiting import wait_for
 
 REJECTED_PERMANENT, REJECTED_TRANSIENT = 1, 2
 
@@ -59,7 +60,7 @@ def test_who_is_not_named(shared: rig.Rig, names: dict[str, str], diagnostic: in
     before = shared.metric("associations_rejected_total", reason=reason)
     kind, body = answer(shared.port, rig.associate(**names))
     assert (kind, body[1:]) == (3, bytes([REJECTED_PERMANENT, 1, diagnostic]))
-    rig.wait_for(lambda: shared.metric("associations_rejected_total", reason=reason) == before + 1)
+    wait_for(lambda: shared.metric("associations_rejected_total", reason=reason) == before + 1)
 
 
 def test_another_version_of_the_protocol_is_rejected(shared: rig.Rig) -> None:
@@ -67,7 +68,7 @@ def test_another_version_of_the_protocol_is_rejected(shared: rig.Rig) -> None:
     before = shared.metric("associations_rejected_total", reason="version")
     assert answer(shared.port, asked[:6] + b"\x00\x02" + asked[8:]) == (3, bytes([0, REJECTED_PERMANENT, 2, 2]))
     assert answer(shared.port, asked[:6] + b"\x00\x03" + asked[8:])[0] == 2  # of two versions, one is ours
-    rig.wait_for(lambda: shared.metric("associations_rejected_total", reason="version") == before + 1)
+    wait_for(lambda: shared.metric("associations_rejected_total", reason="version") == before + 1)
 
 
 @rig.needs("echoscu")
@@ -79,7 +80,7 @@ def test_dcmtk_is_told(shared: rig.Rig) -> None:
 def test_an_address_that_is_nobodys_is_not_even_listened_to(tmp_path: Path) -> None:
     with rig.inlet(tmp_path, peers=[{"ae_title": "CT1", "addresses": ["192.0.2.7"]}]) as running:
         assert answer(running.port, rig.associate()) == (0, b"")
-        rig.wait_for(lambda: running.metric("associations_rejected_total", reason="address") == 1)
+        wait_for(lambda: running.metric("associations_rejected_total", reason="address") == 1)
 
 
 def test_nobody_waits_for_a_name_server_that_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +108,7 @@ def test_nobody_waits_for_a_name_server_that_is_dead(tmp_path: Path, monkeypatch
         assert from_elsewhere() == 0
         assert answer(running.port, rig.associate())[0] == 2
         answers.set()
-        rig.wait_for(lambda: from_elsewhere() == 2, "the name to be known")
+        wait_for(lambda: from_elsewhere() == 2, "the name to be known")
 
 
 def test_more_associations_than_allowed(shared: rig.Rig) -> None:
@@ -119,7 +120,7 @@ def test_more_associations_than_allowed(shared: rig.Rig) -> None:
             assert peer.send(rig.associate()).pdu()[0] == 2
         assert answer(shared.port, rig.associate()) == (3, bytes([0, REJECTED_TRANSIENT, 3, 2]))
         assert shared.metric("associations") == 4
-    rig.wait_for(lambda: shared.metric("associations") == 0)
+    wait_for(lambda: shared.metric("associations") == 0)
     assert answer(shared.port, rig.associate(calling="ONE"))[0] == 2  # and again, when there is room
 
 

@@ -25,6 +25,7 @@ from edgemed.serve.dicom.requestor import Wanted
 from edgemed.serve.dicom.scu import Link, Target
 from tests.serve import kit
 from tests.serve.dicom import rig
+from tests.waiting import wait_for
 
 PAGE = (Path(__file__).parents[3] / "docs" / "dicom-conformance.md").read_text(encoding="utf-8")
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -152,7 +153,7 @@ def test_who_we_say_we_are_where_we_ask(tmp_path: Path) -> None:
         send_report(DicomSection(), peer, "127.0.0.1", 1, partial(encode_report, "1.2.3", [(kit.CT, "1.2.4")], []))
         with Link(Target("127.0.0.1", port, "PACS", "EDGEMED", SECOND, None), [Wanted(COMMITMENT, tuple(PLAIN))]):
             pass
-        rig.wait_for(lambda: len(seen) == 2)
+        wait_for(lambda: len(seen) == 2)
     finally:
         server.shutdown()
     told = {(str(who.implementation_class_uid), who.implementation_version_name) for who in seen}

@@ -13,6 +13,7 @@ from edgemed.base.hashing import sha256_bytes
 from edgemed.imaging.dicom.part10 import read_meta
 from tests.serve import kit
 from tests.serve.dicom import rig
+from tests.waiting import wait_for
 
 
 def data_set(path: Path) -> bytes:
@@ -52,7 +53,7 @@ def test_a_study_of_dcmtk(shared: rig.Rig, tmp_path: Path) -> None:
         assert kept.file_meta.MediaStorageSOPInstanceUID == kept.SOPInstanceUID == row["sop_instance"]
         assert kept.file_meta.SourceApplicationEntityTitle == "CT1"
         assert row["size"] == shared.services.spool.path(row["path"]).stat().st_size
-    rig.wait_for(lambda: ended)
+    wait_for(lambda: ended)
     assert ended == [(rows[0]["association"], True)]
     assert shared.metric("associations") == 0
 
@@ -117,8 +118,8 @@ def test_what_was_under_way_leaves_nothing(shared: rig.Rig) -> None:
     with rig.raw(shared.port) as peer:
         peer.send(rig.associate()).pdu()
         peer.send(rig.p_data((1, 3, rig.store_command(kit.CT, "1.2.3")), (1, 0, b"\x08\x00")))
-        rig.wait_for(lambda: list(shared.services.spool.incoming.iterdir()))
-    rig.wait_for(lambda: not list(shared.services.spool.incoming.iterdir()))
+        wait_for(lambda: list(shared.services.spool.incoming.iterdir()))
+    wait_for(lambda: not list(shared.services.spool.incoming.iterdir()))
     assert len(shared.rows()) == before
 
 
@@ -133,7 +134,7 @@ def test_what_was_acknowledged_is_in_the_audit_trail_while_the_association_goes_
         assert association.send_c_store(ds).Status == 0x0000
         trail = tmp_path / "state/audit/trail.jsonl"
         try:
-            rig.wait_for(lambda: str(ds.SOPInstanceUID) in trail.read_text(encoding="utf-8"), "the entry")
+            wait_for(lambda: str(ds.SOPInstanceUID) in trail.read_text(encoding="utf-8"), "the entry")
             assert association.is_established
         finally:
             association.release()
@@ -148,5 +149,5 @@ def test_an_association_that_ends_badly_is_a_security_alert(tmp_path: Path) -> N
         with rig.raw(running.port) as peer:
             peer.send(rig.associate()).pdu()
         # before the daemon ends, which ends it otherwise
-        rig.wait_for(lambda: "It was lost; 0 objects were taken" in trail.read_text(encoding="utf-8"), "the alert")
+        wait_for(lambda: "It was lost; 0 objects were taken" in trail.read_text(encoding="utf-8"), "the alert")
     assert trail.read_text(encoding="utf-8").count("Node Authentication") == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +13,17 @@ import pytest
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.http.server import HttpServer
 from tests.serve import kit
+from tests.waiting import wait_for
 
 
 def server_of(daemon: Daemon) -> HttpServer:
     return next(part for part in daemon._parts if isinstance(part, HttpServer))
 
 
-def wait_ready(client: httpx.Client, seconds: float = 60.0) -> None:
+def wait_ready(client: httpx.Client) -> None:
     """Until the model is loaded."""
-    end_ns = time.monotonic_ns() + int(seconds * 1e9)
-    while client.get("/v2/health/ready").status_code != 200:
-        assert time.monotonic_ns() < end_ns, client.get("/v2/health/ready").text
-        time.sleep(0.05)
+    path = "/v2/health/ready"
+    wait_for(lambda: client.get(path).status_code == 200, lambda: client.get(path).text)
 
 
 @contextmanager

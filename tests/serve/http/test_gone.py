@@ -14,7 +14,8 @@ from edgemed.serve.http.proto import SERVICE, Proto
 from tests.runtime.contained import kit as contained
 from tests.runtime.contained.faulty import AT_INFER, answer
 from tests.serve.http.conftest import served
-from tests.serve.models.kit import MS, faulty_worker, wait_for, write_faulty
+from tests.serve.models.kit import MS, faulty_worker, write_faulty
+from tests.waiting import wait_for
 
 PATH = "/v2/models/chest/infer"
 

@@ -16,9 +16,9 @@ from edgemed.serve.daemon import Daemon
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.oip import rpc
 from edgemed.serve.http.oip.listening import Inlet
-from tests.serve.dicom.rig import wait_for
 from tests.serve.http.conftest import served
 from tests.serve.http.test_oip_rpc import Client
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

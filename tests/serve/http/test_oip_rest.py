@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgemed.runtime.contained.link import Link
+from tests.waiting import wait_for
 
 BRIGHT = np.full((1, 4, 4, 1), 0.9, np.float32)
 INPUT = {"name": "image", "shape": [1, 4, 4, 1], "datatype": "FP32"}
@@ -31,13 +30,6 @@ def in_json(**others: Any) -> dict[str, Any]:
 def binary(data: bytes, **others: Any) -> tuple[bytes, dict[str, str]]:
     head = json.dumps({"inputs": [{**INPUT, "parameters": {"binary_data_size": 64}}], **others}).encode()
     return head + data, {"Inference-Header-Content-Length": str(len(head))}
-
-
-def within(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    end_ns = time.monotonic_ns() + int(seconds * 1e9)
-    while not holds():
-        assert time.monotonic_ns() < end_ns
-        time.sleep(0.01)
 
 
 def expected() -> float:
@@ -128,14 +120,14 @@ def test_raw_inputs_come_straight_to_where_the_worker_reads_them(running: Any) -
         one = socket.create_connection(("127.0.0.1", server.port), timeout=30)
         one.sendall(head.encode() + content[:-40])
         asked.append((one, content[-40:]))
-    within(lambda: free_berths(running) == 0)
+    wait_for(lambda: free_berths(running) == 0)
     for number in (*range(0, 10, 2), *range(9, 0, -2)):
         one, rest = asked[number]
         one.sendall(rest)
         data = json.loads(one.recv(65536).partition(b"\r\n\r\n")[2])["outputs"][0]["data"]
         assert data == pytest.approx([1 / (1 + np.exp(-20 * (brightness[number] - 0.5)))], rel=1e-5)
         one.close()
-    within(lambda: free_berths(running) == 4)
+    wait_for(lambda: free_berths(running) == 4)
 
 
 def test_a_raw_input_is_not_copied(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +152,7 @@ def test_however_a_request_ends_its_place_is_free_again(running: Any) -> None:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as gone:
             lines = f"Content-Length: {len(content)}\r\nInference-Header-Content-Length: {len(content) - 64}\r\n\r\n"
             gone.sendall(f"POST /v2/models/chest/infer HTTP/1.1\r\nHost: localhost\r\n{lines}".encode() + content[:-1])
-        within(lambda: free_berths(running) == 4)
+        wait_for(lambda: free_berths(running) == 4)
 
 
 def test_binary_for_all_outputs_but_one(client: httpx.Client) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tests.serve.dicom.orthanc import needs_orthanc, orthanc
 from tests.serve.http.conftest import served
 from tests.serve.netns import private_network
 from tests.serve.store import fails_in
+from tests.waiting import wait_for
 
 STUDIES = "/dicom-web/studies"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -53,12 +53,7 @@ def post(client: httpx.Client, body: bytes, content_type: str, path: str = STUDI
 
 def nothing_left(daemon: Daemon) -> bool:
     """Whether `incoming` gets empty; results are written there, too."""
-    end_ns = time.monotonic_ns() + 30_000_000_000
-    while left := list(daemon.services.spool.incoming.iterdir()):
-        if time.monotonic_ns() > end_ns:
-            raise AssertionError(left)
-        time.sleep(0.01)
-    return True
+    return wait_for(lambda: not list(daemon.services.spool.incoming.iterdir()))
 
 
 def reasons(answer: httpx.Response) -> list[int]:
@@ -263,12 +258,9 @@ def test_a_sender_that_goes_away_leaves_nothing(stow: Any) -> None:
     whole, half = kit.image(), kit.image(rows=1536, columns=1536)
     data = kit.encode(half)
     body, content_type = multipart(kit.encode(whole), data)
-    end_ns = time.monotonic_ns() + 30_000_000_000
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         head = f"POST {STUDIES} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: -len(data) // 3])
-        while not rows(daemon, whole.SOPInstanceUID):
-            assert time.monotonic_ns() < end_ns
-            time.sleep(0.01)
+        wait_for(lambda: rows(daemon, whole.SOPInstanceUID))
     assert nothing_left(daemon)
     assert rows(daemon, half.SOPInstanceUID) == []

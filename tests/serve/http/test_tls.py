@@ -17,10 +17,10 @@ import pytest
 
 from tests.serve import kit
 from tests.serve.dicom.certificates import Authority
-from tests.serve.dicom.rig import wait_for
 from tests.serve.http.conftest import server_of
 from tests.serve.http.test_oip_rpc import Client
 from tests.serve.process import free_port, started
+from tests.waiting import wait_for
 
 
 def context(authority: Authority, own: tuple[Path, Path] | None = None) -> ssl.SSLContext:
@@ -100,7 +100,7 @@ def test_who_knocks_without_tls_leaves_no_line(tmp_path: Path) -> None:
     ports = free_port(), free_port()
     tls = {"certificate": str(certificate), "key": str(key)}
     with started(tmp_path, http={"host": "127.0.0.1", "port": ports[0], "grpc_port": ports[1], "tls": tls}) as daemon:
-        wait_for(lambda: "grpc listens" in daemon.log, "gRPC", 60)
+        wait_for(lambda: "grpc listens" in daemon.log, "gRPC")
         for port in (*ports, *ports):
             with socket.create_connection(("127.0.0.1", port), timeout=20) as stranger:
                 stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")

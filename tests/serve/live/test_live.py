@@ -23,7 +23,7 @@ from edgemed.serve.live.overlay import render
 from edgemed.serve.live.player import by_outcome
 from tests.serve import kit
 from tests.serve.analysis import bundles
-from tests.serve.analysis.bench import until
+from tests.waiting import wait_for
 
 
 def cine(path: Path, levels: list[int]) -> Path:
@@ -60,12 +60,12 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_a_file_is_played_over_and_over_and_every_frame_is_accounted_for(played: Any) -> None:
     daemon, _ = played
     channel = daemon.services.board.channels["endless"]
-    until(lambda: channel.counts is not None and channel.counts.submitted >= 25 and channel.counts.answered >= 3)
+    wait_for(lambda: channel.counts is not None and channel.counts.submitted >= 25 and channel.counts.answered >= 3)
     with channel.changed:
         counts, shown = channel.counts, channel.shown
     assert counts.unaccounted == 0
     assert counts.submitted == counts.answered + counts.failed + sum(counts.dropped.values()) + counts.in_flight
-    until(lambda: channel.shown is not None and channel.shown.frame > shown.frame)  # it goes on
+    wait_for(lambda: channel.shown is not None and channel.shown.frame > shown.frame)  # it goes on
     assert (shown.pixels.shape, shown.pixels.dtype) == ((48, 64), np.uint8)
     measured = {
         sample.labels["outcome"]: sample.value
@@ -80,7 +80,7 @@ def test_a_file_is_played_over_and_over_and_every_frame_is_accounted_for(played:
 def test_the_newest_answer_lies_on_its_own_picture(played: Any) -> None:
     daemon, _ = played
     channel = daemon.services.board.channels["endless"]
-    shown = until(lambda: (found := channel.shown) and found.readings and found.readings[0].scores[0].found and found)
+    shown = wait_for(lambda: (one := channel.shown) and one.readings and one.readings[0].scores[0].found and one)
     marked = shown.readings[0].labels[0]
     bright = shown.pixels > 200
     assert bright.any()
@@ -93,7 +93,7 @@ def test_the_newest_answer_lies_on_its_own_picture(played: Any) -> None:
 def test_a_file_that_has_been_played_has_ended(played: Any) -> None:
     daemon, _ = played
     channel = daemon.services.board.channels["once"]
-    until(lambda: channel.state == "ended")
+    wait_for(lambda: channel.state == "ended")
     counts = channel.counts
     assert (counts.submitted, counts.in_flight, counts.unaccounted) == (10, 0, 0)
     assert counts.answered + counts.failed == 10
@@ -102,17 +102,17 @@ def test_a_file_that_has_been_played_has_ended(played: Any) -> None:
 def test_a_lost_source_is_an_alarm_until_it_is_there_again(played: Any) -> None:
     daemon, later = played
     channel = daemon.services.board.channels["absent"]
-    until(lambda: channel.state == "lost")
+    wait_for(lambda: channel.state == "lost")
     assert channel.reason
 
     def alarmed() -> bool:
         standing = daemon.services.alarms.standing
         return ("source-lost", "absent") in [(alarm.code, alarm.subject) for alarm in standing]
 
-    until(alarmed)
+    wait_for(alarmed)
     cine(later.with_suffix(".part"), [30] * 100).rename(later)
-    until(lambda: channel.state == "running")
-    until(lambda: not alarmed())
+    wait_for(lambda: channel.state == "running")
+    wait_for(lambda: not alarmed())
 
 
 def test_a_source_that_never_gives_a_picture_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,10 +129,10 @@ def test_a_source_that_never_gives_a_picture_is_lost(tmp_path: Path, monkeypatch
     section = {"name": "silent", "source": str(tmp_path / "a"), "model": "chest", "loop": True}
     with kit.running(config(tmp_path, section)) as daemon:
         channel = daemon.services.board.channels["silent"]
-        until(lambda: channel.state == "lost")
+        wait_for(lambda: channel.state == "lost")
         assert channel.reason == "There was no frame for 1 s."
-        until(lambda: daemon.services.alarms.stands("source-lost", "silent"))
-        until(lambda: len(opened) == 3)  # the watch lets go of each
+        wait_for(lambda: daemon.services.alarms.stands("source-lost", "silent"))
+        wait_for(lambda: len(opened) == 3)  # the watch lets go of each
         assert daemon.services.loops.beats["live silent"].failures == 0
 
 

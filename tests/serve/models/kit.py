@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,15 +30,6 @@ from tests.serve import kit
 
 WAIT_S = 60  # for what must come; only a defect waits so long
 MS = 1_000_000
-
-
-def wait_for(what: Callable[[], Any], seconds: float = WAIT_S) -> Any:
-    """Until it is true; what it was."""
-    end_ns = time.monotonic_ns() + int(seconds * 1e9)
-    while not (value := what()):
-        assert time.monotonic_ns() < end_ns, "it did not come"
-        time.sleep(0.005)
-    return value
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from edgemed.bundle.read import open_bundle
 from edgemed.runners.golden import Golden
 from edgemed.serve.models.hosted import HostedModel
 from tests.serve import kit
-from tests.serve.models.kit import WAIT_S, frame, hosting, wait_for
+from tests.serve.models.kit import WAIT_S, frame, hosting
+from tests.waiting import wait_for
 
 
 def graph(*, mixes: bool) -> bytes:

@@ -22,7 +22,8 @@ from tests.runtime.contained.faulty import Control
 from tests.runtime.contained.kit import frame as faulty_frame
 from tests.runtime.contained.kit import right
 from tests.serve import kit
-from tests.serve.models.kit import MS, WAIT_S, Hosted, faulty_worker, frame, hosting, wait_for, write_faulty
+from tests.serve.models.kit import MS, WAIT_S, Hosted, faulty_worker, frame, hosting, write_faulty
+from tests.waiting import wait_for
 
 
 @contextmanager

@@ -29,7 +29,8 @@ from tests.evaluate.bundles import classifier
 from tests.runtime.contained import kit as contained
 from tests.runtime.contained.faulty import Control
 from tests.serve import kit
-from tests.serve.models.kit import MS, WAIT_S, Hosted, frame, hosting, wait_for, write_faulty
+from tests.serve.models.kit import MS, WAIT_S, Hosted, frame, hosting, write_faulty
+from tests.waiting import wait_for
 
 TRIAL = {"inputs": 6, "watch": "300ms"}
 

@@ -23,7 +23,8 @@ from edgemed.serve.models.host import ModelHost
 from edgemed.serve.models.mirror import Mirror
 from edgemed.serve.models.shadow import FALSE_ALARM, Window
 from tests.serve import kit
-from tests.serve.models.kit import WAIT_S, frame, hosting, wait_for
+from tests.serve.models.kit import WAIT_S, frame, hosting
+from tests.waiting import wait_for
 
 
 @pytest.mark.parametrize(("n", "p"), [(10, 0.05), (200, 0.05), (1000, 0.01), (50, 0.5)])

@@ -21,10 +21,10 @@ from edgemed.serve.outlets.outlets import make_lane
 from edgemed.serve.services import Services
 from tests.serve import kit
 from tests.serve.dicom.certificates import Authority
-from tests.serve.dicom.rig import wait_for
 from tests.serve.outlets import bench
 from tests.serve.outlets.bench import always
 from tests.serve.outlets.pacs import JPEG, ToyPacs, toy
+from tests.waiting import wait_for
 
 RETRY = {"first": "1ms", "cap": "2ms", "timeout": "5s"}
 
@@ -275,11 +275,7 @@ def test_committed_on_the_same_association(tmp_path: Path) -> None:
         it.step(always)
         assert bench.states(services) == ["delivered"] * 3
         assert len(pacs.requests) == 1
-        for _ in range(100):
-            if pacs.answers:
-                break
-            threading.Event().wait(0.01)
-        assert pacs.answers == [0]
+        assert wait_for(lambda: pacs.answers) == [0]
 
 
 def test_a_pacs_that_says_success_and_keeps_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.serve import kit
 from tests.serve.dicom import rig
 from tests.serve.outlets import bench
 from tests.serve.outlets.pacs import ToyPacs, toy
+from tests.waiting import wait_for
 
 
 @rig.needs("storescu")
@@ -38,9 +39,9 @@ def test_an_image_comes_back_as_a_report(tmp_path: Path) -> None:
             services, inlet = daemon.services, daemon.part("dicom")
             assert isinstance(inlet, DicomInlet)
             rig.storescu(inlet.port, *files)
-            rig.wait_for(lambda: len(bench.states(services)) == 4, "the results", 60)
-            rig.wait_for(lambda: bench.states(services) == ["delivered"] * 4, "the deliveries", 60)
-            rig.wait_for(lambda: set(bench.states(services, "object")) == {"delivered"}, "the end")
+            wait_for(lambda: len(bench.states(services)) == 4, "the results")
+            wait_for(lambda: bench.states(services) == ["delivered"] * 4, "the deliveries")
+            wait_for(lambda: set(bench.states(services, "object")) == {"delivered"}, "the end")
             lines = {line.model: line for line in services.timelines.recent}
         stored = dict(pacs.stored)
         for ds, file in zip(images, files, strict=True):

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,7 @@ from edgemed.serve.services import Services
 from edgemed.serve.states import Event
 from tests.serve.outlets import bench
 from tests.serve.outlets.servers import Asked, Reply, site
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    for _ in range(6000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it did not happen")
+from tests.waiting import wait_for
 
 
 def folder(path: Path, name: str = "out") -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tests.serve.dicom import rig
 from tests.serve.dicom.orthanc import needs_orthanc, orthanc
 from tests.serve.netns import inside, private_network
 from tests.serve.outlets import bench
+from tests.waiting import wait_for
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 RETRY = {"first": "100ms", "cap": "1s"}
@@ -77,7 +78,7 @@ def test_orthanc_keeps_what_it_was_sent_and_says_so(tmp_path: Path) -> None:
         assert inside()
         with outlets(tmp_path / "ours", pacs, web) as services:
             sent = add_images(services, 3)
-            rig.wait_for(lambda: bench.states(services) == ["delivered"] * 6, "the deliveries", 60)
+            wait_for(lambda: bench.states(services) == ["delivered"] * 6, "the deliveries")
             assert "committed itself" in bench.reasons(services)[0]
             assert bench.states(services, "task") == ["delivered"] * 3
             assert bench.alarms(services) == set()
@@ -100,7 +101,7 @@ def test_storescp_gets_the_very_bytes(tmp_path: Path) -> None:
         outlets(tmp_path / "ours", place) as services,
     ):
         sent = add_images(services, 5)
-        rig.wait_for(lambda: bench.states(services) == ["delivered"] * 5, "the deliveries", 60)
+        wait_for(lambda: bench.states(services) == ["delivered"] * 5, "the deliveries")
     assert {path.name.split(".", 1)[1]: data_set(path.read_bytes()) for path in kept.iterdir()} == sent
 
 
@@ -118,10 +119,10 @@ def test_dcmqrscp_comes_up_late(tmp_path: Path) -> None:
     place = {"kind": "dicom", "name": "qr", "ae_title": "QR", "host": "127.0.0.1", "port": 4242, "commitment": False}
     with private_network(), outlets(tmp_path / "ours", place) as services:
         add_images(services, 3)
-        rig.wait_for(lambda: "delivery-late" in bench.alarms(services), "the alarm", 60)
+        wait_for(lambda: "delivery-late" in bench.alarms(services), "the alarm")
         with running("dcmqrscp", "-c", settings):
-            rig.wait_for(lambda: bench.states(services) == ["delivered"] * 3, "the deliveries", 60)
-            rig.wait_for(lambda: bench.alarms(services) == set(), "the end of the alarm", 60)
+            wait_for(lambda: bench.states(services) == ["delivered"] * 3, "the deliveries")
+            wait_for(lambda: bench.alarms(services) == set(), "the end of the alarm")
     assert len([path for path in kept.iterdir() if path.name != "index.dat"]) == 3
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import httpx
@@ -17,6 +16,7 @@ from tests.serve.page.browser import Browser, started
 from tests.serve.process import Process
 from tests.serve.process import started as daemon
 from tests.serve.test_canary import MARK, marked, send
+from tests.waiting import wait_for
 
 PAGES = ("/", "/studies", "/queue", "/latency", "/models", "/alarms", "/audit")
 HOSTILE = "<script>alert(1)</script>"
@@ -54,10 +54,7 @@ def process(tmp_path_factory: pytest.TempPathFactory):
         (root / "shelf").mkdir(exist_ok=True)
         one.ready()
         assert send(one, [marked(level) for level in (20, 120, 240)]) == [0, 0, 0]
-        end_ns = time.monotonic_ns() + 60_000_000_000
-        while len(list((root / "shelf").rglob("*.json"))) < 3:
-            assert time.monotonic_ns() < end_ns, one.log
-            time.sleep(0.1)
+        wait_for(lambda: len(list((root / "shelf").rglob("*.json"))) == 3, lambda: one.log)
         yield one
 
 
@@ -180,10 +177,7 @@ def test_who_looks_at_a_study_is_in_the_trail_with_the_study(process: Process) -
     listed = httpx.get(process.http + "/api/studies", timeout=10).json()["studies"]
     shown = httpx.get(f"{process.http}/api/studies/{listed[0]['number']}", timeout=10)
     trail = process.root / "state" / "audit" / "trail.jsonl"
-    end_ns = time.monotonic_ns() + 30_000_000_000
-    while not (entries := [line for line in trail.read_text().splitlines() if "DICOM Instances Accessed" in line]):
-        assert time.monotonic_ns() < end_ns
-        time.sleep(0.1)
+    entries = wait_for(lambda: [one for one in trail.read_text().splitlines() if "DICOM Instances Accessed" in one])
     uid = re.search(r"ParticipantObjectID=\W*([0-9.]+)", entries[-1])
     assert uid is not None
     assert uid[1] in trail.read_text().partition("DICOM Instances Accessed")[0]  # as it was received
@@ -195,20 +189,18 @@ def test_who_reads_the_trail_is_in_it(process: Process, path: str) -> None:
     trail = process.root / "state" / "audit" / "trail.jsonl"
     before = trail.read_text().count("Audit Log Used")
     httpx.get(process.http + path, timeout=10)
-    end_ns = time.monotonic_ns() + 30_000_000_000
-    while trail.read_text().count("Audit Log Used") == before:
-        assert time.monotonic_ns() < end_ns
-        time.sleep(0.1)
+    wait_for(lambda: trail.read_text().count("Audit Log Used") > before)
 
 
 def test_what_comes_from_outside_is_shown_and_not_obeyed(process: Process, browser: Browser) -> None:
     title = "<i>EVIL</i>"
     assert send_as(process, title) is False
-    end_ns = time.monotonic_ns() + 30_000_000_000
-    while "&lt;i&gt;EVIL&lt;/i&gt;" not in (text := httpx.get(process.http + "/audit", timeout=10).text):
-        assert time.monotonic_ns() < end_ns, text
-        time.sleep(0.2)
-    assert title not in text
+
+    def shown() -> str:
+        text = httpx.get(process.http + "/audit", timeout=10).text
+        return text if "&lt;i&gt;EVIL&lt;/i&gt;" in text else ""
+
+    assert title not in wait_for(shown)
     browser.open(process.http + "/audit")
     assert browser.complaints() == []
 
@@ -226,10 +218,7 @@ def send_as(process: Process, title: str) -> bool:
 
 
 def test_an_alarm_that_somebody_has_seen_to(browser: Browser, process: Process) -> None:
-    end_ns = time.monotonic_ns() + 60_000_000_000
-    while not httpx.get(process.http + "/api/alarms", timeout=10).json():
-        assert time.monotonic_ns() < end_ns
-        time.sleep(0.2)
+    wait_for(lambda: httpx.get(process.http + "/api/alarms", timeout=10).json())
     browser.open(process.http + "/alarms")
     before = browser.until("document.querySelectorAll('ul.alarms button').length")
     browser.js("document.querySelector('ul.alarms button').focus(); 1")
