@@ -148,7 +148,7 @@ def test_one_that_makes_it_abort_does_not_stop_the_others(tmp_path: Path) -> Non
             it.step(always)
             return bench.states(services) == ["delivered"] * 3
 
-        wait_for(all_there, "the one that made it abort")
+        wait_for(all_there, "the one that made it abort", seconds=90)
 
 
 def test_a_pacs_that_hangs_is_left_after_its_time(tmp_path: Path) -> None:
