@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from edgemed.base.errors import EdgemedError
+from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve.alarms import Alarms
+
+T = TypeVar("T")
 
 Told = Callable[[EdgemedError | None], None]
 """Called with what is wrong with changed files, or with `None` where they are right."""
@@ -35,8 +39,52 @@ def teller(alarms: Alarms, subject: str) -> Told:
     return tell
 
 
-def state_of(path: Path) -> State | None:
-    """What changes when a file does, or who may read it; `None` where it is not there."""
+def states_of(paths: Iterable[Path]) -> tuple[State | None, ...]:
+    """What changes when one of the files does, or who may read it; `None` where it is not there."""
+    return tuple(_state_of(path) for path in paths)
+
+
+class Renewed(Generic[T]):
+    """What files say, as they are now. What cannot be used leaves the last that could in force.
+
+    Args:
+        paths: of the files.
+        read: raises `InputError` where they say nothing that can be used: they are read again when they change; raises
+            `ResourceError` where they could not be read: that may pass, and the next look tries again.
+        told: whether what has changed can be used.
+
+    Raises:
+        EdgemedError: they cannot be used at the start.
+    """
+
+    def __init__(self, paths: Iterable[Path], read: Callable[[], T], told: Told = untold) -> None:
+        self._paths = tuple(paths)
+        self._read = read
+        self._told = told
+        self._lock = threading.Lock()
+        self._seen = states_of(self._paths)
+        self._value = read()
+        told(None)
+
+    def now(self) -> T:
+        """Look at the files, and read them where they have changed."""
+        with self._lock:
+            seen = states_of(self._paths)  # before they are read: what changes meanwhile is seen next time
+            if seen != self._seen:
+                try:
+                    self._value = self._read()
+                except ResourceError as error:
+                    self._told(error)
+                except EdgemedError as error:
+                    self._seen = seen
+                    self._told(error)
+                else:
+                    self._seen = seen
+                    self._told(None)
+            return self._value
+
+
+def _state_of(path: Path) -> State | None:
     try:
         found = path.stat()
     except OSError:

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import logging
 import ssl
-import threading
 from pathlib import Path
 from typing import Final
 
-from edgemed.base.errors import EdgemedError, InputError, from_os_error
+from edgemed.base.errors import InputError, from_os_error
 from edgemed.serve.config import Tls
-from edgemed.serve.renewal import State, Told, state_of, untold
+from edgemed.serve.renewal import Renewed, Told, untold
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +71,10 @@ def outgoing_context(tls: Tls | None, ca: Path | None) -> ssl.SSLContext:
     return context
 
 
-def look_at(tls: Tls | None, ca: Path | None = None) -> tuple[State | None, ...]:
-    """What changes when one of the files does."""
+def files_of(tls: Tls | None, ca: Path | None = None) -> list[Path]:
+    """Those that a context is made of."""
     named = (ca,) if tls is None else (tls.certificate, tls.key, tls.ca)
-    return tuple(state_of(path) for path in named if path is not None)
+    return [path for path in named if path is not None]
 
 
 class Certificates:
@@ -94,27 +93,17 @@ class Certificates:
 
     def __init__(self, tls: Tls, told: Told = untold) -> None:
         self.tls = tls
-        self._told = told
-        self._lock = threading.Lock()
-        self._seen = look_at(tls)
-        self._context = server_context(tls)
-        told(None)
+        self._renewed = Renewed(files_of(tls), self._make, told)
 
     @property
     def context(self) -> ssl.SSLContext:
         """For the next connection."""
-        with self._lock:
-            seen = look_at(self.tls)
-            if seen != self._seen:
-                self._seen = seen
-                try:
-                    self._context = server_context(self.tls)
-                    log.info("a new certificate is shown from now on: %s", self.tls.certificate)
-                except EdgemedError as error:
-                    self._told(error)
-                else:
-                    self._told(None)
-            return self._context
+        return self._renewed.now()
+
+    def _make(self) -> ssl.SSLContext:
+        context = server_context(self.tls)
+        log.info("the certificate of %s is shown from now on", self.tls.certificate)
+        return context
 
 
 def _by_policy(context: ssl.SSLContext) -> ssl.SSLContext:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import shutil
 import socket
 import ssl
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import httpx
 
+from edgemed.base.errors import from_os_error
 from edgemed.serve.dicom.inlet import DicomInlet
+from edgemed.serve.renewal import Renewed
 from tests.serve import kit
 from tests.serve.dicom.certificates import Authority
 from tests.serve.http.conftest import server_of
@@ -93,3 +96,27 @@ def test_a_key_of_another_certificate(tmp_path: Path) -> None:
         key.unlink()
         daemon.reload()
         assert shown(server_of(daemon).port, authority)
+
+
+def test_files_that_cannot_be_read_for_a_moment_are_read_when_they_can(tmp_path: Path) -> None:
+    """A token that was taken back stays in force no longer than the reason why its file could not be opened."""
+    path = tmp_path / "tokens"
+    path.write_text("old")
+    told: list[str | None] = []
+
+    def read() -> str:
+        try:
+            return path.read_text()
+        except OSError as error:
+            raise from_os_error(error, path) from error
+
+    renewed = Renewed([path], read, lambda error: told.append(None if error is None else error.what))
+    path.write_text("new")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert renewed.now() == "old"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert renewed.now() == "new"
+    assert [what is None for what in told] == [True, False, True]

@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from edgemed.base.errors import EdgemedError, InputError, from_os_error
-from edgemed.serve.renewal import Told, state_of, untold
+from edgemed.base.errors import InputError, from_os_error
+from edgemed.serve.renewal import Renewed, Told, untold
 
 Role = Literal["infer", "store", "read", "admin"]
 
@@ -85,12 +84,8 @@ class Tokens:
     """
 
     def __init__(self, path: Path, told: Told = untold) -> None:
-        self._path = path
-        self._told = told
-        self._lock = threading.Lock()
-        self._seen = state_of(path)
-        self._tokens = read_tokens(path)
-        told(None)
+        self._renewed = Renewed([path], lambda: read_tokens(path), told)
+        self._tokens = self._renewed.now()
         self._looked_ns = time.monotonic_ns()
 
     def of(self, secret: bytes) -> Token | None:
@@ -106,17 +101,6 @@ class Tokens:
     def refresh(self) -> None:
         """Look at the file, where that was not done within the last second."""
         now_ns = time.monotonic_ns()
-        with self._lock:
-            if now_ns - self._looked_ns < _LOOK_NS:
-                return
+        if now_ns - self._looked_ns >= _LOOK_NS:
             self._looked_ns = now_ns
-            seen = state_of(self._path)
-            if seen == self._seen:
-                return
-            self._seen = seen
-            try:
-                self._tokens = read_tokens(self._path)
-            except EdgemedError as error:
-                self._told(error)
-            else:
-                self._told(None)
+            self._tokens = self._renewed.now()

@@ -20,7 +20,8 @@ from edgemed.base.quantity import SECOND
 from edgemed.serve.clock import utc
 from edgemed.serve.config import DicomWebDestination, WebhookDestination
 from edgemed.serve.outlets.courier import Outcome, Parcel, Unavailable
-from edgemed.serve.tls import look_at, outgoing_context
+from edgemed.serve.renewal import states_of
+from edgemed.serve.tls import files_of, outgoing_context
 
 _MOST_BYTES: Final = 4 << 20  # of an answer; real ones have some kilobytes
 # the request may be right and the moment wrong: an operator mends an address or a token, a server its load
@@ -50,7 +51,7 @@ class HttpClient:
         self._url = place.url
         self._timeout_ns = place.retry.timeout_ns
         self._tls, self._ca = place.tls, place.ca
-        self._seen = look_at(self._tls, self._ca)
+        self._seen = states_of(files_of(self._tls, self._ca))
         self._client: httpx.Client | None = None
         self._watch = _Watch(self._timeout_ns)
 
@@ -85,7 +86,7 @@ class HttpClient:
         parcel: Parcel | None,
     ) -> Answer:
         end_ns = 0
-        seen = look_at(self._tls, self._ca)
+        seen = states_of(files_of(self._tls, self._ca))
         if seen != self._seen:
             self.close()
             self._seen = seen
