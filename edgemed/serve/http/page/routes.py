@@ -48,9 +48,11 @@ LiveName = Annotated[str, Path(max_length=64)]
 
 def include_page(app: FastAPI, services: Services) -> None:
     """Add the page's paths. It is mounted behind the gate: tokens, hosts and headers are dealt with there."""
-    pages = _Pages(services)
-    app.include_router(_html(pages))
-    app.include_router(_api(services))
+    counting = CapacityLimiter(
+        1
+    )  # the weekly report goes through the whole journal: one at a time, in no other's thread
+    app.include_router(_html(_Pages(services), counting))
+    app.include_router(_api(services, counting))
     app.include_router(_streams(services))
 
 
@@ -79,7 +81,7 @@ class _Pages:
         return HTMLResponse(text)
 
 
-def _html(page: _Pages) -> APIRouter:
+def _html(page: _Pages, counting: CapacityLimiter) -> APIRouter:
     routes, services = APIRouter(include_in_schema=False, default_response_class=HTMLResponse), page.services
 
     @routes.get("/")
@@ -105,8 +107,8 @@ def _html(page: _Pages) -> APIRouter:
         return page("latency.html", **facts.latency(services))
 
     @routes.get("/drift")
-    def drift() -> HTMLResponse:
-        head, sections, foot = drift_parts(facts.drift(services))
+    async def drift() -> HTMLResponse:
+        head, sections, foot = await run_sync(lambda: drift_parts(facts.drift(services)), limiter=counting)
         return page("drift.html", head=head, sections=sections, foot=foot)
 
     @routes.get("/models")
@@ -132,7 +134,7 @@ def _html(page: _Pages) -> APIRouter:
     return routes
 
 
-def _api(services: Services) -> APIRouter:
+def _api(services: Services, counting: CapacityLimiter) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["Page"])
     missing: dict[int | str, dict[str, Any]] = {404: {"description": "There is none."}}
 
@@ -159,8 +161,8 @@ def _api(services: Services) -> APIRouter:
         return JSONResponse(facts.latency(services))
 
     @routes.get("/drift", summary="What has shifted this week, as `edgemed drift --json` prints it")
-    def drift() -> JSONResponse:
-        return JSONResponse(facts.drift(services))
+    async def drift() -> JSONResponse:
+        return JSONResponse(await run_sync(facts.drift, services, limiter=counting))
 
     @routes.get("/models/{name}", summary="One model: version, golden history, shadow", responses=missing)
     def model(name: ModelName) -> JSONResponse:
