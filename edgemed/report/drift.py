@@ -45,7 +45,7 @@ def render_drift(document: Mapping[str, Any]) -> str:
 
 def drift_parts(document: Mapping[str, Any]) -> tuple[Html, list[Html], Html]:
     """What stands above all sections, the sections, and the last line, of the same document."""
-    models = sorted(document["models"], key=lambda one: bool(one["verdict"] != "shifted"))  # the worst come first
+    models = sorted(document["models"], key=lambda one: one["verdict"] != "shifted")  # the worst come first
     head = fill(
         '<p class="from">a week at the bedside</p><h1>Drift</h1><p class="verdict">{text}</p>'
         '{notes}<dl class="cards">{cards}</dl>',
