@@ -26,7 +26,7 @@ _SAID: Final = {
     "no shift seen": "No shift is seen. Lines that say “too few” could not have shown one.",
     "too few": "There are too few tasks to tell. {needed:,} in this week and before are enough.",
 }
-_NONE: Final = "No task has been counted yet. They are, each minute."
+_NONE: Final = "No task has been counted yet. The counts are kept each minute."
 _DISTANCE: Final = (
     "The distance is the greatest difference between the shares of tasks at or below any one value: of 40 %, at least"
     " 40 of 100 tasks have other values than those they are held against. The true distance lies in its interval."
