@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from edgemed.base.errors import MissingSoftwareError
@@ -25,7 +27,28 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         package = module.partition(".")[0]
         missing = error.name or package
         detail = "" if missing.partition(".")[0] == package else f" (it misses {missing})"
-        raise MissingSoftwareError(
-            f"{package} is needed to {purpose}, and is not installed{detail}.",
-            f"Install it with: pip install 'edgemed[{extra}]'",
-        ) from error
+        raise _missing(f"{package} is needed to {purpose}, and is not installed{detail}.", extra) from error
+
+
+@contextmanager
+def needing(extra: str, *, purpose: str) -> Iterator[None]:
+    """A block whose own modules import packages of an extra: where one is not there, say which extra brings it.
+
+    Args:
+        extra: of edgemed.
+        purpose: what the block is for; completes "... is needed to <purpose>".
+
+    Raises:
+        MissingSoftwareError: a package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "edgemed"):  # a bug of ours
+            raise
+        raise _missing(f"{package} is needed to {purpose}, and is not installed.", extra) from error
+
+
+def _missing(what: str, extra: str) -> MissingSoftwareError:
+    return MissingSoftwareError(what, f"Install it with: pip install 'edgemed[{extra}]'")

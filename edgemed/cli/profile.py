@@ -234,8 +234,11 @@ def _walk(
     trace: Path | None,
     json: bool,
 ) -> None:
+    from edgemed.base.lazy import needing
     from edgemed.cli.console import ConsoleProgress
-    from edgemed.cli.way import WayRequest, walk
+
+    with needing("serve", purpose="replay a study"):
+        from edgemed.cli.way import WayRequest, walk
 
     if study is None:
         raise UsageError("A daemon is profiled with a study.", "Give --study FOLDER, with its DICOM files.")

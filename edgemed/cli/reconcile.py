@@ -38,6 +38,7 @@ def reconcile(
     It works beside a daemon that runs. The code is 1 where something is unaccounted for, 5 where bytes changed, 6 where
     an archive cannot be asked.
     """
+    from edgemed.base.lazy import needing
     from edgemed.serve.against import hold_against
     from edgemed.serve.config import load_config
     from edgemed.serve.reconcile import failed, reconcile, route_again
@@ -55,7 +56,7 @@ def reconcile(
         stage.note(f"{account.files} read, {account.size} bytes")
     held = None
     if against_pacs and config is not None:
-        with ConsoleProgress().stage("archives") as stage:
+        with needing("serve", purpose="ask archives"), ConsoleProgress().stage("archives") as stage:
             held = hold_against(config, stage.advance)
             stage.note(f"{sum(held.asked.values())} asked for")
     if json:

@@ -32,11 +32,18 @@ def serve(
     json: Annotated[bool, typer.Option("--json", help="Print the --check as one JSON document.")] = False,
 ) -> None:
     """Serve models at the bedside: DICOM, HTTP and live sources in, results out, nothing lost."""
-    from edgemed.base.store import scratch_directory
-    from edgemed.serve.config import load_config
+    from edgemed.base.lazy import needing
 
     if (config is None) == (demo is None):
         raise UsageError("Give a configuration, or --demo with a bundle.", "edgemed serve bedside.toml")
+    with needing("serve", purpose="serve at the bedside"):
+        _serve(config, demo, check=check, json=json)
+
+
+def _serve(config: Path | None, demo: Path | None, *, check: bool, json: bool) -> None:
+    from edgemed.base.store import scratch_directory
+    from edgemed.serve.config import load_config
+
     if demo is not None:
         from edgemed.serve.demo import demo_config
 

@@ -17,7 +17,7 @@ from edgemed.profile.stats import Distribution
 from edgemed.profile.text import NA, beside_rows, honest_rows, machine_rows, ms, percentile_rows, summary
 from edgemed.profile.verdict import Verdict
 from edgemed.report.markup import Column, Html, bar, facts, fill, join, table
-from edgemed.report.page import box, card, figure, page, section
+from edgemed.report.page import box, card, figure, legend, page, section
 
 REPORT: Final = "report.html"
 _TAGS: Final = {"pass": ("good", "pass"), "fail": ("bad", "fail"), "inconclusive": ("float", "open")}
@@ -161,7 +161,7 @@ def over_time(seen: Overview, deadline: int | None) -> tuple[Html, Html]:
         entries.append(("later than the deadline", "clip"))
     if len(seen.lost_ns):
         entries.append(("frames never answered", "bad"))
-    return pictures.legend(entries), figure("Latency", "", pictures.over_time(seen, deadline))
+    return legend(entries), figure("Latency", "", pictures.over_time(seen, deadline))
 
 
 def _sensors(seen: Overview, series: Sequence[Series]) -> Iterator[Html]:
@@ -176,9 +176,7 @@ def _sensors(seen: Overview, series: Sequence[Series]) -> Iterator[Html]:
             ]
             left_out = f"{len(chosen) - len(names)} more in the samples" if len(chosen) > len(names) else ""
             picture = pictures.sensors(kind, chosen, seen.start_ns, span)
-            yield fill(
-                '<div class="gap"></div>{box}', box=figure(name, left_out, join((pictures.legend(names), picture)))
-            )
+            yield fill('<div class="gap"></div>{box}', box=figure(name, left_out, join((legend(names), picture))))
     if not series:
         yield Html('<p class="lead">Temperature, clocks and power: n/a, no sensor was read.</p>')
 
@@ -310,7 +308,7 @@ def _steady(result: Result) -> Html:
         f"Over {steady.rule.windows} windows of {minutes:g} min, the slope of the median must lie within "
         f"±{steady.rule.latency_margin:.1%} per ten minutes, its interval included."
     )
-    plots = pictures.legend([("median", "accent"), ("p99", "bars")])
+    plots = legend([("median", "accent"), ("p99", "bars")])
     return section("Cold and hot", lead, facts(pairs), plots, figure("Windows", "", pictures.windows(steady)))
 
 

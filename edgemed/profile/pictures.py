@@ -13,7 +13,7 @@ from edgemed.profile.misses import Misses
 from edgemed.profile.overview import SLICES, Overview
 from edgemed.profile.steady import Steady
 from edgemed.report.chart import Axis, Chart, short, span_of
-from edgemed.report.markup import Html, clip, fill, join
+from edgemed.report.markup import Html
 
 MS: Final = 1e6
 COLORS: Final = ("accent", "clip", "percentile", "entropy", "float", "muted")
@@ -189,15 +189,3 @@ def _thinned(xs: NDArray[Any], ys: NDArray[Any], most: int = 2 * SLICES) -> tupl
     ends = [sorted((int(g[np.argmin(ys[g])]), int(g[np.argmax(ys[g])]))) for g in groups]
     kept = np.unique(np.array(ends))
     return xs[kept], ys[kept]
-
-
-def legend(entries: Sequence[tuple[str, str]]) -> Html:
-    """Names beside their colours."""
-    item = (
-        '<li><svg viewBox="0 0 36 10" aria-hidden="true">'
-        '<path d="M0 5H36" style="stroke:var(--{color});stroke-width:3"/></svg>{name}</li>'
-    )
-    return fill(
-        '<ul class="legend">{items}</ul>',
-        items=join(fill(item, color=color, name=clip(name, 60)) for name, color in entries),
-    )

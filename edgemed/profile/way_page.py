@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemed.base.store import write_atomic
-from edgemed.profile import pictures
 from edgemed.profile.overview import overview
 from edgemed.profile.page import (
     OVER_TIME,
@@ -29,7 +28,7 @@ from edgemed.profile.text import NA, ms
 from edgemed.profile.way import ModelWay, Way
 from edgemed.profile.way_text import model_rows, way_rows, way_summary
 from edgemed.report.markup import Html, facts, fill, join
-from edgemed.report.page import box, card, figure, page, section
+from edgemed.report.page import box, card, figure, legend, page, section
 
 _COLORS: Final = {
     "wait": "muted",
@@ -166,7 +165,7 @@ def _bars(passages: Sequence[Passage]) -> tuple[Html, ...]:
     colors = {name: _COLORS.get(name, "minmax") for name in used}
     caption = "the very tasks at these ranks of the whole way; their stages add up"
     drawn = figure("Where the time went", caption, _stacked(chosen, colors))
-    return pictures.legend([(name, colors[name]) for name in used]), drawn
+    return legend([(name, colors[name]) for name in used]), drawn
 
 
 def _stacked(chosen: Mapping[str, Mapping[str, int]], colors: Mapping[str, str]) -> Html:

@@ -1,6 +1,7 @@
 """Line charts as SVG by hand: no plotting library is needed where a board writes its own report.
 
-Colours are the page's variables, so charts follow light, dark and print. Sizes are pixels at full width.
+Colours are the page's variables, so charts follow light, dark and print. They are attributes, not styles: a content
+security policy need not allow any. Sizes are pixels at full width.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Chart:
     def line(self, xs: Values, ys: Values, color: str = "accent", width: float = 1.6, *, steps: bool = False) -> None:
         """A line through points; where y is not a number, it is broken."""
         path = _line(self._across(xs), self._up(ys), np.isfinite(np.asarray(ys, dtype=np.float64)), steps=steps)
-        self._path(path, f"fill:none;stroke:var(--{color});stroke-width:{width};stroke-linejoin:round")
+        self._path(path, f'{_outline(color, width)} stroke-linejoin="round"')
 
     def spans(self, xs: Values, lows: Values, highs: Values, color: str = "bars", width: float = 1.2) -> None:
         """Upright strokes from `lows` to `highs`: the extremes of what was merged into each."""
@@ -115,20 +116,19 @@ class Chart:
         flat = np.abs(high - low) < 1
         high = np.where(flat, low - 1, high)
         path = "".join(f"M{x:.1f} {a:.1f}V{b:.1f}" for x, a, b in _rows(across, low, high))
-        self._path(path, f"fill:none;stroke:var(--{color});stroke-width:{width}")
+        self._path(path, _outline(color, width))
 
     def bars(self, edges: Values, heights: Values, color: str = "bars") -> None:
         """Filled steps from the bottom: `edges` has one value more than `heights`."""
         across, tops, base = self._across(edges), self._up(heights), self._height - _BOTTOM
         tops = np.where(np.asarray(heights) > 0, tops, base)
         steps = "".join(f"V{top:.1f}H{right:.1f}" for top, right in _rows(np.minimum(tops, base), across[1:]))
-        self._path(f"M{across[0]:.1f} {base}{steps}V{base}Z", f"fill:var(--{color});stroke:none")
+        self._path(f"M{across[0]:.1f} {base}{steps}V{base}Z", f'fill="var(--{color})"')
 
     def dots(self, xs: Values, ys: Values, color: str = "clip", radius: float = 2.2) -> None:
         """Points."""
-        size = f"{2 * radius:.1f}"
         path = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in _rows(self._across(xs), self._up(ys)))
-        self._path(path, f"fill:none;stroke:var(--{color});stroke-width:{size};stroke-linecap:round")
+        self._path(path, f'{_outline(color, round(2 * radius, 1))} stroke-linecap="round"')
 
     def shade(self, start: float, end: float, color: str = "clip") -> None:
         """A stretch of the x axis."""
@@ -136,7 +136,7 @@ class Chart:
         base = self._height - _BOTTOM
         self._path(
             f"M{left:.1f} {_TOP}H{max(right, left + 1):.1f}V{base}H{left:.1f}Z",
-            f"fill:var(--{color});fill-opacity:.13;stroke:none",
+            f'fill="var(--{color})" fill-opacity=".13"',
         )
 
     def rule_x(self, value: float, label: str, color: str = "ink") -> None:
@@ -166,7 +166,7 @@ class Chart:
         """The SVG. `label` says in words what it shows."""
         return fill(
             '<svg class="{kind}" role="img" aria-label="{label}" viewBox="0 0 {width} {height}" '
-            'style="font:11px system-ui,sans-serif">{frame}{parts}{notes}</svg>',
+            'font-size="11" font-family="system-ui,sans-serif">{frame}{parts}{notes}</svg>',
             kind="wide" if self._width == WIDTH else "half",
             label=label,
             width=self._width,
@@ -179,7 +179,7 @@ class Chart:
     def _frame_x(self) -> Iterable[Html]:
         base = self._height - _BOTTOM
         yield _stroke(f"M{_LEFT} {base}H{self._width - _RIGHT}", "muted")
-        for value in self._x.marks(self._width // 95):
+        for value in self._x.marks(max(4, self._width // 95)):
             at = float(self._across(value))
             yield _stroke(f"M{at:.1f} {base}v4", "muted")
             yield _text(at, base + 16, self._x.text(value), "middle", "muted")
@@ -192,8 +192,8 @@ class Chart:
             yield _text(_LEFT - 7, at + 4, self._y.text(value), "end", "muted")
         yield _text(_LEFT, _TOP - 7, self._y.label, "start", "muted")
 
-    def _path(self, path: str, style: str) -> None:
-        self._parts.append(Html(f'<path d="{path}" style="{style}"/>'))
+    def _path(self, path: str, look: str) -> None:
+        self._parts.append(Html(f'<path d="{path}" {look}/>'))
 
 
 def _rows(*columns: Values) -> Iterable[tuple[float, ...]]:
@@ -213,19 +213,22 @@ def _line(xs: Values, ys: Values, known: Values, *, steps: bool) -> str:
     return "".join(parts)
 
 
+def _outline(color: str, width: float) -> str:
+    return f'fill="none" stroke="var(--{color})" stroke-width="{width:g}"'
+
+
 def _rule(color: str) -> str:
-    return f"fill:none;stroke:var(--{color});stroke-width:1.3;stroke-dasharray:5 3"
+    return f'{_outline(color, 1.3)} stroke-dasharray="5 3"'
 
 
 def _stroke(path: str, color: str) -> Html:
-    return Html(f'<path d="{path}" style="fill:none;stroke:var(--{color});stroke-width:.7"/>')
+    return Html(f'<path d="{path}" {_outline(color, 0.7)}/>')
 
 
 def _text(x: float, y: float, text: str, anchor: str, color: str, *, halo: bool = False) -> Html:
-    outline = "stroke:var(--card);stroke-width:3px;paint-order:stroke;" if halo else ""
+    outline = ' stroke="var(--card)" stroke-width="3" paint-order="stroke"' if halo else ""
     return Html(
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="{outline}fill:var(--{color})">'
-        f"{escape(text)}</text>"
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="var(--{color})"{outline}>{escape(text)}</text>'
     )
 
 

@@ -19,6 +19,10 @@ class Html(str):
 
     __slots__ = ()
 
+    def __html__(self) -> str:
+        """As templates ask for it."""
+        return self
+
 
 _KINDS = {"name": Html(""), "number": Html(' class="n"'), "sentence": Html(' class="t"')}
 

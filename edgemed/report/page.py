@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgemed.report.markup import Html, fill, join
+from edgemed.report.markup import Html, clip, fill, join
 
 
 def page(title: str, head: Html, sections: Sequence[Html], foot: Html) -> str:
@@ -59,4 +59,18 @@ def figure(title: str, caption: str, svg: Html) -> Html:
     """A picture with its caption."""
     return fill(
         "<figure><figcaption><b>{title}</b>{caption}</figcaption>{svg}</figure>", title=title, caption=caption, svg=svg
+    )
+
+
+def legend(entries: Sequence[tuple[str, str]], filled: Sequence[str] = ()) -> Html:
+    """Names beside their colours; those of `filled` are areas, not lines."""
+    item = (
+        '<li><svg viewBox="0 0 36 10" aria-hidden="true">'
+        '<path d="M0 5H36" stroke="var(--{color})" stroke-width="{width}"/></svg>{name}</li>'
+    )
+    return fill(
+        '<ul class="legend">{items}</ul>',
+        items=join(
+            fill(item, color=color, width=10 if name in filled else 3, name=clip(name, 60)) for name, color in entries
+        ),
     )

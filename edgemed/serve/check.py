@@ -148,9 +148,11 @@ def _others(config: Config) -> Iterator[Line]:
             check_destination(destination)
         except EdgemedError as error:
             yield Line(f"destination {destination.name}", "error", str(error), error)
-    for folder in config.folders:
-        if not folder.path.is_dir():
-            yield Line(f"folder {folder.name}", "warning", f"{folder.path} is not there (yet).")
+    places = [(f"folder {folder.name}", folder.path) for folder in config.folders]
+    places += [(f"destination {each.name}", each.path) for each in config.destinations if each.kind == "folder"]
+    for what, path in places:
+        if not path.is_dir():
+            yield Line(what, "warning", f"{path} is not there (yet).")
 
 
 def _is_plain_http(url: str) -> bool:

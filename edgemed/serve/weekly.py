@@ -309,15 +309,16 @@ def _ends(connection: sqlite3.Connection, model: str, weeks: Sequence[str]) -> d
     ends = {"answered": 0, "not analysed": 0, "failed": 0}
     names = {"notifying": "not analysed", "not-analysed": "not analysed", "failed": "failed"}
     names |= dict.fromkeys(("delivering", "delivered"), "answered")
-    for week in weeks:
-        monday = _monday(week)
-        rows = connection.execute(
-            "SELECT state, count(*) FROM task WHERE model = ? AND completed >= ? AND completed < ? GROUP BY state",
-            (model, stamp(monday), stamp(monday + timedelta(days=7))),
-        )
-        for state, count in rows.fetchall():
-            if state in names:
-                ends[names[state]] += count
+    mondays = [_monday(week) for week in weeks]
+    days = [stamp(day) for monday in mondays for day in (monday, monday + timedelta(days=7))]
+    within = " OR ".join(["completed >= ? AND completed < ?"] * len(weeks)) or "false"  # all at once: no index helps
+    rows = connection.execute(
+        f"SELECT state, count(*) FROM task WHERE model = ? AND ({within}) GROUP BY state",  # noqa: S608
+        (model, *days),
+    )
+    for state, count in rows.fetchall():
+        if state in names:
+            ends[names[state]] += count
     return ends
 
 

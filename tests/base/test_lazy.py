@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from edgemed.base.errors import MissingSoftwareError
-from edgemed.base.lazy import require
+from edgemed.base.lazy import needing, require
 
 
 def test_what_is_there_is_returned() -> None:
@@ -28,3 +29,15 @@ def test_what_a_package_itself_misses_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingSoftwareError, match=r"it misses no_such_library"):
         require("half_installed", extra="build", purpose="test")
+
+
+def test_a_block_that_misses_a_package_says_which_extra_brings_it() -> None:
+    with pytest.raises(MissingSoftwareError) as caught, needing("serve", purpose="serve"):
+        importlib.import_module("no_such_package.part")
+    assert caught.value.what == "no_such_package is needed to serve, and is not installed."
+    assert caught.value.hint == "Install it with: pip install 'edgemed[serve]'"
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug() -> None:
+    with pytest.raises(ModuleNotFoundError), needing("serve", purpose="serve"):
+        importlib.import_module("edgemed.no_such_room")

@@ -16,6 +16,8 @@ import pytest
 from evaluate.bundles import write_bundle, write_images
 from evaluate.hostile import with_golden
 
+from edgemed.base.child import package_environment
+
 COMMAND = [sys.executable, "-m", "edgemed"]
 
 
@@ -268,3 +270,25 @@ from edgemed.cli.main import take_signals
 take_signals()
 print("ignored" if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else "taken")
 """
+
+
+@pytest.mark.parametrize(("package", "arguments"), [
+    ("prometheus_client", ["serve", "--demo", "any.edgemed"]),
+    ("prometheus_client", ["serve", "bedside.toml", "--check"]),
+    ("pynetdicom", ["profile", "bedside.toml", "--study", "."]),
+])  # fmt: skip
+def test_the_daemon_without_its_packages_names_the_extra(tmp_path: Path, package: str, arguments: list[str]) -> None:
+    site = '[daemon]\nname = "one"\nstate = "state"\n[[models]]\nname = "chest"\nbundle = "any.edgemed"\n'
+    (tmp_path / "bedside.toml").write_text(site, encoding="utf-8")
+    code = f"import sys; sys.modules[{package!r}] = None; from edgemed.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        env=package_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    assert f"{package} is needed to" in done.stderr
+    assert "pip install 'edgemed[serve]'" in done.stderr

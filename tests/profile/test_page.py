@@ -133,7 +133,7 @@ def test_the_line_of_medians_breaks_where_nothing_was_answered(tmp_path):
     whole = render((run := profiled(tmp_path, rows, slo=None)).result, run.measurement.samples)
     rows[1000:1200, 0], rows[1000:1200, 2:] = DROPPED | 1 << REASON_SHIFT, 0
     broken = render((run := profiled(tmp_path, rows, slo=None)).result, run.measurement.samples)
-    line = re.compile(r'd="(M[^"]*)" style="fill:none;stroke:var\(--accent\);stroke-width:1.4')
+    line = re.compile(r'd="(M[^"]*)" fill="none" stroke="var\(--accent\)" stroke-width="1.4')
     assert line.search(whole)[1].count("M") == 1
     assert line.search(broken)[1].count("M") == 2
 

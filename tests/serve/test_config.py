@@ -101,6 +101,23 @@ def test_check_sees_what_would_stop_the_start(tmp_path: Path, change: dict[str, 
     assert what in [line.what for line in check(kit.bedside(tmp_path, **change)) if line.verdict == "error"]
 
 
+def test_check_warns_of_folders_that_are_not_there(tmp_path: Path) -> None:
+    shelf, drop = tmp_path / "shelf", tmp_path / "drop"
+    config = kit.bedside(
+        tmp_path,
+        destinations=[{"name": "shelf", "kind": "folder", "path": shelf}],
+        folders=[{"name": "drop", "path": drop}],
+    )
+
+    def missing() -> list[tuple[str, str]]:
+        return [(line.what, line.verdict) for line in check(config) if line.text.endswith("is not there (yet).")]
+
+    assert missing() == [("folder drop", "warning"), ("destination shelf", "warning")]
+    shelf.mkdir()
+    drop.mkdir()
+    assert missing() == []
+
+
 def test_a_name_that_is_not_looked_at_wants_an_authority_of_the_site() -> None:
     with pytest.raises(ValidationError, match="give a ca"):
         Tls(certificate=Path("a"), key=Path("b"), verify_host=False)

@@ -36,25 +36,28 @@ Color = tuple[int, int, int]
 Line = tuple[str, Color]
 
 
-def render(channel: Channel, *, now_ns: int | None = None) -> bytes:
+def render(channel: Channel, *, shown: Shown | None = None, now_ns: int | None = None, with_age: bool = True) -> bytes:
     """A JPEG of what is newest.
 
     Args:
         channel: of a live source.
+        shown: of it, where something else than the newest is meant.
         now_ns: `time.monotonic_ns`; default now.
+        with_age: write the age below the picture. Who shows it beside the picture, as it grows, leaves it out.
     """
-    shown = channel.shown
+    shown = channel.shown if shown is None else shown
     now_ns = time.monotonic_ns() if now_ns is None else now_ns
     if shown is None:
         said = [(channel.name, _WHITE), (_standing(channel), _ALARM)]
         return _jpeg(_lettered(np.zeros((270, 480, 3), np.uint8), [], said, alarm=True))
     age_ns = now_ns - shown.captured_ns
+    age = _age(age_ns) if with_age else ""
     stale, gone = age_ns > channel.stale_ns, age_ns > 2 * channel.stale_ns
     readings = () if gone else shown.readings
     picture = _sized(_masked(_rgb(shown.pixels), readings))
     if gone:  # the picture itself is old
         picture = (picture * _DIMMED).astype(np.uint8)
-    return _jpeg(_lettered(picture, _top(readings), _bottom(channel, shown, age_ns, stale, gone), alarm=stale))
+    return _jpeg(_lettered(picture, _top(readings), _bottom(channel, shown, age, stale, gone), alarm=stale))
 
 
 def _top(readings: Sequence[Reading]) -> list[Line]:
@@ -72,18 +75,21 @@ def _top(readings: Sequence[Reading]) -> list[Line]:
     return lines[:_MOST_LINES]
 
 
-def _bottom(channel: Channel, shown: Shown, age_ns: int, stale: bool, gone: bool) -> list[Line]:
-    age = f"{age_ns / 1e6:.0f} ms" if age_ns < 10_000_000_000 else f"{age_ns / 1e9:.0f} s"
+def _bottom(channel: Channel, shown: Shown, age: str, stale: bool, gone: bool) -> list[Line]:
     said = ["STALE: NO RESULT" if gone else "STALE"] if stale else []
     said += [shown.note] if shown.note else []
     said += [_standing(channel)] if channel.state != "running" else []
     research = shown.author is not None and shown.author.research_only
     lines = [
-        f"{channel.name}  frame {shown.frame}  {age} old",
+        f"{channel.name}  frame {shown.frame}  {age}".rstrip(),
         "  ".join(said),
         "Research use only" if research else "",
     ]
     return [(text, _ALARM if stale else _WHITE) for text in lines]
+
+
+def _age(age_ns: int) -> str:
+    return f"{age_ns / 1e6:.0f} ms old" if age_ns < 10_000_000_000 else f"{age_ns / 1e9:.0f} s old"
 
 
 def _standing(channel: Channel) -> str:

@@ -17,6 +17,7 @@ from edgemed.base.errors import GateError, InconclusiveError, InputError, UsageE
 from edgemed.bundle.read import open_bundle
 from edgemed.cli.app import invoke
 from edgemed.evaluate.likeness import FILE, document
+from edgemed.report.drift import render_drift
 from edgemed.serve.analysis import mix, sketches
 from edgemed.serve.analysis.analyst import Analyst
 from edgemed.serve.analysis.distribution import samples_of
@@ -27,7 +28,7 @@ from edgemed.serve.daemon import Daemon
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.services import Part, Services
-from edgemed.serve.weekly import BLIND, LEVEL, ModelWeek, keep_report, report, weekly_of
+from edgemed.serve.weekly import BLIND, LEVEL, ModelWeek, keep_report, report, to_document, weekly_of
 from tests.serve import kit
 from tests.serve.analysis.bench import ended, queue
 from tests.waiting import wait_for
@@ -195,6 +196,7 @@ def test_the_command(state: Path, week: Clock, capsys: pytest.CaptureFixture[str
     rng = np.random.default_rng(4)
     with pytest.raises(InputError, match="no sketch of any model yet"):
         invoke(["drift", str(state)])
+    assert "No task has been counted yet." in render_drift(to_document(state, []))  # as the daemon's page says it
     fill(state, rng.random(10))
     with pytest.raises(InconclusiveError, match="too few tasks"):
         invoke(["drift", str(state)])
@@ -218,7 +220,9 @@ def test_the_command(state: Path, week: Clock, capsys: pytest.CaptureFixture[str
     assert invoke(["drift", str(state), "--week", "2026-W49", "--html", str(state / "drift.html")]) == 0
     page = (state / "drift.html").read_text(encoding="utf-8")
     assert "No shift is seen." in page
-    assert page.count("<svg") == 1
+    assert page.count("<figure>") == 1
+    assert page.count("the weeks before</li>") == 1
+    assert "that the bundle was built with" not in page  # nothing of it is drawn
     assert "http" not in page.replace("http-equiv", "")  # it loads nothing
     with pytest.raises(UsageError, match="no week"):
         invoke(["drift", str(state), "--week", "last"])

@@ -88,6 +88,11 @@ def test_the_newest_answer_lies_on_its_own_picture(played: Any) -> None:
     assert (shown.author.model, shown.author.backend) == ("masks", "onnxruntime")
     picture = Image.open(io.BytesIO(render(channel)))
     assert picture.size[0] == 480
+    early, late = (shown.captured_ns + ms * 1_000_000 for ms in (10, 90))
+    aged = [render(channel, shown=shown, now_ns=at) for at in (early, late)]
+    plain = [render(channel, shown=shown, now_ns=at, with_age=False) for at in (early, late)]
+    assert aged[0] != aged[1]
+    assert plain[0] == plain[1]  # whose age stands beside it
 
 
 def test_a_file_that_has_been_played_has_ended(played: Any) -> None:

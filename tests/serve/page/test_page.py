@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
 import pytest
 
+from edgemed.base.child import package_environment
+from edgemed.serve.analysis.sketches import Sketches
+from edgemed.serve.weekly import weekly_of
 from tests.serve import kit
 from tests.serve.page.browser import Browser, started
 from tests.serve.process import Process
@@ -18,7 +25,7 @@ from tests.serve.process import started as daemon
 from tests.serve.test_canary import MARK, marked, send
 from tests.waiting import wait_for
 
-PAGES = ("/", "/studies", "/queue", "/latency", "/models", "/alarms", "/audit")
+PAGES = ("/", "/studies", "/queue", "/latency", "/drift", "/models", "/alarms", "/audit")
 HOSTILE = "<script>alert(1)</script>"
 SHOTS = os.environ.get("EDGEMED_SHOTS")
 """Folder for pictures of what the tests see, to be looked at."""
@@ -33,11 +40,20 @@ def cine(path: Path) -> Path:
     return kit.write(ds, path)
 
 
+def week(state: Path) -> None:
+    """Tasks that were counted before the daemon started."""
+    kept = Sketches(weekly_of(state))
+    for value in np.linspace(0.1, 0.9, 40):
+        kept.add("chest", "d" * 64, {"score": float(value)}, {"modality": "CT"}, False, {"score": [0.2, 0.4, 0.6]})
+    kept.keep()
+
+
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("page")
     kit.write_segmenter(root / "bright.edgemed")
     cine(root / "cine.dcm")
+    week(root / "state")
     model = {"runner": "onnxruntime", "results": ["sr", "json"]}
     with daemon(
         root,
@@ -83,6 +99,21 @@ def test_every_page_is_whole_and_asks_nobody_else(browser: Browser, process: Pro
         assert all(url.startswith((process.http, "data:")) for url in browser.asked()), path
         assert MARK not in browser.js("document.documentElement.outerHTML"), path
         shot(browser, f"page{path.replace('/', '-')}")
+
+
+def test_drift_is_drawn_as_the_command_tells_it(browser: Browser, process: Process) -> None:
+    browser.open(process.http + "/drift")
+    bars = "document.querySelector('main figure path[fill=\"var(--bars)\"]')"
+    assert browser.js(f"getComputedStyle({bars}).fill") == "rgb(157, 180, 191)"  # the page's colour
+    assert "too few" in browser.js("document.querySelector('main table').innerText")
+    told = httpx.get(process.http + "/api/drift", timeout=10).json()
+    made = subprocess.run(
+        [sys.executable, "-m", "edgemed.cli.main", "drift", str(process.root / "state"), "--json"],
+        env=package_environment(),
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert told["models"] == json.loads(made.stdout)["models"]
 
 
 def test_it_moves_by_itself(browser: Browser, process: Process) -> None:
@@ -140,6 +171,31 @@ def test_a_live_picture_that_grows_old_is_marked_and_then_gone(browser: Browser,
     browser.until("!document.querySelector('.live').hasAttribute('data-stale')")
 
 
+def test_the_age_is_that_of_the_picture_on_the_screen(browser: Browser, process: Process) -> None:
+    """Newer answers that the page is told of, but does not show, make nothing younger."""
+    browser.open(process.http + "/")
+    browser.until("document.querySelector('.age').textContent.endsWith('ms old')")
+    assert not browser.js("document.querySelector('.live').hasAttribute('data-stale')")
+    account = browser.js("document.querySelector('.account').textContent")
+    browser("Network.setBlockedURLs", urls=["*.jpg*"])
+    try:
+        browser.until("document.querySelector('.live').hasAttribute('data-gone')")
+        assert browser.js("document.querySelector('.age').textContent").startswith("STALE")
+        assert browser.js("document.querySelector('.account').textContent") != account  # it was told
+    finally:
+        browser("Network.setBlockedURLs", urls=[])
+    browser.until("!document.querySelector('.live').hasAttribute('data-stale')")
+
+
+def test_a_picture_comes_with_its_age_and_what_is_said_of_it(process: Process) -> None:
+    answer = httpx.get(process.http + "/live/scope.jpg", params={"after": 0, "age": 0}, timeout=10)
+    assert answer.content.startswith(b"\xff\xd8")
+    assert float(answer.headers["x-age-ms"]) > 0
+    assert unquote(answer.headers["x-said"]).startswith("bright ")
+    (told,) = httpx.get(process.http + "/api/overview", timeout=10).json()["live"]
+    assert told["number"] >= int(answer.headers["x-number"])
+
+
 def test_keyboard_alone(browser: Browser, process: Process) -> None:
     browser.open(process.http + "/")
     focused = []
@@ -149,7 +205,7 @@ def test_keyboard_alone(browser: Browser, process: Process) -> None:
         style = "getComputedStyle(document.activeElement)"
         assert browser.js(f"{style}.outlineStyle !== 'none' && parseFloat({style}.outlineWidth) >= 2"), focused
     assert focused[0] == "Skip to content"
-    assert focused[2:9] == ["Bedside", "Studies", "Queue", "Latency", "Models", "Alarms", "Audit"]
+    assert focused[2:10] == ["Bedside", "Studies", "Queue", "Latency", "Drift", "Models", "Alarms", "Audit"]
 
 
 @pytest.mark.parametrize("path", PAGES)

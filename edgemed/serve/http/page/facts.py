@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -15,9 +15,10 @@ from edgemed.base.errors import EdgemedError, InputError
 from edgemed.serve.audit.segments import FOLDER, last_messages
 from edgemed.serve.clock import stamp
 from edgemed.serve.journal import queries, tally
-from edgemed.serve.live.board import Channel
+from edgemed.serve.live.board import Channel, Shown
 from edgemed.serve.services import Services
 from edgemed.serve.timeline import Timeline
+from edgemed.serve.weekly import WEEKS_BEFORE, report, to_document
 
 Facts = dict[str, Any]
 
@@ -85,7 +86,7 @@ def channel(each: Channel) -> Facts:
         "counts": None,
     }
     if shown is not None:
-        found |= {"age_ms": shown.age_ns / 1e6, "frame": shown.frame, "said": _said(shown.readings) or shown.note}
+        found |= {"age_ms": shown.age_ns / 1e6, "frame": shown.frame, "said": said(shown)}
     if counts is not None:
         found["counts"] = {
             "submitted": counts.submitted,
@@ -189,6 +190,16 @@ def latency(services: Services) -> Facts:
     }
 
 
+def drift(services: Services) -> Facts:
+    """Each model's newest week against its bundle's images and the weeks before, as `edgemed drift --json`."""
+    state = services.config.daemon.state
+    try:
+        found = report(state, weeks=WEEKS_BEFORE)
+    except InputError:  # no task has been counted
+        found = []
+    return to_document(state, found)
+
+
 def audit(services: Services) -> Facts:
     """The last entries of the audit trail, newest first, as they stand there."""
     try:
@@ -205,14 +216,14 @@ def certificates(services: Services) -> Facts:
     return {use: days_left(path) for use, path in certificates_of(services.config)}
 
 
-def _said(readings: Iterable[Any]) -> str:
-    """What a model says of a frame, in a few words."""
+def said(shown: Shown) -> str:
+    """What a model says of a frame, in a few words; empty where it found nothing."""
     words = []
-    for reading in readings:
+    for reading in shown.readings:
         if reading.value is not None:
             words.append(f"{reading.output} {reading.value:.4g}")
         words += [f"{score.name} {score.value:.2f}" for score in reading.scores if score.found]
-    return ", ".join(words)
+    return ", ".join(words) or shown.note
 
 
 def _objects(connection: sqlite3.Connection, uid: str) -> list[Facts]:

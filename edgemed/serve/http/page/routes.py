@@ -1,7 +1,7 @@
 """Paths of the page: HTML for people, the same as JSON below `/api`, and the two streams that move it.
 
 `/page/events` says every second how everything stands; a page that hears nothing for 2.5 s says that it is frozen.
-`/live/NAME.jpg` is the newest picture of a live source, with its age in the header.
+`/live/NAME.jpg` is the newest picture of a live source; how old it is, and what the model says of it, is in the header.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -22,6 +24,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgemed import __version__
 from edgemed.base.errors import InputError
+from edgemed.report.drift import drift_parts
 from edgemed.serve.audit.segments import FOLDER
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.http.answers import HttpError
@@ -45,9 +48,11 @@ LiveName = Annotated[str, Path(max_length=64)]
 
 def include_page(app: FastAPI, services: Services) -> None:
     """Add the page's paths. It is mounted behind the gate: tokens, hosts and headers are dealt with there."""
-    pages = _Pages(services)
-    app.include_router(_html(pages))
-    app.include_router(_api(services))
+    counting = CapacityLimiter(
+        1
+    )  # the weekly report goes through the whole journal: one at a time, in no other's thread
+    app.include_router(_html(_Pages(services), counting))
+    app.include_router(_api(services, counting))
     app.include_router(_streams(services))
 
 
@@ -76,7 +81,7 @@ class _Pages:
         return HTMLResponse(text)
 
 
-def _html(page: _Pages) -> APIRouter:
+def _html(page: _Pages, counting: CapacityLimiter) -> APIRouter:
     routes, services = APIRouter(include_in_schema=False, default_response_class=HTMLResponse), page.services
 
     @routes.get("/")
@@ -101,6 +106,11 @@ def _html(page: _Pages) -> APIRouter:
     def latency() -> HTMLResponse:
         return page("latency.html", **facts.latency(services))
 
+    @routes.get("/drift")
+    async def drift() -> HTMLResponse:
+        head, sections, foot = await run_sync(lambda: drift_parts(facts.drift(services)), limiter=counting)
+        return page("drift.html", head=head, sections=sections, foot=foot)
+
     @routes.get("/models")
     def models() -> HTMLResponse:
         return page("models.html", models=[facts.model(services, name) for name in services.models.names()])
@@ -124,7 +134,7 @@ def _html(page: _Pages) -> APIRouter:
     return routes
 
 
-def _api(services: Services) -> APIRouter:
+def _api(services: Services, counting: CapacityLimiter) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["Page"])
     missing: dict[int | str, dict[str, Any]] = {404: {"description": "There is none."}}
 
@@ -149,6 +159,10 @@ def _api(services: Services) -> APIRouter:
     @routes.get("/latency", summary="Where the time of the last tasks went, in milliseconds")
     def latency() -> JSONResponse:
         return JSONResponse(facts.latency(services))
+
+    @routes.get("/drift", summary="What has shifted this week, as `edgemed drift --json` prints it")
+    async def drift() -> JSONResponse:
+        return JSONResponse(await run_sync(facts.drift, services, limiter=counting))
 
     @routes.get("/models/{name}", summary="One model: version, golden history, shadow", responses=missing)
     def model(name: ModelName) -> JSONResponse:
@@ -188,13 +202,21 @@ def _streams(services: Services) -> APIRouter:
         return StreamingResponse(tell(), media_type="text/event-stream")
 
     @routes.get("/live/{name}.jpg")
-    async def picture(name: LiveName, after: Annotated[int, Query(ge=-1)] = -1) -> Response:
+    async def picture(
+        name: LiveName,
+        after: Annotated[int, Query(ge=-1)] = -1,
+        age: Annotated[bool, Query(description="written below it")] = True,
+    ) -> Response:
         channel = services.board.channels.get(name)
         if channel is None:
             raise HttpError(404, "There is no live source of that name.")
         number = await _newer(channel, after) if after >= 0 else channel.number
-        data = await run_sync(render, channel, limiter=drawing)
-        return Response(data, media_type="image/jpeg", headers={"x-number": str(number)})
+        shown = channel.shown
+        data = await run_sync(partial(render, channel, shown=shown, with_age=age), limiter=drawing)
+        headers = {"x-number": str(number)}
+        if shown is not None:
+            headers |= {"x-age-ms": f"{shown.age_ns / 1e6:.1f}", "x-said": quote(facts.said(shown))}
+        return Response(data, media_type="image/jpeg", headers=headers)
 
     return routes
 

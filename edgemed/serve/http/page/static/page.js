@@ -54,23 +54,20 @@ function alarms(list) {
 }
 
 class Live {
-  // One source: its newest picture, drawn as it comes, and its age, which grows here while nothing comes.
+  // One source: its newest picture, drawn as it comes. What the model says stands beside it with its age: that of the
+  // frame on the screen, from its capture until now. It grows here while nothing comes.
   constructor(place) {
     this.place = place;
     this.name = place.dataset.live;
     this.stale = Number(place.dataset.staleMs);
     this.canvas = place.querySelector("canvas");
-    this.age = place.dataset.ageMs ? Number(place.dataset.ageMs) : null;
-    this.at = performance.now();
+    this.shown = null;
+    this.standing = "";
     this.draw();
   }
 
   told(channel) {
-    this.age = channel.age_ms;
-    this.at = performance.now();
-    const said = this.place.querySelector(".said");
-    const text = channel.state === "running" ? channel.said || "nothing found" : `${channel.state}${channel.reason ? `: ${channel.reason}` : ""}`;
-    if (said.textContent !== text) said.textContent = text;
+    this.standing = channel.state === "running" ? "" : `${channel.state}${channel.reason ? `: ${channel.reason}` : ""}`;
     const counts = channel.counts;
     if (counts) {
       const dropped = Object.entries(counts.dropped).filter(([, n]) => n).map(([why, n]) => `, ${n} dropped (${why})`).join("");
@@ -79,24 +76,32 @@ class Live {
   }
 
   tick() {
-    if (this.age === null) return;
-    const now = this.age + (performance.now() - this.at);
-    this.place.toggleAttribute("data-stale", now > this.stale);
-    this.place.toggleAttribute("data-gone", now > 2 * this.stale);
-    const text = now < 10000 ? `${Math.round(now)} ms old` : `${Math.round(now / 1000)} s old`;
-    this.place.querySelector(".age").textContent = now > this.stale ? `STALE, ${text}` : text;
+    if (this.standing || this.shown) this.say(".said", this.standing || this.shown.said || "nothing found");
+    if (!this.shown) return;
+    const age = performance.now() - this.shown.captured;
+    this.place.toggleAttribute("data-stale", age > this.stale);
+    this.place.toggleAttribute("data-gone", age > 2 * this.stale);
+    const text = age < 10000 ? `${Math.round(age)} ms old` : `${Math.round(age / 1000)} s old`;
+    this.say(".age", age > this.stale ? `STALE, ${text}` : text);
+  }
+
+  say(where, text) {
+    const place = this.place.querySelector(where);
+    if (place.textContent !== text) place.textContent = text;
   }
 
   async draw() {
     for (let after = -1; ;) {
       try {
-        const answer = await fetch(`/live/${encodeURIComponent(this.name)}.jpg?after=${after}`, { signal: AbortSignal.timeout(5000) });
+        const answer = await fetch(`/live/${encodeURIComponent(this.name)}.jpg?age=0&after=${after}`, { signal: AbortSignal.timeout(5000) });
+        const arrived = performance.now(), age = answer.headers.get("x-age-ms");
         if (!answer.ok) throw new Error(answer.status);
         after = Number(answer.headers.get("x-number"));
         const picture = await createImageBitmap(await answer.blob());
         if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) Object.assign(this.canvas, { width: picture.width, height: picture.height });
         this.canvas.getContext("2d").drawImage(picture, 0, 0);
         picture.close();
+        if (age !== null) this.shown = { captured: arrived - Number(age), said: decodeURIComponent(answer.headers.get("x-said")) };
         await new Promise((next) => setTimeout(next, 30));
       } catch {
         await new Promise((next) => setTimeout(next, 1000));
