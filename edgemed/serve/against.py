@@ -18,7 +18,8 @@ from edgemed.base.errors import ResourceError
 from edgemed.serve.audit.left import Leaver
 from edgemed.serve.audit.trail import Audit, AuditEvent
 from edgemed.serve.clock import stamp
-from edgemed.serve.config import Config, Destination
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import Destination
 from edgemed.serve.journal.database import connect, translate
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.outlets.courier import Unavailable

@@ -13,7 +13,7 @@ from typing import Any
 from edgemed.base.hashing import sha256_bytes
 from edgemed.serve.adoption import Found, take_in, tell
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import SpoolSection
+from edgemed.serve.config.daemon import SpoolSection
 from edgemed.serve.intake import Arrival, Intake
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import NewResult, add_results, finish_if_delivered, move_object, move_task, open_task

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from edgemed.cli.app import invoke
 from edgemed.serve.completeness import Collector, Told
-from edgemed.serve.config import Completeness
+from edgemed.serve.config.models import Completeness
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.dicom.inlet import DicomInlet
 from edgemed.serve.journal.records import move_object

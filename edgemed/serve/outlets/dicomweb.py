@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from edgemed.serve.config import DicomWebDestination
+from edgemed.serve.config.destinations import DicomWebDestination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.file import unsound
 from edgemed.serve.outlets.http import HttpClient, check_secret, read_secret, refusal

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from edgemed.base.store import fsync_path
-from edgemed.serve.config import FolderDestination
+from edgemed.serve.config.destinations import FolderDestination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.file import unsound
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import Hl7Destination
+from edgemed.serve.config.destinations import Hl7Destination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.file import unsound
 from edgemed.serve.tls import client_context

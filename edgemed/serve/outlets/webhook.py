@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Sequence
 
 from edgemed.serve.clock import utc
-from edgemed.serve.config import WebhookDestination
+from edgemed.serve.config.destinations import WebhookDestination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse
 from edgemed.serve.outlets.file import unsound
 from edgemed.serve.outlets.http import HttpClient, check_secret, read_secret, refusal

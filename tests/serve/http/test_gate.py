@@ -17,7 +17,8 @@ import pytest
 
 from edgemed.base.errors import InputError
 from edgemed.serve.audit.trail import AuditEvent
-from edgemed.serve.config import HttpSection, load_config
+from edgemed.serve.config import load_config
+from edgemed.serve.config.inlets import HttpSection
 from edgemed.serve.http import access, tokens
 from edgemed.serve.http.answers import HttpError
 from edgemed.serve.http.oip.infer import Desk

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from edgemed.runtime.contained.states import Limits
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.chain import AuditLog
-from edgemed.serve.config import Config, GoldenSection, ModelSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.daemon import GoldenSection
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.loops import Loops
 from edgemed.serve.metrics import Metrics

@@ -12,7 +12,8 @@ from typing import Any
 from edgemed.base.hashing import sha256_bytes
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import AuditEvent
-from edgemed.serve.config import Config, Retry
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import Retry
 from edgemed.serve.intake import Intake
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import (
