@@ -25,13 +25,9 @@ from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.reconcile import reconcile
 from tests.serve import kit
 from tests.serve.powercut.campaign import build_shim
-from tests.serve.store import Disk, disk, in_memory
+from tests.serve.store import Disk, disk
 
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder
+tmp_path = kit.folder_in_memory
 
 
 @cache

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.reconcile import failed, reconcile, retry, route_again
 from edgemed.serve.states import Event
 from tests.serve import kit
-from tests.serve.store import Disk, disk, in_memory
+from tests.serve.store import Disk, disk
 
 
 def fill(store: Disk) -> None:
@@ -37,10 +37,7 @@ def fill(store: Disk) -> None:
     store.send(kit.encode(kit.image(rows=8, columns=8, instance="1.2.0", level=50)))
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder
+tmp_path = kit.folder_in_memory
 
 
 @pytest.fixture
