@@ -12,6 +12,7 @@ import typer
 
 from edgemed.base.errors import GateError, IntegrityError, UsageError
 from edgemed.cli.console import ConsoleProgress, print_json, say, show
+from edgemed.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from edgemed.serve.against import Comparison
@@ -31,7 +32,7 @@ def reconcile(
     against_pacs: Annotated[
         bool, typer.Option("--against-pacs", help="Ask the archives, too, for all that was delivered to them.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Hold spool, journal and deliveries against each other: every input is open or has exactly one end.
 
