@@ -39,10 +39,11 @@ def reconcile(
     It works beside a daemon that runs. The code is 1 where something is unaccounted for, 5 where bytes changed, 6 where
     an archive cannot be asked.
     """
+    from edgemed.serve.again import failed, route_again
+    from edgemed.serve.again import retry as try_again
     from edgemed.serve.against import hold_against
     from edgemed.serve.config import load_config
-    from edgemed.serve.reconcile import failed, reconcile, route_again
-    from edgemed.serve.reconcile import retry as try_again
+    from edgemed.serve.reconcile import reconcile
 
     config = None if state.is_dir() else load_config(state)
     if against_pacs and config is None:

@@ -19,7 +19,8 @@ import pytest
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve import clock, spool
 from edgemed.serve.journal import database
-from edgemed.serve.journal.database import Journal, log_of
+from edgemed.serve.journal.database import Journal
+from edgemed.serve.journal.file import log_of
 from edgemed.serve.journal.records import move_delivery
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.reconcile import reconcile

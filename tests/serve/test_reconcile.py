@@ -14,10 +14,11 @@ import pytest
 
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.cli.app import invoke
-from edgemed.serve.journal.database import OtherVersion
+from edgemed.serve.again import failed, retry, route_again
+from edgemed.serve.journal.file import OtherVersion
 from edgemed.serve.journal.records import move_delivery, move_task
 from edgemed.serve.journal.recovery import JOURNAL
-from edgemed.serve.reconcile import failed, reconcile, retry, route_again
+from edgemed.serve.reconcile import reconcile
 from edgemed.serve.states import Event
 from tests.serve import kit
 from tests.serve.store import Disk, disk

@@ -16,7 +16,7 @@ from edgemed.serve import adoption
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.intake import name_of
 from edgemed.serve.journal import facts, records
-from edgemed.serve.journal.database import OtherVersion
+from edgemed.serve.journal.file import OtherVersion
 from edgemed.serve.journal.records import move_task
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.reconcile import reconcile

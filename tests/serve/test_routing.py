@@ -14,11 +14,11 @@ from pydicom.sequence import Sequence
 
 from edgemed.base.errors import InputError, ResourceError
 from edgemed.imaging.dicom import describe
+from edgemed.serve.again import route_again
 from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import FORWARD, NewResult, add_results, move_delivery, move_task
 from edgemed.serve.journal.routes import DELETED, LATE, OTHER_STUDY, OURS, Route, Routed, enter
 from edgemed.serve.loops import Beat
-from edgemed.serve.reconcile import route_again
 from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
