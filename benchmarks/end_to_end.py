@@ -17,7 +17,7 @@ from typing import Any
 
 from pydicom.uid import generate_uid
 
-from edgemed.cli.profile import print_way
+from edgemed.cli.profiled import print_way
 from edgemed.cli.way import Walked, WayRequest, walk
 from edgemed.profile.way import ModelWay
 from tests.serve import kit

@@ -30,7 +30,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgemed.serve.journal.database import connect
+from edgemed.serve.journal.file import connect
 from edgemed.serve.reconcile import reconcile
 from tests.serve import kit
 from tests.serve.process import Process, free_port, started

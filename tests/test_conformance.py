@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from edgemed.serve.config import Peer
+from edgemed.serve.config.inlets import Peer
 from scripts.conformance import network, page, statuses, tables
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgemed.cli.console import print_json, say
+from edgemed.cli.options import JsonOption
 
 
 def verify_audit(
@@ -37,7 +38,7 @@ def verify_audit(
             show_default=False,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Read a whole trail, or segments of it: an entry that was changed, put in or taken out is named; the code is 5."""
     from edgemed.bundle.keys import read_public_key

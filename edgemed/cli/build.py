@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from edgemed.base.errors import UsageError
 from edgemed.base.text import printable
+from edgemed.cli import build_options as options
 from edgemed.cli.console import ConsoleProgress, print_json, say, show
+from edgemed.cli.options import AllowCodeOption, InputOption
+
+if TYPE_CHECKING:
+    from edgemed.build.options import BuildOptions
 
 
 def build(
@@ -17,45 +22,21 @@ def build(
         Path, typer.Argument(metavar="MODEL", help="model.h5, model.keras, a SavedModel, or NAME.edgemed on a board.")
     ],
     *,
-    int8: Annotated[bool, typer.Option("--int8", help="Explicit INT8 quantization (the default).")] = False,
-    fp32: Annotated[bool, typer.Option("--fp32", help="Keep floating point.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="FP16; images serve to find overflow.")] = False,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Folder of calibration images; default ./calibration.", show_default=False)
-    ] = None,
-    method: Annotated[
-        Literal["entropy", "percentile", "minmax"], typer.Option(help="How ranges are read off the histograms.")
-    ] = "entropy",
-    recipe: Annotated[
-        str | None, typer.Option(help="Recipe: a .toml file or the name of a shipped one.", show_default=False)
-    ] = None,
-    device: Annotated[
-        list[str] | None, typer.Option(help="Board to build for, NAME\\[@JETPACK]; see `edgemed devices`.")
-    ] = None,
-    input_: Annotated[
-        list[str] | None, typer.Option("--input", help="Shape of an input with open sizes: NAME=1x512x512x1.")
-    ] = None,
-    dynamic_batch: Annotated[
-        str | None,
-        typer.Option(metavar="MIN:OPT:MAX", help="Let the batch vary, e.g. 1:4:8; default 1.", show_default=False),
-    ] = None,
-    signature: Annotated[
-        str | None, typer.Option(help="Signature of a SavedModel; default serving_default.", show_default=False)
-    ] = None,
-    fold_preprocessing: Annotated[
-        bool, typer.Option("--fold-preprocessing", help="Put what the recipe does last into the graph.")
-    ] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="Where the bundle goes; default ./MODEL.edgemed.", show_default=False)
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle, or a kept engine.")] = False,
-    dla_core: Annotated[
-        int | None, typer.Option(min=0, help="DLA core that a bundle's engine is for.", show_default=False)
-    ] = None,
-    allow_code: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.py", help="Trusted code that defines custom layers; also permits Lambda layers."),
-    ] = None,
+    int8: options.Int8 = False,
+    fp32: options.Fp32 = False,
+    fp16: options.Fp16 = False,
+    calibration: options.Calibration = None,
+    method: options.Method = "entropy",
+    recipe: options.Recipe = None,
+    device: options.Device = None,
+    input_: InputOption = None,
+    dynamic_batch: options.DynamicBatch = None,
+    signature: options.Signature = None,
+    fold_preprocessing: options.FoldPreprocessing = False,
+    output: options.Output = None,
+    force: options.Force = False,
+    dla_core: options.DlaCore = None,
+    allow_code: AllowCodeOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
 ) -> None:
     """Turn MODEL into a verified bundle: INT8 graph, scales, golden vectors, report, engines."""
@@ -72,10 +53,8 @@ def build(
     if dla_core is not None:
         raise UsageError("--dla-core belongs to a bundle.", "Build the bundle first, then its engine on the board.")
     from edgemed.build.options import BuildOptions, parse_batch, parse_inputs
-    from edgemed.build.pipeline import build as build_bundle
-    from edgemed.report.text import summary, verdict
 
-    options = BuildOptions(
+    wanted = BuildOptions(
         precision="fp32" if fp32 else "fp16" if fp16 else "int8",
         calibration=calibration,
         recipe=recipe,
@@ -89,7 +68,14 @@ def build(
         signature=signature,
         fold=fold_preprocessing,
     )
-    result = build_bundle(model, options, ConsoleProgress())
+    _build_bundle(model, wanted, json=json)
+
+
+def _build_bundle(model: Path, wanted: BuildOptions, *, json: bool) -> None:
+    from edgemed.build.pipeline import build as build_bundle
+    from edgemed.report.text import summary, verdict
+
+    result = build_bundle(model, wanted, ConsoleProgress())
     if json:
         print_json(result.report.model_dump(mode="json", by_alias=True))
         return

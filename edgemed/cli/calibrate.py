@@ -9,6 +9,7 @@ import typer
 
 from edgemed.base.errors import UsageError
 from edgemed.cli.console import ConsoleProgress, print_json, say, show
+from edgemed.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from edgemed.calibrate.assemble import Assembled
@@ -50,7 +51,7 @@ def calibrate(
     retain_device: Annotated[bool, typer.Option("--retain-device", help="Keep what names the device.")] = False,
     retain_institution: Annotated[bool, typer.Option("--retain-institution", help="Keep the institution.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a set that edgemed calibrate made.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Choose images evenly over patients, check them, de-identify them, and store them for `edgemed build`."""
     if bool(sources) == (labels is not None):

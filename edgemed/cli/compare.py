@@ -9,6 +9,7 @@ import typer
 
 from edgemed.base.errors import GateError, InconclusiveError, UsageError
 from edgemed.cli.console import err, print_json, say, show
+from edgemed.cli.options import JsonOption
 from edgemed.cli.runner import DlaCoreOption, RunnerOption
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="The comparison as .html, or as .md for a pull request.", show_default=False),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Hold B against A: at least five runs each, resampled as runs, not as frames.
 

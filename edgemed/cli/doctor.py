@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from edgemed.base.errors import DeviceStateError
+from edgemed.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -29,7 +30,7 @@ def doctor(
         typer.Argument(metavar="BUNDLE", help="NAME.edgemed: also say whether it will run here.", show_default=False),
     ] = None,
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
     root: Annotated[Path, typer.Option(hidden=True, help="Look at a file system that is mounted there.")] = Path("/"),
 ) -> None:
     """Check this machine, from its JetPack to the engines that are kept on it, and say what to do."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemed.cli.console import ConsoleProgress, print_json, say, show
+from edgemed.cli.options import BundleArgument, JsonOption
 
 if TYPE_CHECKING:
     from edgemed.evaluate.record import Evaluation, Masks, Measured
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
+    bundle: BundleArgument,
     data: Annotated[
         Path,
         typer.Argument(
@@ -30,7 +31,7 @@ def evaluate(
             metavar="EXPR", help="What must hold, e.g. 'auc >= float - 0.005'; may be repeated.", show_default=False
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Measure BUNDLE on labelled DATA: each metric with n and its 95 % interval.
 

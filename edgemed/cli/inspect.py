@@ -11,6 +11,7 @@ import typer
 from edgemed.base.errors import UsageError
 from edgemed.base.text import printable
 from edgemed.cli.console import print_json, show
+from edgemed.cli.options import AllowCodeOption, InputOption, JsonOption
 
 if TYPE_CHECKING:
     from edgemed.bundle.manifest import Manifest, OutputTensor
@@ -30,14 +31,9 @@ def inspect(
     ] = None,
     fp32: Annotated[bool, typer.Option("--fp32", help="With --device: check floating point, not INT8.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="With --device: check FP16, not INT8.")] = False,
-    input_: Annotated[
-        list[str] | None, typer.Option("--input", help="Shape of an input with open sizes: NAME=1x512x512x1.")
-    ] = None,
-    allow_code: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.py", help="Trusted code that defines custom layers; also permits Lambda layers."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    input_: InputOption = None,
+    allow_code: AllowCodeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Show what a bundle was made from, what it takes and gives, and how exact it is; or what a board will refuse."""
     if device:

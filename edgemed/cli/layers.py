@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemed.cli.console import print_json, say, show
+from edgemed.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from edgemed.profile.layers import Difference, Engine
@@ -25,7 +26,7 @@ def layers(
         typer.Option(metavar="FILE", help="The same files of a second engine.", show_default=False),
     ] = None,
     most: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 40,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show the layers of a TensorRT engine with their times, or what differs between two engines.
 

@@ -13,6 +13,7 @@ import typer
 from edgemed.base.errors import UsageError
 from edgemed.base.text import printable
 from edgemed.cli.console import print_json, say, show
+from edgemed.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from edgemed.base.runner import TensorSpec
@@ -50,7 +51,7 @@ def check(
         typer.Option(metavar="PNG", help="Picture of every step; default ./IMAGE.recipe.png.", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the picture.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Check a recipe, do what it says to IMAGE, and show every step: a table, and a picture with histograms."""
     from edgemed.base.resources import find_resource

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +12,10 @@ import typer
 
 from edgemed.base.errors import GateError, IntegrityError, UsageError
 from edgemed.cli.console import ConsoleProgress, print_json, say, show
+from edgemed.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from edgemed.serve.against import Comparison, Delivered
-    from edgemed.serve.journal.steps import Unfinished
+    from edgemed.serve.against import Comparison
     from edgemed.serve.reconcile import Account
 
 _SHOWN = 20
@@ -31,7 +32,7 @@ def reconcile(
     against_pacs: Annotated[
         bool, typer.Option("--against-pacs", help="Ask the archives, too, for all that was delivered to them.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Hold spool, journal and deliveries against each other: every input is open or has exactly one end.
 
@@ -39,10 +40,11 @@ def reconcile(
     an archive cannot be asked.
     """
     from edgemed.base.lazy import needing
+    from edgemed.serve.again import failed, route_again
+    from edgemed.serve.again import retry as try_again
     from edgemed.serve.against import hold_against
     from edgemed.serve.config import load_config
-    from edgemed.serve.reconcile import failed, reconcile, route_again
-    from edgemed.serve.reconcile import retry as try_again
+    from edgemed.serve.reconcile import reconcile
 
     config = None if state.is_dir() else load_config(state)
     if against_pacs and config is None:
@@ -89,7 +91,11 @@ def _task(text: str) -> int | None:
 def _document(
     root: Path, account: Account, retried: list[int], routed: list[int], held: Comparison | None
 ) -> dict[str, object]:
-    archives = {} if held is None else {"asked": held.asked, "missing": [_missing(one) for one in held.missing]}
+    archives: dict[str, object] = {}
+    if held is not None:
+        named = ("destination", "delivery", "result", "task", "kind", "sop_instance")
+        missing = [{name: getattr(one, name) for name in named} for one in held.missing]
+        archives = {"asked": held.asked, "missing": missing}
     return {
         "state": str(root),
         "served": account.served,
@@ -103,31 +109,9 @@ def _document(
         "bytes": account.size,
         "retried": retried,
         "routed_again": routed,
-        "awaited": [_awaited(one) for one in account.unfinished],
-        "unaccounted": [{"code": t.code, "what": t.what, "text": t.text} for t in account.troubles],
+        "awaited": [asdict(one) for one in account.unfinished],
+        "unaccounted": [asdict(trouble) for trouble in account.troubles],
         **archives,
-    }
-
-
-def _awaited(one: Unfinished) -> dict[str, object]:
-    return {
-        "step": one.step,
-        "peer": one.peer,
-        "study": one.study,
-        "series": one.series,
-        "came": one.came,
-        "missing": list(one.missing),
-    }
-
-
-def _missing(one: Delivered) -> dict[str, object]:
-    return {
-        "destination": one.destination,
-        "delivery": one.delivery,
-        "result": one.result,
-        "task": one.task,
-        "kind": one.kind,
-        "sop_instance": one.sop_instance,
     }
 
 

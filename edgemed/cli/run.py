@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from edgemed.base.errors import UsageError
+from edgemed.cli import stream_options as stream
 from edgemed.cli.console import print_json, say
+from edgemed.cli.options import BundleArgument, JsonOption
 from edgemed.cli.runner import Chosen, DlaCoreOption, PrecisionOption, RunnerOption, choose
-
-_STREAMS = "Streams"
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
+    bundle: BundleArgument,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -30,51 +30,15 @@ def run(
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write each input's outputs there, as NPZ.", show_default=False)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="lossless|latest|every-N|deadline:T",
-            help="What happens to frames that come too fast; default latest of cameras, lossless of files.",
-            show_default=False,
-            rich_help_panel=_STREAMS,
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="End after so many.", show_default=False, rich_help_panel=_STREAMS)
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="End after this time.", show_default=False, rich_help_panel=_STREAMS)
-    ] = None,
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Frames under way at a time; default 4.", show_default=False, rich_help_panel=_STREAMS
-        ),
-    ] = None,
-    live: Annotated[
-        bool,
-        typer.Option("--live", help="Play files in their own time, as a camera would.", rich_help_panel=_STREAMS),
-    ] = False,
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            help="Frames per second, of a camera or with --live.", show_default=False, rich_help_panel=_STREAMS
-        ),
-    ] = None,
-    preprocess: Annotated[
-        Literal["auto", "gpu", "cpu"],
-        typer.Option(help="auto prepares frames on the GPU where the recipe allows it.", rich_help_panel=_STREAMS),
-    ] = "auto",
-    trace: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write when each stage of each frame ran, for chrome://tracing.",
-            show_default=False,
-            rich_help_panel=_STREAMS,
-        ),
-    ] = None,
+    json: JsonOption = False,
+    policy: stream.Policy = None,
+    frames: stream.Frames = None,
+    seconds: stream.Seconds = None,
+    slots: stream.Slots = None,
+    live: stream.Live = False,
+    fps: stream.Fps = None,
+    preprocess: stream.Preprocess = "auto",
+    trace: stream.Trace = None,
 ) -> None:
     """Run BUNDLE on INPUTS and print how its outputs read."""
     from edgemed.bundle.read import open_bundle

@@ -10,6 +10,7 @@ import typer
 
 from edgemed.base.errors import UsageError
 from edgemed.cli.console import err, print_json, say
+from edgemed.cli.options import JsonOption
 
 
 def sign(
@@ -33,7 +34,7 @@ def sign(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a signature that is there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Sign BUNDLE with an Ed25519 key, so that a bedside can tell who built it and that it is not an old one.
 

@@ -9,6 +9,7 @@ import typer
 
 from edgemed.base.errors import GateError, UsageError
 from edgemed.cli.console import ConsoleProgress, print_json, say
+from edgemed.cli.options import BundleArgument, JsonOption
 from edgemed.cli.runner import Chosen, DlaCoreOption, choose
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="NAME.edgemed")],
+    bundle: BundleArgument,
     *,
     runner: Annotated[
         Literal["tensorrt", "onnxruntime"],
@@ -38,7 +39,7 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", help="Digests and key ids that run no more, one a line.", show_default=False),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Check who signed BUNDLE, hash every file again, run its golden vectors, also on this device's engine."""
     if runner == "onnxruntime" and (precision is not None or dla_core is not None):

@@ -18,8 +18,9 @@ from edgemed.base.errors import ResourceError
 from edgemed.serve.audit.left import Leaver
 from edgemed.serve.audit.trail import Audit, AuditEvent
 from edgemed.serve.clock import stamp
-from edgemed.serve.config import Config, Destination
-from edgemed.serve.journal.database import connect, translate
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import Destination
+from edgemed.serve.journal.file import beside
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.outlets.courier import Unavailable
 
@@ -157,11 +158,8 @@ def _archive(config: Config, destination: Destination) -> AbstractContextManager
 
 def _delivered(config: Config, destination: Destination) -> Sequence[Delivered]:
     root = config.daemon.state
-    try:
-        with closing(connect(root / JOURNAL, read_only=True)) as connection:
-            return list(_rows(connection, root, destination.name))
-    except sqlite3.Error as error:
-        raise translate(error) from error
+    with beside(root / JOURNAL, read_only=True) as connection:
+        return list(_rows(connection, root, destination.name))
 
 
 def _rows(connection: sqlite3.Connection, root: Path, destination: str) -> Iterator[Delivered]:

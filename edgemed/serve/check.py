@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.bundle.trust import open_trusted
 from edgemed.evaluate.bundled import reader_of
-from edgemed.serve.config import Config, ModelSection, is_loopback
+from edgemed.serve.config import Config
+from edgemed.serve.config.models import ModelSection
+from edgemed.serve.config.network import is_loopback
 from edgemed.serve.folder import check_folders
 from edgemed.serve.matching import check_matches
 from edgemed.serve.models.trusted import trust_of

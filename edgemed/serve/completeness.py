@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from edgemed.serve.config import Completeness
+from edgemed.serve.config.models import Completeness
 
 _REMEMBERED: Final = 10_000  # associations that ended; one that is forgotten counts as open: the long quiet decides
 _CONTRADICTED: Final = 0

@@ -23,7 +23,9 @@ from typing import Final, Literal
 
 from edgemed.base.errors import InputError, ResourceError, from_os_error
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import Config, FolderDestination, FolderSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import FolderDestination
+from edgemed.serve.config.inlets import FolderSection
 from edgemed.serve.dropped import Mark, arrival_of, copy_dropped, identify_dropped, mark_of, open_dropped
 from edgemed.serve.loops import Beat
 from edgemed.serve.services import Services

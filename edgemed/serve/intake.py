@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import SpoolSection
+from edgemed.serve.config.daemon import SpoolSection
 from edgemed.serve.digest import digest_of
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import NewObject, add_object, move_object, vanish

@@ -20,7 +20,7 @@ from typing import Final, TextIO
 from edgemed.base.errors import EdgemedError
 from edgemed.base.text import printable
 from edgemed.serve.clock import stamp
-from edgemed.serve.config import LogSection
+from edgemed.serve.config.daemon import LogSection
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edgemed.base.errors import InputError
-from edgemed.serve.config import Config, Match, ModelSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.models import Match, ModelSection
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edgemed.serve.completeness import Collector, Told
-from edgemed.serve.config import Level
+from edgemed.serve.config.models import Level
 from edgemed.serve.journal.steps import Named, named, newest_step, unfinished
 from edgemed.serve.services import Services
 from edgemed.serve.states import State

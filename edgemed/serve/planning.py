@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgemed.base.errors import InputError
-from edgemed.serve.config import Config, Destination, DicomDestination, FolderDestination, Level, ModelSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import Destination, DicomDestination, FolderDestination
+from edgemed.serve.config.models import Level, ModelSection
 from edgemed.serve.journal.routes import Route, Want
 from edgemed.serve.matching import Traits, names_class, wanted_by
 

@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgemed.base.errors import InputError
-from edgemed.serve.config import (
-    AuditSection,
-    Config,
-    Destination,
-    DicomDestination,
-    DicomSection,
-    HttpSection,
-    ModelSection,
-    Peer,
-)
+from edgemed.serve.config import Config
+from edgemed.serve.config.daemon import AuditSection
+from edgemed.serve.config.destinations import Destination, DicomDestination
+from edgemed.serve.config.inlets import DicomSection, HttpSection, Peer
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.outlets.plan import DICOM, made, wanted
 
 RECEIVER: Final = "REPLAYED"

@@ -18,7 +18,7 @@ from edgemed.device.power import read_rails
 from edgemed.device.sysfs import Tree
 from edgemed.device.thermal import read_cooling, read_zones
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import ThermalSection
+from edgemed.serve.config.daemon import ThermalSection
 from edgemed.serve.metrics import Metrics
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgemed.base.errors import InputError, from_os_error
-from edgemed.serve.config import Tls
+from edgemed.serve.config.network import Tls
 from edgemed.serve.renewal import Renewed, Told, untold
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from edgemed.serve.audit.left import Collector
 from edgemed.serve.audit.segments import FOLDER
 from edgemed.serve.audit.syslog import Forwarder
 from edgemed.serve.clock import utc
-from edgemed.serve.config import Config, Tls
+from edgemed.serve.config import Config
+from edgemed.serve.config.network import Tls
 from edgemed.serve.loops import Beat
 from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services

@@ -25,7 +25,7 @@ from edgemed.base.store import write_atomic
 from edgemed.serve.analysis.drift import distance
 from edgemed.serve.analysis.sketches import WEEKS, Sketch, Values, load, week_of, weeks_of
 from edgemed.serve.clock import stamp, utc
-from edgemed.serve.journal.database import connect, translate
+from edgemed.serve.journal.file import connect, translate
 from edgemed.serve.journal.recovery import JOURNAL
 
 log = logging.getLogger(__name__)

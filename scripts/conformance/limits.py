@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import DicomDestination, DicomSection, Peer, Retry
+from edgemed.serve.config.destinations import DicomDestination, Retry
+from edgemed.serve.config.inlets import DicomSection, Peer
 from edgemed.serve.dicom import admission, commitment, commitment_scu, inbox, negotiation, reports, requestor, scu, wire
 from edgemed.serve.housekeeping import STEPS_NS
 from edgemed.serve.journal import steps

@@ -9,7 +9,7 @@ from pynetdicom.presentation import PresentationContext
 
 from edgemed import __version__
 from edgemed.imaging.dicom.identity import IMPLEMENTATION, VERSION_NAME
-from edgemed.serve.config import DicomSection, Peer
+from edgemed.serve.config.inlets import DicomSection, Peer
 from edgemed.serve.dicom import admission
 from edgemed.serve.dicom.contexts import COMMITMENT, IMAGES, PROCEDURE_STEP, contexts_for, contexts_for_reports
 from edgemed.serve.dicom.negotiation import APPLICATION_CONTEXT

@@ -8,20 +8,20 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edgemed.serve import config
+from edgemed.serve.config import daemon, destinations, inlets, network
 from scripts.conformance.tables import duration, size, table
 
 _SECTIONS: Final[dict[str, type[BaseModel]]] = {
-    "dicom": config.DicomSection,
-    "peer": config.Peer,
-    "tls": config.Tls,
-    "dicom_destination": config.DicomDestination,
-    "dicomweb_destination": config.DicomWebDestination,
-    "hl7_destination": config.Hl7Destination,
-    "retry": config.Retry,
-    "http": config.HttpSection,
-    "spool": config.SpoolSection,
-    "audit": config.AuditSection,
+    "dicom": inlets.DicomSection,
+    "peer": inlets.Peer,
+    "tls": network.Tls,
+    "dicom_destination": destinations.DicomDestination,
+    "dicomweb_destination": destinations.DicomWebDestination,
+    "hl7_destination": destinations.Hl7Destination,
+    "retry": destinations.Retry,
+    "http": inlets.HttpSection,
+    "spool": daemon.SpoolSection,
+    "audit": daemon.AuditSection,
 }
 
 

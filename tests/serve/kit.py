@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from evaluate.bundles import write_bundle
 from evaluate.hostile import reseal, with_golden
 from evaluate.masks.bundles import write_mask_bundle
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
 from edgemed.serve.config import Config
 from edgemed.serve.daemon import Daemon
-from edgemed.serve.intake import Arrival, Outcome
+from edgemed.serve.intake import Outcome
 from edgemed.serve.services import Services
+from tests.serve.store import arrival, in_memory
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 CR = "1.2.840.10008.5.1.4.1.1.1"
@@ -149,12 +149,11 @@ def bedside(root: Path, *, bundle: Path | None = None, **sections: Any) -> Confi
     return Config.model_validate({**base, **sections})
 
 
-@contextmanager
-def memory() -> Iterator[Path]:
-    """A folder in memory where there is one: for tests that start often and never lose power."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
+@pytest.fixture
+def folder_in_memory() -> Iterator[Path]:
+    """The `tmp_path` of a file that says `tmp_path = kit.folder_in_memory`."""
+    with in_memory() as folder:
+        yield folder
 
 
 @contextmanager
@@ -174,11 +173,8 @@ def arrive(
     data = encode(ds)
     file = services.intake.new_file()
     file.write_bytes(data)
-    with file.open("rb") as opened:
-        digest = hash_dataset(opened, read_meta(opened).offset)
-    uids = str(ds.SOPClassUID), str(ds.SOPInstanceUID)
-    arrival = Arrival(file, inlet, peer, *uids, digest, len(data), called=called, association=association)
-    return services.intake.accept(arrival)
+    made = arrival(file, data, peer, called=called, inlet=inlet, association=association)
+    return services.intake.accept(made)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 import tomli_w
+from pydicom.dataset import Dataset
+from pynetdicom import AE
 
 from edgemed.base.child import package_environment
 from tests.serve import kit
@@ -46,18 +48,35 @@ class Process:
         """Wait until it says that it is ready."""
 
         def is_ready() -> bool:
-            try:
-                return httpx.get(f"{self.http}/v2/health/ready", timeout=5).status_code == 200
-            except httpx.TransportError:
-                assert self.child.poll() is None, self.log
-                return False
+            assert self.child.poll() is None, self.log
+            return says_ready(self.http)
 
         wait_for(is_ready, lambda: self.log, seconds=seconds)
+
+    def send(self, *images: Dataset) -> list[int]:
+        """By one association; the statuses."""
+        ae = AE("SENDER")
+        for ds in images:
+            ae.add_requested_context(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID)
+        association = ae.associate("127.0.0.1", self.dicom, ae_title="EDGEMED")
+        assert association.is_established
+        try:
+            return [association.send_c_store(ds).get("Status") for ds in images]
+        finally:
+            association.release()
 
     def stop(self) -> int:
         """End it as systemd does; gives its exit code."""
         self.child.send_signal(signal.SIGTERM)
         return self.child.wait(60)
+
+
+def says_ready(address: str) -> bool:
+    """Whether a daemon answers there, and is ready."""
+    try:
+        return httpx.get(f"{address}/v2/health/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from edgemed.base.hashing import sha256_bytes
 from edgemed.serve.adoption import Found, take_in, tell
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import SpoolSection
+from edgemed.serve.config.daemon import SpoolSection
 from edgemed.serve.intake import Arrival, Intake
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import NewResult, add_results, finish_if_delivered, move_object, move_task, open_task
@@ -21,11 +22,15 @@ from edgemed.serve.journal.recovery import Damage, opened_journal
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event
+from tests.waiting import wait_for
 
 
 @contextmanager
 def in_memory() -> Iterator[Path]:
-    """A folder where syncing costs nothing: hundreds of folders are made and synced for each fresh state."""
+    """A folder in memory where there is one: hundreds of folders are made and synced for each fresh state.
+
+    For tests that start often and never lose power.
+    """
     base = Path("/dev/shm")
     with TemporaryDirectory(prefix="edgemed.", dir=base if os.access(base, os.W_OK) else None) as folder:
         yield Path(folder).resolve()
@@ -87,19 +92,37 @@ class Disk:
 
     def rows(self, sql: str = "SELECT * FROM object ORDER BY id") -> list[dict[str, Any]]:
         self.journal.settle()
-        with self.journal.read() as connection:
-            return [dict(row) for row in connection.execute(sql)]
+        return [dict(row) for row in rows(self.journal, sql)]
 
 
-def arrival(file: Path, data: bytes, peer: str = "CT1") -> Arrival:
+def rows(journal: Journal, sql: str = "SELECT * FROM object ORDER BY id", *values: Any) -> list[sqlite3.Row]:
+    """What the journal says."""
+    with journal.read() as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def wait_routed(journal: Journal) -> None:
+    """Until all that was accepted has been routed."""
+    wait_for(lambda: not rows(journal, "SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
+
+
+def arrival(
+    file: Path,
+    data: bytes,
+    peer: str = "CT1",
+    *,
+    inlet: str = "dicom",
+    called: str = "EDGEMED",
+    association: str = "",
+) -> Arrival:
+    """A file as an inlet hands it over."""
     from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
 
     with file.open("rb") as opened:
         meta = read_meta(opened)
         sha = hash_dataset(opened, meta.offset)
-    return Arrival(
-        file, "dicom", peer, meta.sop_class, meta.sop_instance, sha, len(data), syntax=meta.syntax, called="EDGEMED"
-    )
+    uids, size = (meta.sop_class, meta.sop_instance), len(data)
+    return Arrival(file, inlet, peer, *uids, sha, size, syntax=meta.syntax, called=called, association=association)
 
 
 @contextmanager

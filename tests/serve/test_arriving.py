@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,13 @@ from edgemed.serve.reconcile import reconcile
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import State
 from tests.serve import kit
-from tests.serve.store import Disk, arrival, disk, in_memory
+from tests.serve.store import Disk, arrival, disk, rows
 
 UID = "1.2.3"
 WAIT_S = 60
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder
+tmp_path = kit.folder_in_memory
 
 
 @pytest.fixture
@@ -57,8 +54,7 @@ class SlowDisk:
 
 def states(store: Disk) -> list[str]:
     """As the file of the journal says."""
-    with store.journal.read() as connection:
-        return [row["state"] for row in connection.execute("SELECT state FROM object ORDER BY id")]
+    return [row["state"] for row in rows(store.journal)]
 
 
 def test_success_is_told_when_both_are_there(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,49 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydicom.dataset import Dataset
-from pynetdicom import AE
 
 from tests.serve import kit
-from tests.serve.process import Process, started
+from tests.serve.canary import MARK, marked
+from tests.serve.process import started
 from tests.waiting import wait_for
 
-MARK = "CANARYZQX"
 ANSWERS = ("/metrics", "/v2/health/ready", "/v2/health/live", "/v2/models/chest/stats", "/trace?seconds=60")
 _SPOOL = ("objects", "results", "quarantine", "incoming")
-
-
-def marked(level: int, **attributes: object) -> Dataset:
-    """An image whose every text holds the mark, where its kind does not decide what is done with it."""
-    ds = kit.image(level=level, **attributes)
-    for keyword in ("PatientName", "PatientID", "ReferringPhysicianName", "AccessionNumber", "StudyID", "Manufacturer"):
-        setattr(ds, keyword, MARK)
-    for keyword, value in {
-        "InstitutionName": MARK,
-        "OperatorsName": f"{MARK}^{MARK}",
-        "PatientComments": MARK,
-        "StudyDescription": MARK,
-        "SeriesDescription": MARK,
-        "StationName": MARK,
-        "ProtocolName": MARK,
-        "ImageComments": MARK,
-        "PatientAddress": MARK,
-        "BodyPartExamined": MARK,
-    }.items():
-        setattr(ds, keyword, value)
-    return ds
-
-
-def send(process: Process, datasets: list[Dataset]) -> list[int]:
-    ae = AE("SENDER")
-    for ds in datasets:
-        ae.add_requested_context(ds.SOPClassUID, ds.file_meta.TransferSyntaxUID)
-    association = ae.associate("127.0.0.1", process.dicom, ae_title="EDGEMED")
-    assert association.is_established
-    try:
-        return [association.send_c_store(ds).get("Status") for ds in datasets]
-    finally:
-        association.release()
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +52,10 @@ def served(tmp_path_factory: pytest.TempPathFactory):
         twin = marked(120)
         other = marked(121, instance=twin.SOPInstanceUID)  # the same UID with other content
         broken = marked(90, Rows=0)
-        assert send(process, [marked(10), marked(240), twin, broken]) == [0, 0, 0, 0]
-        assert send(process, [other, kit.image(sop_class=kit.US, Manufacturer=MARK)])[0] != 0
+        assert process.send(marked(10), marked(240), twin, broken) == [0, 0, 0, 0]
+        assert process.send(other, kit.image(sop_class=kit.US, Manufacturer=MARK))[0] != 0
         wait_for(lambda: len(list(outbox.rglob("*.json"))) >= 4, lambda: process.log)
-        answers = {
-            path: httpx.get(process.http + path, timeout=10).text
-            for path in (
-                "/metrics",
-                "/v2/health/ready",
-                "/v2/health/live",
-                "/v2/models/chest/stats",
-                "/trace?seconds=60",
-            )
-        }
+        answers = {path: httpx.get(process.http + path, timeout=10).text for path in ANSWERS}
         assert process.stop() == 0
         yield process, answers
 

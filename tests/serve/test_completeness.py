@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgemed.serve.completeness import Collector
-from edgemed.serve.config import Completeness
+from edgemed.serve.config.models import Completeness
 
 RULES = Completeness(after_ns=2, quiet_ns=60)
 NO_ASSOCIATION = Completeness(after_ns=2, quiet_ns=60, association=False)

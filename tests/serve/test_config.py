@@ -14,7 +14,8 @@ from edgemed.base.errors import InputError
 from edgemed.base.quantity import SECOND
 from edgemed.cli import main as cli
 from edgemed.serve.check import check
-from edgemed.serve.config import Tls, load_config
+from edgemed.serve.config import load_config
+from edgemed.serve.config.network import Tls
 from tests.serve import kit
 
 EXAMPLE = Path("examples/bedside/bedside.toml")

@@ -19,19 +19,16 @@ import pytest
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve import clock, spool
 from edgemed.serve.journal import database
-from edgemed.serve.journal.database import Journal, log_of
+from edgemed.serve.journal.database import Journal
+from edgemed.serve.journal.file import log_of
 from edgemed.serve.journal.records import move_delivery
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.reconcile import reconcile
 from tests.serve import kit
 from tests.serve.powercut.campaign import build_shim
-from tests.serve.store import Disk, disk, in_memory
+from tests.serve.store import Disk, disk
 
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder
+tmp_path = kit.folder_in_memory
 
 
 @cache

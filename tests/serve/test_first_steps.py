@@ -9,13 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 from pydicom.data import get_testdata_file
 
 from edgemed.base.child import package_environment
 from tests.serve import kit
-from tests.serve.process import free_port
+from tests.serve.process import free_port, says_ready
 from tests.waiting import wait_for
 
 
@@ -35,7 +34,7 @@ def test_they_run(repo: Path, tmp_path: Path) -> None:
         for command in commands:
             if command.endswith("&"):
                 daemon = subprocess.Popen(_words(command[:-1]), cwd=tmp_path, env=package_environment(), stderr=-3)
-                _ready(f"http://127.0.0.1:{ports['8000']}", daemon)
+                _until(lambda: says_ready(f"http://127.0.0.1:{ports['8000']}"), daemon)
                 continue
             said = _run(command, tmp_path)
             if "storescu" in command:
@@ -71,16 +70,6 @@ def _run(command: str, folder: Path) -> str:
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
-
-
-def _ready(address: str, daemon: subprocess.Popen[bytes]) -> None:
-    def asked() -> bool:
-        try:
-            return httpx.get(f"{address}/v2/health/ready", timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    _until(asked, daemon)
 
 
 def _until(true: Callable[[], object], daemon: subprocess.Popen[bytes]) -> None:

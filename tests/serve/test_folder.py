@@ -21,6 +21,7 @@ from edgemed.serve.loops import Beat
 from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
 from tests.serve import kit
+from tests.serve.store import rows
 from tests.waiting import wait_for
 
 SETTLE_NS = 1_000_000
@@ -43,8 +44,7 @@ class Inlet:
 
     def rows(self) -> list[Any]:
         self.services.journal.settle()
-        with self.services.journal.read() as connection:
-            return connection.execute("SELECT * FROM object ORDER BY id").fetchall()
+        return rows(self.services.journal)
 
     def alarms(self) -> list[tuple[str, str]]:
         return [(alarm.code, alarm.subject) for alarm in self.services.alarms.standing]
@@ -64,10 +64,7 @@ def watching(root: Path, monkeypatch: pytest.MonkeyPatch, **lines: Any) -> Itera
         yield Inlet(services)
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with kit.memory() as path:
-        yield path
+tmp_path = kit.folder_in_memory
 
 
 @pytest.fixture

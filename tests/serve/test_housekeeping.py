@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,9 @@ from edgemed.serve.loops import Beat
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
 from tests.serve import kit
+from tests.serve.store import in_memory, rows
 
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with kit.memory() as path:
-        yield path
+tmp_path = kit.folder_in_memory
 
 
 def beat() -> Beat:
@@ -57,8 +53,7 @@ class Bedside:
         return self.services.journal.write(lambda connection: work(connection, *values, **more))
 
     def rows(self, sql: str) -> list[sqlite3.Row]:
-        with self.services.journal.read() as connection:
-            return connection.execute(sql).fetchall()
+        return rows(self.services.journal, sql)
 
     def receive(self, uid: str, content: bytes = b"image") -> Outcome:
         file = self.services.intake.new_file()
@@ -296,7 +291,7 @@ SOUND = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 @given(steps=st.integers(0, 60), failed=st.booleans())
 def test_a_crash_at_any_step_leaves_nothing_lost(monkeypatch: pytest.MonkeyPatch, steps: int, failed: bool) -> None:
     lines = {"keep_failed_ns": 1} if failed else {}
-    with kit.memory() as root, made(root, **lines) as services:
+    with in_memory() as root, made(root, **lines) as services:
         bedside = Bedside(services)
         everything(bedside)
         bedside.sweep(1)

@@ -26,6 +26,7 @@ from edgemed.serve.journal.records import (
 )
 from edgemed.serve.journal.schema import DIGESTS, SCHEMA, VERSION
 from edgemed.serve.states import ENDS, TRANSITIONS, Event, State
+from tests.serve.store import rows
 
 
 def new(uid: str = "1.2.3") -> NewObject:
@@ -39,8 +40,7 @@ def journal(tmp_path: Path):
 
 
 def states(journal: Journal, table: str) -> list[str]:
-    with journal.read() as connection:
-        return [row["state"] for row in connection.execute(f"SELECT state FROM {table} ORDER BY id")]
+    return [row["state"] for row in rows(journal, f"SELECT state FROM {table} ORDER BY id")]
 
 
 def test_every_state_leads_to_an_end() -> None:

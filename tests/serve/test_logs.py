@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from edgemed.base.errors import InputError
-from edgemed.serve.config import LogSection
+from edgemed.serve.config.daemon import LogSection
 from edgemed.serve.http.answers import as_json, log_bug
 from edgemed.serve.logs import configure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from edgemed.cli.app import invoke
 from edgemed.serve.completeness import Collector, Told
-from edgemed.serve.config import Completeness
+from edgemed.serve.config.models import Completeness
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.dicom.inlet import DicomInlet
 from edgemed.serve.journal.records import move_object
@@ -26,8 +26,9 @@ from edgemed.serve.routing import Router
 from edgemed.serve.services import Part, Services
 from edgemed.serve.states import Event
 from tests.serve import kit
-from tests.serve.dicom.test_steps import MODALITY, Modality, begun, ended
+from tests.serve.dicom.modality import MODALITY, Modality, begun, ended
 from tests.serve.process import free_port, started
+from tests.serve.store import rows, wait_routed
 from tests.waiting import wait_for
 
 NEVER = {"association": False, "quiet": "1h"}  # nothing but a count or a step completes it
@@ -72,12 +73,11 @@ class Bedside:
             assert self.modality.set(step, ended(series, status)).Status == 0
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        with self.services.journal.read() as connection:
-            return connection.execute(sql, values).fetchall()
+        return rows(self.services.journal, sql, *values)
 
     def tasks(self) -> list[tuple[str, int, str]]:
         """Subject, revision and reason of those that are complete; when everything is routed."""
-        wait_for(lambda: not self.rows("SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
+        wait_routed(self.services.journal)
         found = self.rows("SELECT subject, revision, completeness FROM task WHERE state <> 'collecting' ORDER BY id")
         return [tuple(row) for row in found]
 
@@ -108,10 +108,7 @@ def bedside(root: Path, level: str = "series", completeness: dict[str, Any] | No
             yield made
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with kit.memory() as path:
-        yield path
+tmp_path = kit.folder_in_memory
 
 
 def test_the_last_image_that_a_step_names_completes_a_series(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ import pytest
 
 from edgemed.base.errors import InputError, IntegrityError
 from edgemed.cli.app import invoke
-from edgemed.serve.journal.database import OtherVersion
+from edgemed.serve.again import failed, retry, route_again
+from edgemed.serve.journal.file import OtherVersion
 from edgemed.serve.journal.records import move_delivery, move_task
 from edgemed.serve.journal.recovery import JOURNAL
-from edgemed.serve.reconcile import failed, reconcile, retry, route_again
+from edgemed.serve.reconcile import reconcile
 from edgemed.serve.states import Event
 from tests.serve import kit
-from tests.serve.store import Disk, disk, in_memory
+from tests.serve.store import Disk, disk
 
 
 def fill(store: Disk) -> None:
@@ -37,10 +38,7 @@ def fill(store: Disk) -> None:
     store.send(kit.encode(kit.image(rows=8, columns=8, instance="1.2.0", level=50)))
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder
+tmp_path = kit.folder_in_memory
 
 
 @pytest.fixture

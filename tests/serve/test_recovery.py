@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,16 @@ from edgemed.serve import adoption
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.intake import name_of
 from edgemed.serve.journal import facts, records
-from edgemed.serve.journal.database import OtherVersion
+from edgemed.serve.journal.file import OtherVersion
 from edgemed.serve.journal.records import move_task
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.reconcile import reconcile
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event
 from tests.serve import kit
-from tests.serve.store import arrival, disk, in_memory
-from tests.waiting import wait_for
+from tests.serve.store import arrival, disk, wait_routed
 
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder
+tmp_path = kit.folder_in_memory
 
 
 @pytest.fixture
@@ -253,16 +248,6 @@ def test_the_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
         pass
 
 
-def settled(daemon: Daemon) -> None:
-    """Wait until what was accepted has been routed."""
-
-    def is_routed() -> bool:
-        with daemon.services.journal.read() as connection:
-            return not connection.execute("SELECT 1 FROM object WHERE state IN ('arriving', 'received')").fetchone()
-
-    wait_for(is_routed)
-
-
 def test_a_page_that_is_ruined_while_it_runs_ends_the_daemon_and_the_next_start_mends(tmp_path: Path) -> None:
     config = kit.bedside(tmp_path)
     state = tmp_path / "state"
@@ -271,7 +256,7 @@ def test_a_page_that_is_ruined_while_it_runs_ends_the_daemon_and_the_next_start_
         file = daemon.services.intake.new_file()
         file.write_bytes(data)
         assert daemon.services.intake.accept(arrival(file, data)).success
-        settled(daemon)  # nothing is written any more
+        wait_routed(daemon.services.journal)  # nothing is written any more
         daemon.services.journal.write(lambda c: c.execute("PRAGMA shrink_memory") and None)
         with sqlite3.connect(state / JOURNAL) as other:  # so that everything is read from the file
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -14,15 +14,16 @@ from pydicom.sequence import Sequence
 
 from edgemed.base.errors import InputError, ResourceError
 from edgemed.imaging.dicom import describe
+from edgemed.serve.again import route_again
 from edgemed.serve.journal.history import untold
 from edgemed.serve.journal.records import FORWARD, NewResult, add_results, move_delivery, move_task
 from edgemed.serve.journal.routes import DELETED, LATE, OTHER_STUDY, OURS, Route, Routed, enter
 from edgemed.serve.loops import Beat
-from edgemed.serve.reconcile import route_again
 from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
 from tests.serve import kit
+from tests.serve.store import rows, wait_routed
 from tests.waiting import wait_for
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -43,26 +44,21 @@ def routing(root: Path, *models: dict[str, Any], start: bool = True, **sections:
         yield services
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with kit.memory() as path:
-        yield path
-
-
-def rows(services: Services, sql: str, *values: Any) -> list[sqlite3.Row]:
-    with services.journal.read() as connection:
-        return connection.execute(sql, values).fetchall()
+tmp_path = kit.folder_in_memory
 
 
 def settled(services: Services) -> list[sqlite3.Row]:
     """Objects, when none of them is to be routed."""
-    wait_for(lambda: not rows(services, "SELECT 1 FROM object WHERE state IN ('arriving', 'received')"), "routing")
-    return rows(services, "SELECT * FROM object ORDER BY id")
+    wait_routed(services.journal)
+    return rows(services.journal)
 
 
 def tasks(services: Services) -> list[tuple[Any, ...]]:
     settled(services)
-    return [tuple(row) for row in rows(services, "SELECT model, level, subject, revision, state FROM task ORDER BY id")]
+    return [
+        tuple(row)
+        for row in rows(services.journal, "SELECT model, level, subject, revision, state FROM task ORDER BY id")
+    ]
 
 
 def end_task(services: Services, number: int) -> None:
@@ -89,7 +85,7 @@ def test_an_image_is_queued_for_each_model_that_wants_it(tmp_path: Path) -> None
         assert (row["state"], row["study"], row["series"]) == ("routed", ds.StudyInstanceUID, ds.SeriesInstanceUID)
         expected = [(name, "instance", ds.SOPInstanceUID, 1, "queued") for name in ("all", "ct", "chest", "peer")]
         assert tasks(services) == expected
-        (first, *_) = rows(services, "SELECT completeness, completed FROM task")
+        (first, *_) = rows(services.journal, "SELECT completeness, completed FROM task")
         assert first["completeness"]
         assert first["completed"]
         assert services.timelines.point(1, "complete") is not None
@@ -138,7 +134,7 @@ def test_a_result_of_ours_that_comes_back_is_neither_analysed_nor_sent_again(tmp
         services.journal.write(lambda c: add_results(c, 1, [result], {}))
         kit.arrive(services, ours)
         assert tuple(settled(services)[1])[-3:-1] == ("not-analysed", OURS)
-        assert len(rows(services, "SELECT 1 FROM delivery")) == 1
+        assert len(rows(services.journal, "SELECT 1 FROM delivery")) == 1
 
 
 def nested() -> Dataset:
@@ -160,7 +156,7 @@ def test_what_cannot_be_read_fails_with_an_alarm_and_stops_nobody(tmp_path: Path
         kit.arrive(services, other)
         good = kit.image()
         kit.arrive(services, good)
-        paths = [services.spool.path(row["path"]) for row in rows(services, "SELECT path FROM object ORDER BY id")]
+        paths = [services.spool.path(row["path"]) for row in rows(services.journal)]
         paths[1].unlink()
         paths[2].write_bytes(kit.encode(kit.image()))  # another object under its name
         Router(services).start()
@@ -188,10 +184,10 @@ def test_what_could_not_be_read_is_looked_at_again_when_somebody_asks(tmp_path: 
             other = kit.arrive(services, kit.image())
             assert [row["state"] for row in settled(services)] == ["failed", "failed"]
             wait_for(lambda: services.alarms.stands("input-failed", "dicom"), "the alarm")
-        (row,) = rows(services, "SELECT path FROM object WHERE id = ?", other.number)
+        (row,) = rows(services.journal, "SELECT path FROM object WHERE id = ?", other.number)
         services.spool.path(row["path"]).write_bytes(bad)  # not what came
         assert route_again(services.spool.root) == [1]
-        wait_for(lambda: rows(services, "SELECT 1 FROM object WHERE state = 'routed'"), "routing")
+        wait_for(lambda: rows(services.journal, "SELECT 1 FROM object WHERE state = 'routed'"), "routing")
         assert [row["state"] for row in settled(services)] == ["routed", "failed"]
         assert services.alarms.stands("input-failed", "dicom")
         with services.journal.read() as connection:
@@ -242,9 +238,9 @@ def test_a_series_is_complete_when_its_association_was_released(tmp_path: Path) 
         assert tasks(services) == [("chest", "series", "1.1.1", 1, "collecting")]
         services.intake.association_ended("a", released=True)
         wait_for(lambda: tasks(services)[0][4] == "queued", "completion")
-        (row,) = rows(services, "SELECT completeness FROM task")
+        (row,) = rows(services.journal, "SELECT completeness FROM task")
         assert row["completeness"] == "association released, then quiet; 3 images"
-        assert len(rows(services, "SELECT 1 FROM part")) == 3
+        assert len(rows(services.journal, "SELECT 1 FROM part")) == 3
 
 
 def test_a_series_is_complete_with_the_count_that_its_files_tell(tmp_path: Path) -> None:
@@ -253,7 +249,7 @@ def test_a_series_is_complete_with_the_count_that_its_files_tell(tmp_path: Path)
             tells = {"NumberOfSeriesRelatedInstances": 2}
             kit.arrive(services, kit.image(study="1.1", series="1.1.1", instance=f"1.1.1.{number}", **tells))
         wait_for(lambda: tasks(services)[0][4] == "queued", "completion")
-        (row,) = rows(services, "SELECT completeness, expected FROM task")
+        (row,) = rows(services.journal, "SELECT completeness, expected FROM task")
         assert tuple(row) == ("all 2 images that the files tell of", 2)
 
 
@@ -277,7 +273,7 @@ def test_a_late_image_makes_a_revision_of_all_images_and_a_repeat_none(tmp_path:
         kit.arrive(services, kit.image(study="1.1", series="1.1.1", instance="1.1.1.2"), association="b")
         wait_for(lambda: [t for t in tasks(services) if t[3:] == (2, "queued")], "the second revision")
         assert [task[3:] for task in tasks(services)] == [(1, "delivered"), (2, "queued")]
-        parts = rows(services, "SELECT task, object FROM part ORDER BY task, object")
+        parts = rows(services.journal, "SELECT task, object FROM part ORDER BY task, object")
         assert [tuple(part) for part in parts] == [(1, 1), (2, 1), (2, 2)]
         assert [row["state"] for row in settled(services)] == ["routed", "routed"]  # the first one is open again
         end_task(services, 2)
@@ -340,11 +336,11 @@ def test_images_are_sent_on_as_results_of_a_task_of_their_own(tmp_path: Path) ->
         kit.arrive(services, ds)
         (row,) = settled(services)
         assert tasks(services) == [(FORWARD, "instance", ds.SOPInstanceUID, 1, "delivering")]
-        (result,) = rows(services, "SELECT * FROM result")
+        (result,) = rows(services.journal, "SELECT * FROM result")
         same = ("path", "sha256", "size", "sop_class", "sop_instance")
         assert [result[name] for name in same] == [row[name] for name in same]
         assert result["kind"] == "image"
-        (delivery,) = rows(services, "SELECT * FROM delivery")
+        (delivery,) = rows(services.journal, "SELECT * FROM delivery")
         assert (delivery["destination"], delivery["state"]) == ("pacs", "pending")
         services.journal.write(lambda c: move_delivery(c, delivery["id"], "delivered"))
         assert [row["state"] for row in settled(services)] == ["delivered"]
@@ -354,7 +350,7 @@ def test_what_we_cannot_read_is_sent_on_all_the_same(tmp_path: Path) -> None:
     with routing(tmp_path, destinations=[pacs()]) as services:
         kit.arrive(services, nested())
         assert [task[0] for task in tasks(services)] == [FORWARD]
-        (event,) = rows(services, "SELECT reason FROM event WHERE what = 'object' AND event = 'route'")
+        (event,) = rows(services.journal, "SELECT reason FROM event WHERE what = 'object' AND event = 'route'")
         assert event["reason"].endswith("It is only sent on.")
         wait_for(lambda: [alarm.code for alarm in services.alarms.standing] == ["input-failed"], "the alarm")
 
@@ -367,12 +363,12 @@ def test_what_could_not_be_sent_on_is_tried_again_when_somebody_asks(tmp_path: P
         router._route_all(Beat("x", 10**12, services.loops._stopping))
         for number, state in ((1, "delivered"), (2, "failed")):
             services.journal.write(lambda c, n=number, s=state: move_delivery(c, n, s))
-        (task,) = rows(services, "SELECT id FROM task WHERE model = ? AND state = 'failed'", FORWARD)
+        (task,) = rows(services.journal, "SELECT id FROM task WHERE model = ? AND state = 'failed'", FORWARD)
         services.journal.write(lambda c: move_task(c, task["id"], Event.RETRY))
         router._forward_again()
-        states = [row["state"] for row in rows(services, "SELECT state FROM delivery ORDER BY id")]
+        states = [row["state"] for row in rows(services.journal, "SELECT state FROM delivery ORDER BY id")]
         assert states == ["delivered", "pending"]
-        (again,) = rows(services, "SELECT state FROM task WHERE id = ?", task["id"])
+        (again,) = rows(services.journal, "SELECT state FROM task WHERE id = ?", task["id"])
         assert again["state"] == "delivering"
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pynetdicom import AE
 
 from edgemed.serve.routing import Router
@@ -36,10 +35,7 @@ def tasks(one: rig.Rig) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in one.rows(sql)]
 
 
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with kit.memory() as path:
-        yield path
+tmp_path = kit.folder_in_memory
 
 
 @rig.needs("storescu")

@@ -20,6 +20,7 @@ from edgemed.serve.routing import Router
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
 from tests.serve import kit
+from tests.serve.store import in_memory
 
 AFTER, QUIET = 2, 60  # of the clock below, where a moment is a nanosecond
 IMAGES = 4
@@ -206,7 +207,7 @@ def play(monkeypatch: pytest.MonkeyPatch, actions: list[tuple[Any, ...]]) -> Non
     """Do it all, then let everything come to its end."""
     clock = Clock()
     monkeypatch.setattr(routing, "time", clock)
-    with kit.memory() as root, kit.resting(kit.bedside(root, models=MODELS)) as services:
+    with in_memory() as root, kit.resting(kit.bedside(root, models=MODELS)) as services:
         bedside = Bedside(services, clock)
         for action in actions:
             bedside.do(*action)

@@ -32,7 +32,7 @@ from edgemed.serve.journal.tally import deliveries, ended, miscounted
 from edgemed.serve.outlets import rows
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event, State
-from tests.serve import kit
+from tests.serve.store import in_memory
 from tests.serve.years import fill
 
 _DO = ("refuse", "arrive", "vanish", "take", "task", "move", "answer", "deliver", "fail", "again", "leave", "reopen")
@@ -73,7 +73,7 @@ def _one(connection: sqlite3.Connection, what: str, pick: int) -> None:
 @given(st.lists(st.tuples(st.sampled_from(_DO), st.integers(0, 200), st.booleans()), max_size=80))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_tally_is_what_counting_says(steps: list[tuple[str, int, bool]]) -> None:
-    with kit.memory() as folder:
+    with in_memory() as folder:
         journal = Journal(folder / "j.sqlite3").__enter__()
         for what, pick, undone in steps:
             if what == "reopen":

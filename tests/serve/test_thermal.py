@@ -17,7 +17,7 @@ from edgemed.bundle.sign import sign_bundle
 from edgemed.device.profile import load_profile
 from edgemed.device.sysfs import Tree
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import ThermalSection
+from edgemed.serve.config.daemon import ThermalSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models import host as models_host

@@ -25,7 +25,7 @@ from edgemed.runtime.contained import pulse
 from edgemed.runtime.contained.states import Health, State
 from edgemed.serve import systemd
 from edgemed.serve import watch as watching
-from edgemed.serve.config import GoldenSection
+from edgemed.serve.config.daemon import GoldenSection
 from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models.gate import Gate

@@ -11,7 +11,8 @@ from edgemed import __version__
 from edgemed.base.hashing import sha256_bytes
 from edgemed.base.runner import RunnerInfo
 from edgemed.imaging.results.content import Author, Content, ResultFile
-from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.journal.records import NewResult, add_results, finish_if_delivered, move_task
 from edgemed.serve.models.served import Served
 from edgemed.serve.outlets.plan import made, wanted

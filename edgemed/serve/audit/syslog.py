@@ -19,7 +19,7 @@ from edgemed.base.errors import EdgemedError, InputError, IntegrityError, Resour
 from edgemed.base.store import write_atomic
 from edgemed.serve.audit.entry import digest_of, is_seal
 from edgemed.serve.audit.segments import LONGEST_LINE, opened, segments
-from edgemed.serve.config import Tls
+from edgemed.serve.config.network import Tls
 from edgemed.serve.tls import outgoing_context
 
 _SENT: Final = "sent.json"

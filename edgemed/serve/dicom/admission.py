@@ -10,7 +10,9 @@ from ipaddress import ip_address
 from typing import Final
 
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import Config, DicomDestination, DicomSection, Peer
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import DicomDestination
+from edgemed.serve.config.inlets import DicomSection, Peer
 from edgemed.serve.dicom.contexts import contexts_for, contexts_for_reports
 from edgemed.serve.dicom.names import Names
 from edgemed.serve.dicom.negotiation import Offer

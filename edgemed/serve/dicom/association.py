@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import DicomSection
+from edgemed.serve.config.inlets import DicomSection
 from edgemed.serve.dicom import commands, negotiation
 from edgemed.serve.dicom.admission import CONTEXT, VERSION, Admission, Denied, Guest
 from edgemed.serve.dicom.commands import Command

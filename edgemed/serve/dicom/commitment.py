@@ -24,7 +24,7 @@ from edgemed.base.quantity import SECOND
 from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
 from edgemed.serve.ages import Ages
 from edgemed.serve.clock import stamp
-from edgemed.serve.config import DicomSection
+from edgemed.serve.config.inlets import DicomSection
 from edgemed.serve.dicom.association import Asked, Association, Report
 from edgemed.serve.dicom.contexts import COMMITMENT_INSTANCE
 from edgemed.serve.dicom.reports import Instance, encode_report, parse_request, send_report

@@ -11,7 +11,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from edgemed.base.errors import UsageError
 from edgemed.imaging.dicom.syntaxes import SYNTAXES
-from edgemed.serve.config import Peer
+from edgemed.serve.config.inlets import Peer
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 COMMITMENT: Final = "1.2.840.10008.1.20.1"

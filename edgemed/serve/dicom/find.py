@@ -6,7 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from edgemed.serve.against import Delivered, Query
-from edgemed.serve.config import Config, DicomDestination
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import DicomDestination
 from edgemed.serve.dicom.contexts import PLAIN
 from edgemed.serve.dicom.reports import encode_data_set, parse_data_set
 from edgemed.serve.dicom.requestor import Wanted

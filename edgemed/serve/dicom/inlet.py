@@ -11,7 +11,7 @@ from typing import Final
 
 from edgemed.base.errors import ResourceError
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import DicomSection
+from edgemed.serve.config.inlets import DicomSection
 from edgemed.serve.dicom import commands
 from edgemed.serve.dicom.admission import Admission
 from edgemed.serve.dicom.association import Asked, Association, House

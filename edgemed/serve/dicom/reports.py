@@ -12,7 +12,7 @@ from pynetdicom.dsutils import decode, encode
 
 from edgemed.imaging.dicom.identity import IMPLEMENTATION, VERSION_NAME
 from edgemed.imaging.dicom.syntaxes import IMPLICIT_LITTLE, Syntax
-from edgemed.serve.config import DicomSection, Peer
+from edgemed.serve.config.inlets import DicomSection, Peer
 from edgemed.serve.dicom.contexts import COMMITMENT, COMMITMENT_INSTANCE, PLAIN
 from edgemed.serve.dicom.negotiation import Accepted
 from edgemed.serve.tls import client_context

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from edgemed.base.errors import EdgemedError
 from edgemed.imaging.dicom.part10 import FileMeta, read_meta
 from edgemed.imaging.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from edgemed.serve.config import DicomDestination
+from edgemed.serve.config.destinations import DicomDestination
 from edgemed.serve.dicom import commitment_scu, requestor
 from edgemed.serve.dicom.requestor import Wanted
 from edgemed.serve.dicom.scu import Broken, Link, Target

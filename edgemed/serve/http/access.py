@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from edgemed.serve.audit.trail import Audit, AuditEvent
-from edgemed.serve.config import HttpSection
+from edgemed.serve.config.inlets import HttpSection
 from edgemed.serve.http.answers import HttpError
 from edgemed.serve.http.tokens import Role, Token, Tokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from edgemed.base.errors import EdgemedError
-from edgemed.serve.config import HttpSection
+from edgemed.serve.config.inlets import HttpSection
 from edgemed.serve.http.access import Hosts, Logins, check_origin, role_of
 from edgemed.serve.http.answers import HttpError, busy, log_bug, of_error, send_json
 from edgemed.serve.http.asgi import (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import uvicorn
 
 from edgemed.base.errors import from_os_error
-from edgemed.serve.config import HttpSection
+from edgemed.serve.config.inlets import HttpSection
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.app import gathering, make_app
 from edgemed.serve.http.connection import Patience, Place, reading

@@ -1,4 +1,4 @@
-"""The file of the journal: one writer at a time, whose commits are shared by those who wait, and readers beside it.
+"""The journal: one writer at a time, whose commits are shared by those who wait, and readers beside it.
 
 `write` returns when its change is on the disk (WAL, `synchronous=FULL`: the log is synced at each commit). Changes that
 are asked for while a commit is under way go into the next one together, so that many senders share one sync. What may
@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from edgemed.base.errors import EdgemedError, IntegrityError, ResourceError
 from edgemed.base.store import fsync_path
-from edgemed.serve.journal.schema import SCHEMA, VERSION
+from edgemed.serve.journal.file import BUSY_MS, connect, log_of, prepare, sync_log, translate
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +28,10 @@ Work = Callable[[sqlite3.Connection], T]
 Asked = tuple[Work[Any], "Future[Any]"]
 
 _MOST_TOGETHER: Final = 256
-_BUSY_MS: Final = 10_000
-_APPLICATION_ID: Final = 0x65646D64  # 'edmd'
 _IDLE_READERS: Final = 8
 _LOG_BYTES: Final = 16 << 20  # of the WAL, before readers are waited for so that it can begin anew
 _LOOK_EVERY: Final = 32  # commits
 _LOG_WAIT_MS: Final = 500
-
-
-class OtherVersion(IntegrityError):
-    """A journal of another version of edgemed: whole, and not to be moved aside."""
 
 
 class Journal:
@@ -70,7 +64,7 @@ class Journal:
             IntegrityError: it is damaged, or not ours.
             ResourceError: the disk is full, or may not be written.
         """
-        _sync_log(self.path)
+        sync_log(self.path)
         connection = connect(self.path)
         try:
             prepare(connection, self.path)
@@ -282,7 +276,7 @@ class Journal:
                 try:
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 finally:
-                    connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+                    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
 
     def _told(self, error: sqlite3.Error) -> Exception:
         told = self._noticed(translate(error))
@@ -306,98 +300,3 @@ def _nothing(_: sqlite3.Connection) -> None:
 
 def _unheard(_: IntegrityError) -> None:
     """Nobody asked to be told."""
-
-
-def log_of(path: Path) -> Path:
-    """The WAL of a journal."""
-    return path.with_name(f"{path.name}-wal")
-
-
-def _sync_log(path: Path) -> None:
-    """What a daemon that was killed had written, but not yet synced, is about to be believed: sync it."""
-    with suppress(FileNotFoundError):
-        try:
-            fsync_path(log_of(path))
-        except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ResourceError(f"The journal cannot be read: {error.strerror}.", "Check the disk.") from error
-
-
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection with rows by name and no transactions but those that are asked for."""
-    mode = "ro" if read_only else "rwc"
-    try:
-        connection = sqlite3.connect(
-            f"file:{_quoted(path)}?mode={mode}",
-            uri=True,
-            timeout=_BUSY_MS / 1000,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-    except sqlite3.Error as error:
-        raise translate(error) from error
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables where there are none; refuse what is damaged or of another make.
-
-    Raises:
-        IntegrityError: damaged, or not a journal of this version.
-    """
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if not tables:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id={_APPLICATION_ID};"
-                f"PRAGMA user_version={VERSION}; COMMIT;"
-            )
-        check_make(connection, path)
-        problems = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
-    except sqlite3.Error as error:
-        raise translate(error) from error
-    if problems != ["ok"]:
-        raise IntegrityError(f"{path} is damaged: {problems[0]}.", "The daemon makes it anew from the spool.")
-
-
-def check_make(connection: sqlite3.Connection, path: Path) -> None:
-    """See that a journal is of this edgemed.
-
-    Raises:
-        IntegrityError: no journal, or one of another version.
-    """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != _APPLICATION_ID:
-        raise IntegrityError(f"{path} is not a journal of edgemed.", "The daemon makes it anew from the spool.")
-    if version != VERSION:
-        raise OtherVersion(
-            f"{path} is a journal of version {version}; this edgemed has {VERSION}.",
-            "Serve it with the edgemed that made it, or move it away: a new one is made from the spool.",
-        )
-
-
-def translate(error: sqlite3.Error) -> Exception:
-    """An error of SQLite as one of ours."""
-    code = cast(str, getattr(error, "sqlite_errorname", "")) or ""  # Python 3.10 does not tell
-    text = str(error)
-    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in text or "not a database" in text:
-        return IntegrityError(f"The journal is damaged: {text}.", "The daemon makes it anew from the spool.")
-    if code.startswith("SQLITE_FULL") or "is full" in text:
-        return ResourceError("The disk is full: the journal cannot grow.", "Free some space.")
-    if code.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_BUSY")) or isinstance(
-        error, sqlite3.OperationalError
-    ):
-        return ResourceError(f"The journal cannot be used: {text}.", "Check the disk and its permissions.")
-    return error
-
-
-def _quoted(path: Path) -> str:
-    from urllib.parse import quote
-
-    return quote(str(path.absolute()))

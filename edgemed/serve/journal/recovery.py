@@ -17,8 +17,9 @@ from typing import Final
 from edgemed.base.errors import EdgemedError, IntegrityError, from_os_error
 from edgemed.base.store import fsync_path, write_atomic
 from edgemed.serve.clock import stamp
-from edgemed.serve.journal.database import Journal, OtherVersion, connect, log_of
+from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.facts import forget_numbers
+from edgemed.serve.journal.file import OtherVersion, connect, log_of
 from edgemed.serve.spool import Spool
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edgemed.serve.config import Level
+from edgemed.serve.config.models import Level
 from edgemed.serve.journal.records import (
     FORWARD,
     NewResult,

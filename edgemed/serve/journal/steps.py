@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edgemed.serve.clock import stamp
-from edgemed.serve.config import Level
+from edgemed.serve.config.models import Level
 
 StepState = Literal["IN PROGRESS", "COMPLETED", "DISCONTINUED"]
 Series = Mapping[str, Collection[str]]

@@ -24,7 +24,7 @@ from edgemed.runtime.source_run import SourceRun
 from edgemed.runtime.sources.clips import ClipSource
 from edgemed.runtime.sources.open import open_source, parse_address
 from edgemed.serve.analysis.results import author_of
-from edgemed.serve.config import LiveSection
+from edgemed.serve.config.inlets import LiveSection
 from edgemed.serve.live.board import Channel, Shown
 from edgemed.serve.live.lane import ServedLane
 from edgemed.serve.live.picture import ShownFill

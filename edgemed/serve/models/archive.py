@@ -16,7 +16,7 @@ from edgemed.bundle.trust import Trust, open_trusted
 from edgemed.recipe.schema import load_recipe
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import Audit, AuditEvent, Result
-from edgemed.serve.config import ModelSection
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.models import releases
 from edgemed.serve.models.hosted import HostedModel

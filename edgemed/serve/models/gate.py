@@ -14,7 +14,7 @@ from edgemed.runtime.contained.golden import wrong
 from edgemed.runtime.contained.runner import Status
 from edgemed.runtime.contained.states import Health, State
 from edgemed.serve.clock import stamp
-from edgemed.serve.config import GoldenSection
+from edgemed.serve.config.daemon import GoldenSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models.workers import LOAD_NS

@@ -13,7 +13,8 @@ from edgemed.bundle.trust import Trust
 from edgemed.device.sysfs import Tree
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import Audit
-from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.loops import Beat, Loops
 from edgemed.serve.metrics import Metrics

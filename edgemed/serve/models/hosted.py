@@ -26,7 +26,8 @@ from edgemed.runtime.contained.runner import ContainedRunner, Status
 from edgemed.runtime.contained.states import State
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.analysis.scheduler import Drop, Scheduler
-from edgemed.serve.config import Config, ModelSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models import workers

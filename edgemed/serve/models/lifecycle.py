@@ -17,7 +17,7 @@ from typing import Any, Final
 from edgemed.base.errors import EdgemedError, InputError, IntegrityError
 from edgemed.base.store import write_atomic
 from edgemed.bundle.read import Bundle, open_bundle
-from edgemed.serve.config import ModelSection
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.models.archive import Archive
 from edgemed.serve.models.hosted import HostedModel
 from edgemed.serve.models.releases import ANSWERS, WAITS, Happening, Stage, Version

@@ -14,7 +14,7 @@ from edgemed.bundle.read import Bundle
 from edgemed.imaging.samples import SampleReader
 from edgemed.runtime.contained.berths import Berth
 from edgemed.runtime.contained.requests import Reply
-from edgemed.serve.config import ModelSection
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.readiness import Finding
 
 

@@ -19,7 +19,8 @@ from edgemed.runtime.contained.runner import ContainedRunner
 from edgemed.runtime.contained.spec import BundleWorker
 from edgemed.runtime.contained.states import Limits
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import GoldenSection, ModelSection, Shadow
+from edgemed.serve.config.daemon import GoldenSection
+from edgemed.serve.config.models import ModelSection, Shadow
 from edgemed.serve.metrics import Metrics
 from edgemed.serve.models.agreement import Comparer, too_many
 from edgemed.serve.models.hosted import HostedModel

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgemed.base.errors import EdgemedError
 from edgemed.bundle.manifest import Digest
 from edgemed.runtime.contained.requests import Reply
-from edgemed.serve import config
 from edgemed.serve.clock import stamp
+from edgemed.serve.config.models import Trial as Rules
 from edgemed.serve.models.agreement import Comparer, upper_bound
 from edgemed.serve.models.hosted import HostedModel
 from edgemed.serve.models.mirror import Mirror, compute_ns
@@ -66,7 +66,7 @@ class Trial:
         rules: what is asked of it.
     """
 
-    def __init__(self, active: HostedModel, candidate: HostedModel, rules: config.Trial) -> None:
+    def __init__(self, active: HostedModel, candidate: HostedModel, rules: Rules) -> None:
         self._active, self._candidate, self._rules = active, candidate, rules
         self._comparer = Comparer(active.bundle)
         self._lock = threading.Lock()

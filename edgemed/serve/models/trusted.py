@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgemed.bundle.trust import Trust
-from edgemed.serve.config import TrustSection
+from edgemed.serve.config.daemon import TrustSection
 
 
 def trust_of(section: TrustSection) -> Trust:

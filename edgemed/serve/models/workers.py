@@ -10,7 +10,8 @@ from edgemed.bundle.read import Bundle
 from edgemed.runtime.contained.spec import Backend, BundleWorker, WorkerSpec
 from edgemed.runtime.contained.states import Limits
 from edgemed.runtime.open import choose_backend
-from edgemed.serve.config import GoldenSection, ModelSection
+from edgemed.serve.config.daemon import GoldenSection
+from edgemed.serve.config.models import ModelSection
 
 LOAD_NS: Final = 300 * SECOND  # large plans on slow storage take minutes
 _HANG_NS: Final[dict[Backend, int]] = {"tensorrt": 5 * SECOND, "onnxruntime": 60 * SECOND}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from edgemed.serve.config import Retry
+from edgemed.serve.config.destinations import Retry
 
 _DOUBLINGS = 40  # more overflow nothing, but say nothing either
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from edgemed.serve.config import DicomWebDestination
+from edgemed.serve.config.destinations import DicomWebDestination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
-from edgemed.serve.outlets.file import unsound
+from edgemed.serve.outlets.file import one_by_one
 from edgemed.serve.outlets.http import HttpClient, check_secret, read_secret, refusal
 from edgemed.serve.outlets.status import of_status
 from edgemed.serve.outlets.stow import Stored, Unreadable, parse_stored
@@ -36,10 +36,7 @@ class StowCourier:
 
     def carry(self, parcels: Sequence[Parcel], done: Done, pulse: Pulse) -> None:
         """See `Courier`."""
-        for parcel in parcels:
-            if not pulse():
-                return
-            done(parcel, unsound(parcel, pulse) or self._store(parcel, pulse))
+        one_by_one(parcels, done, pulse, lambda parcel: self._store(parcel, pulse))
 
     def _store(self, parcel: Parcel, pulse: Pulse) -> Outcome:
         boundary = secrets.token_hex(16)

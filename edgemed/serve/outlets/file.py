@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.hashing import sha256_file
 from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
-from edgemed.serve.outlets.courier import Outcome, Parcel, Unavailable
+from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.plan import IMAGE
 
 
@@ -34,6 +34,18 @@ def unsound(parcel: Parcel, step: Callable[[], object] = lambda: None) -> Outcom
     except EdgemedError:
         found = ""
     return None if found == parcel.sha256 else Outcome("refused", "Its file in the spool is damaged.")
+
+
+def one_by_one(parcels: Sequence[Parcel], done: Done, pulse: Pulse, send: Callable[[Parcel], Outcome]) -> None:
+    """Send what is sound of some parcels, for as long as `pulse` says so, and tell what became of each.
+
+    Raises:
+        Unavailable: by `send`, or the disk: the rest was not tried.
+    """
+    for parcel in parcels:
+        if not pulse():
+            return
+        done(parcel, unsound(parcel, pulse) or send(parcel))
 
 
 def _silent(step: Callable[[], object]) -> Callable[[], None]:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Final
 
 from edgemed.base.store import fsync_path
-from edgemed.serve.config import FolderDestination
+from edgemed.serve.config.destinations import FolderDestination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
-from edgemed.serve.outlets.file import unsound
+from edgemed.serve.outlets.file import one_by_one
 
 _CHUNK: Final = 1 << 20
 
@@ -32,10 +32,7 @@ class FolderCourier:
         """See `Courier`."""
         if not self._folder.is_dir():  # not made: it may be a share that is not mounted
             raise Unavailable("The folder is not there.")
-        for parcel in parcels:
-            if not pulse():
-                return
-            done(parcel, unsound(parcel, pulse) or self._write(parcel, pulse))
+        one_by_one(parcels, done, pulse, lambda parcel: self._write(parcel, pulse))
 
     def _write(self, parcel: Parcel, pulse: Pulse) -> Outcome:
         target = self._folder / file_name(parcel)

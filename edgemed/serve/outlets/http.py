@@ -18,7 +18,7 @@ import httpx
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.base.quantity import SECOND
 from edgemed.serve.clock import utc
-from edgemed.serve.config import DicomWebDestination, WebhookDestination
+from edgemed.serve.config.destinations import DicomWebDestination, WebhookDestination
 from edgemed.serve.outlets.courier import Outcome, Parcel, Unavailable
 from edgemed.serve.renewal import states_of
 from edgemed.serve.tls import files_of, outgoing_context

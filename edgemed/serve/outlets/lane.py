@@ -16,7 +16,7 @@ from typing import Final
 
 from edgemed.base.errors import EdgemedError
 from edgemed.serve.ages import Ages
-from edgemed.serve.config import Retry
+from edgemed.serve.config.destinations import Retry
 from edgemed.serve.loops import Beat
 from edgemed.serve.outlets.backoff import Hold
 from edgemed.serve.outlets.courier import Confirming, Courier, Outcome, Parcel, Pulse, Unavailable

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from edgemed.base.errors import EdgemedError
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import Hl7Destination
+from edgemed.serve.config.destinations import Hl7Destination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse, Unavailable
-from edgemed.serve.outlets.file import unsound
+from edgemed.serve.outlets.file import one_by_one
 from edgemed.serve.tls import client_context
 
 START: Final = b"\x0b"
@@ -50,10 +50,7 @@ class Hl7Courier:
     def carry(self, parcels: Sequence[Parcel], done: Done, pulse: Pulse) -> None:
         """See `Courier`."""
         with closing(self._connect()) as connection:
-            for parcel in parcels:
-                if not pulse():
-                    return
-                done(parcel, unsound(parcel, pulse) or self._send(connection, parcel))
+            one_by_one(parcels, done, pulse, lambda parcel: self._send(connection, parcel))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from edgemed.base.quantity import SECOND
-from edgemed.serve.config import Destination, Retry
+from edgemed.serve.config.destinations import Destination, Retry
 from edgemed.serve.loops import Beat
 from edgemed.serve.outlets.courier import Courier, Done, Parcel, Pulse, Unavailable
 from edgemed.serve.outlets.lane import Lane

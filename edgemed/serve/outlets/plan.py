@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from edgemed.serve.config import Config, Destination, ModelSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import Destination
+from edgemed.serve.config.models import ModelSection
 
 DICOM: Final = ("sr", "seg", "sc", "gsps")
 IMAGE: Final = "image"

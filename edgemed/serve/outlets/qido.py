@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from edgemed.serve.against import Delivered, Query
-from edgemed.serve.config import DicomWebDestination
+from edgemed.serve.config.destinations import DicomWebDestination
 from edgemed.serve.outlets.courier import Unavailable
 from edgemed.serve.outlets.http import HttpClient, read_secret
 

@@ -11,9 +11,9 @@ import hmac
 from collections.abc import Sequence
 
 from edgemed.serve.clock import utc
-from edgemed.serve.config import WebhookDestination
+from edgemed.serve.config.destinations import WebhookDestination
 from edgemed.serve.outlets.courier import Done, Outcome, Parcel, Pulse
-from edgemed.serve.outlets.file import unsound
+from edgemed.serve.outlets.file import one_by_one
 from edgemed.serve.outlets.http import HttpClient, check_secret, read_secret, refusal
 
 
@@ -33,10 +33,7 @@ class WebhookCourier:
 
     def carry(self, parcels: Sequence[Parcel], done: Done, pulse: Pulse) -> None:
         """See `Courier`."""
-        for parcel in parcels:
-            if not pulse():
-                return
-            done(parcel, unsound(parcel, pulse) or self._post(parcel))
+        one_by_one(parcels, done, pulse, self._post)
 
     def _post(self, parcel: Parcel) -> Outcome:
         body = parcel.path.read_bytes()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from edgemed.base.hashing import sha256_bytes
@@ -16,6 +17,7 @@ from edgemed.serve.journal.records import NewObject, add_object, move_object, mo
 from edgemed.serve.services import Services
 from edgemed.serve.states import ENDS, Event, State
 from tests.serve import kit
+from tests.serve.store import rows
 from tests.waiting import wait_for
 
 
@@ -46,29 +48,27 @@ def queue(services: Services, *images: Dataset | bytes, model: str = "chest", le
 
 
 def row(services: Services, task: int) -> sqlite3.Row:
-    with services.journal.read() as connection:
-        found: sqlite3.Row = connection.execute("SELECT * FROM task WHERE id = ?", (task,)).fetchone()
+    (found,) = rows(services.journal, "SELECT * FROM task WHERE id = ?", task)
     return found
 
 
 def ended(services: Services, *tasks: int, states: Sequence[State] = tuple(ENDS)) -> list[sqlite3.Row]:
     """The rows of tasks, once each stands in one of the states."""
 
-    def rows() -> list[sqlite3.Row]:
+    def now() -> list[sqlite3.Row]:
         return [row(services, task) for task in tasks]
 
     def all_ended() -> list[sqlite3.Row]:
-        found = rows()
+        found = now()
         return found if all(State(each["state"]) in states for each in found) else []
 
-    return wait_for(all_ended, lambda: [(each["id"], each["state"], each["reason"]) for each in rows()])
+    return wait_for(all_ended, lambda: [(each["id"], each["state"], each["reason"]) for each in now()])
 
 
 def results(services: Services, task: int, kind: str) -> list[Path]:
     """Files of a task."""
-    with services.journal.read() as connection:
-        rows = connection.execute("SELECT path FROM result WHERE task = ? AND kind = ? ORDER BY id", (task, kind))
-        return [services.spool.path(each["path"]) for each in rows.fetchall()]
+    found = rows(services.journal, "SELECT path FROM result WHERE task = ? AND kind = ? ORDER BY id", task, kind)
+    return [services.spool.path(each["path"]) for each in found]
 
 
 def document(services: Services, task: int) -> dict[str, Any]:
@@ -76,3 +76,16 @@ def document(services: Services, task: int) -> dict[str, Any]:
     (path,) = results(services, task, "json")
     loaded: dict[str, Any] = json.loads(path.read_bytes())
     return loaded
+
+
+def pixels_of(ds: Any) -> np.ndarray:
+    return np.frombuffer(ds.PixelData, np.uint8).reshape(-1, ds.Rows, ds.Columns)
+
+
+def with_square(**attributes: Any) -> Any:
+    """A dark image with a bright square in it, off the middle."""
+    ds = kit.image(level=30, rows=32, columns=48, **attributes)
+    pixels = pixels_of(ds).copy()
+    pixels[:, 4:12, 24:36] = 230
+    ds.PixelData = pixels.tobytes()
+    return ds

@@ -20,6 +20,7 @@ from edgemed.serve.services import Services
 from edgemed.serve.states import Event, State
 from tests.serve import kit
 from tests.serve.analysis import bench, bundles
+from tests.serve.analysis.bench import pixels_of, with_square
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +48,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture
 def services(daemon: Daemon) -> Services:
     return daemon.services
-
-
-def pixels_of(ds: Any) -> np.ndarray:
-    return np.frombuffer(ds.PixelData, np.uint8).reshape(-1, ds.Rows, ds.Columns)
-
-
-def with_square(**attributes: Any) -> Any:
-    """A dark image with a bright square in it, off the middle."""
-    ds = kit.image(level=30, rows=32, columns=48, **attributes)
-    pixels = pixels_of(ds).copy()
-    pixels[:, 4:12, 24:36] = 230
-    ds.PixelData = pixels.tobytes()
-    return ds
 
 
 def test_an_image_is_answered(services: Services) -> None:

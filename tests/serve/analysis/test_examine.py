@@ -24,9 +24,9 @@ from edgemed.serve.analysis import examine
 from edgemed.serve.analysis.examine import Examination, Findings
 from edgemed.serve.analysis.task import Broken, Declined, Interrupted, Task, TaskFile
 from edgemed.serve.clock import utc
-from edgemed.serve.config import ModelSection
+from edgemed.serve.config.models import ModelSection
 from tests.serve import kit
-from tests.serve.analysis.test_analyst import pixels_of, with_square
+from tests.serve.analysis.bench import pixels_of, with_square
 
 MASKS = '[input]\nkind = "{kind}"\n{more}\n[input.scaling]\ndivisor = 255.0\n[output]\ntask = "segmentation"\n'
 

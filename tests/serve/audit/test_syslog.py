@@ -17,7 +17,7 @@ from edgemed.serve.audit.segment import Said, Segment
 from edgemed.serve.audit.segments import closed_name
 from edgemed.serve.audit.syslog import Forwarder
 from edgemed.serve.audit.trail import AuditEvent
-from edgemed.serve.config import Tls
+from edgemed.serve.config.network import Tls
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.tls import server_context
 from tests.serve import kit

@@ -28,6 +28,7 @@ from edgemed.serve.daemon import Daemon
 from edgemed.serve.dicom.inlet import DicomInlet
 from edgemed.serve.services import Part, Services
 from tests.serve import kit
+from tests.serve.store import rows
 
 LOOPBACK = ("127.0.0.0/8",)
 MODALITY = {"ae_title": "CT1", "addresses": LOOPBACK, "may": ("echo", "store", "commit")}
@@ -53,8 +54,7 @@ class Rig:
         return self.inlet.port
 
     def rows(self, sql: str = "SELECT * FROM object ORDER BY id") -> list[sqlite3.Row]:
-        with self.services.journal.read() as connection:
-            return connection.execute(sql).fetchall()
+        return rows(self.services.journal, sql)
 
     def data_set(self, row: sqlite3.Row) -> bytes:
         """What was kept of an object, without the meta information."""

@@ -19,7 +19,7 @@ from pynetdicom.pdu_primitives import (
 
 from edgemed.base.quantity import SECOND
 from edgemed.imaging.dicom.part10 import read_meta
-from edgemed.serve.config import DicomSection, Peer
+from edgemed.serve.config.inlets import DicomSection, Peer
 from edgemed.serve.dicom.reports import encode_report, send_report
 from edgemed.serve.dicom.requestor import Wanted
 from edgemed.serve.dicom.scu import Link, Target

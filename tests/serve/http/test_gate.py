@@ -17,13 +17,14 @@ import pytest
 
 from edgemed.base.errors import InputError
 from edgemed.serve.audit.trail import AuditEvent
-from edgemed.serve.config import HttpSection, load_config
+from edgemed.serve.config import load_config
+from edgemed.serve.config.inlets import HttpSection
 from edgemed.serve.http import access, tokens
 from edgemed.serve.http.answers import HttpError
 from edgemed.serve.http.oip.infer import Desk
 from edgemed.serve.http.oip.rpc import RpcServer
+from tests.serve.http.client import Client, silent
 from tests.serve.http.conftest import served
-from tests.serve.http.test_oip_rpc import Client, silent
 from tests.waiting import wait_for
 
 SECRETS = {"gateway": "g" * 43, "modality": "m" * 43, "screen": "s" * 43, "it": "a" * 43}

@@ -16,8 +16,8 @@ from edgemed.serve.daemon import Daemon
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.oip import rpc
 from edgemed.serve.http.oip.listening import Inlet
+from tests.serve.http.client import Client
 from tests.serve.http.conftest import served
-from tests.serve.http.test_oip_rpc import Client
 from tests.waiting import wait_for
 
 

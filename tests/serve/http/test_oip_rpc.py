@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,35 +17,12 @@ from edgemed.serve.http.oip.messages import _FIELDS, most_message
 from edgemed.serve.http.oip.tensors import datatype
 from edgemed.serve.http.proto import SERVICE, Proto
 from tests.serve import kit
+from tests.serve.http.client import Client, silent
 from tests.serve.http.conftest import served
 from tests.waiting import wait_for
 
 BRIGHT = np.full((1, 4, 4, 1), 0.9, np.float32)
 SCORE = pytest.approx([1 / (1 + np.exp(-20 * (0.9 - 0.5)))], rel=1e-5)  # one float32 sigmoid against a float64 one
-
-
-class Client:
-    """All methods by name."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self.proto = Proto()
-        self._channel = channel
-
-    def call(self, name: str, /, **fields: Any) -> Any:
-        request, response = self.proto.methods[name]
-        method = self._channel.unary_unary(
-            f"/{SERVICE}/{name}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
-        )
-        return method(request(**fields), timeout=30)
-
-    def refused(self, name: str, /, **fields: Any) -> grpc.StatusCode:
-        with pytest.raises(grpc.RpcError) as caught:
-            self.call(name, **fields)
-        assert caught.value.details()
-        code: grpc.StatusCode = caught.value.code()
-        return code
 
 
 @pytest.fixture(scope="module")
@@ -177,23 +153,6 @@ def test_what_is_no_message(running: Any, name: str) -> None:
             channel.unary_unary(f"/{SERVICE}/{name}")(b"\xff\xff\xff", timeout=30)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "is no " in str(caught.value.details())
-
-
-@contextmanager
-def silent(channel: grpc.Channel, name: str) -> Iterator[Any]:
-    """A call whose message never comes."""
-    end = threading.Event()
-
-    def messages() -> Iterator[bytes]:
-        end.wait(60)
-        yield from ()
-
-    call = channel.stream_unary(f"/{SERVICE}/{name}").future(messages(), timeout=60)
-    try:
-        yield call
-    finally:
-        end.set()
-        call.cancel()
 
 
 def test_no_message_at_all(running: Any) -> None:

@@ -24,7 +24,7 @@ from tests.serve import kit
 from tests.serve.dicom.orthanc import needs_orthanc, orthanc
 from tests.serve.http.conftest import served
 from tests.serve.netns import private_network
-from tests.serve.store import fails_in
+from tests.serve.store import fails_in, rows
 from tests.waiting import wait_for
 
 STUDIES = "/dicom-web/studies"
@@ -37,9 +37,8 @@ def stow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield three
 
 
-def rows(daemon: Daemon, uid: str) -> list[Any]:
-    with daemon.services.journal.read() as connection:
-        return connection.execute("SELECT * FROM object WHERE sop_instance = ?", (uid,)).fetchall()
+def objects(daemon: Daemon, uid: str) -> list[Any]:
+    return rows(daemon.services.journal, "SELECT * FROM object WHERE sop_instance = ?", uid)
 
 
 def multipart(*parts: bytes, boundary: str = "b0undary", kind: str = "application/dicom") -> tuple[bytes, str]:
@@ -70,11 +69,11 @@ def test_dicomweb_client_stores_a_series(stow: Any) -> None:
     assert [item.ReferencedSOPInstanceUID for item in told.ReferencedSOPSequence] == [i.SOPInstanceUID for i in images]
     assert "FailedSOPSequence" not in told
     for image in images:
-        (row,) = rows(daemon, image.SOPInstanceUID)
+        (row,) = objects(daemon, image.SOPInstanceUID)
         data = daemon.services.spool.path(row["path"]).read_bytes()
         assert (row["inlet"], row["study"], row["series"]) == ("stow", study, series)
         assert row["sha256"] == sha256_bytes(data[read_meta(io.BytesIO(data)).offset :])
-    assert len({rows(daemon, image.SOPInstanceUID)[0]["association"] for image in images}) == 1
+    assert len({objects(daemon, image.SOPInstanceUID)[0]["association"] for image in images}) == 1
     assert nothing_left(daemon)
 
 
@@ -89,7 +88,7 @@ def test_orthanc_sends(tmp_path: Path) -> None:
             kept = peer.post("/instances", kit.encode(image))["ID"]
             done = peer.post("/dicom-web/servers/edgemed/stow", {"Resources": [kept], "Synchronous": True})
             assert int(done["InstancesCount"]) == 1
-        (row,) = rows(daemon, image.SOPInstanceUID)
+        (row,) = objects(daemon, image.SOPInstanceUID)
         assert (row["state"] != "refused", row["study"]) == (True, image.StudyInstanceUID)
 
 
@@ -101,7 +100,7 @@ def test_the_same_again_and_another_under_its_name(stow: Any) -> None:
     image.PatientComments = "another"
     answer = post(client, *multipart(kit.encode(image)))
     assert (answer.status_code, reasons(answer)) == (409, [0xC111])
-    assert [row["state"] for row in rows(daemon, image.SOPInstanceUID)].count("refused") == 1
+    assert [row["state"] for row in objects(daemon, image.SOPInstanceUID)].count("refused") == 1
 
 
 def test_some_of_them(stow: Any) -> None:
@@ -158,7 +157,7 @@ def test_another_study_than_the_path_names(stow: Any) -> None:
 def test_one_instance_without_multipart(stow: Any) -> None:
     image = kit.image()
     assert post(stow[2], kit.encode(image), "application/dicom").status_code == 200
-    assert len(rows(stow[0], image.SOPInstanceUID)) == 1
+    assert len(objects(stow[0], image.SOPInstanceUID)) == 1
 
 
 def test_more_than_the_body_limit_flows_to_the_disk(stow: Any) -> None:
@@ -172,7 +171,7 @@ def test_more_than_the_body_limit_flows_to_the_disk(stow: Any) -> None:
 
     answer = stow[2].post(STUDIES, content=pieces(), headers={"Content-Type": multipart(b"")[1]})  # chunked
     assert answer.status_code == 200
-    (row,) = rows(stow[0], image.SOPInstanceUID)
+    (row,) = objects(stow[0], image.SOPInstanceUID)
     assert stow[0].services.spool.path(row["path"]).read_bytes() == data
 
 
@@ -261,6 +260,6 @@ def test_a_sender_that_goes_away_leaves_nothing(stow: Any) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         head = f"POST {STUDIES} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: -len(data) // 3])
-        wait_for(lambda: rows(daemon, whole.SOPInstanceUID))
+        wait_for(lambda: objects(daemon, whole.SOPInstanceUID))
     assert nothing_left(daemon)
-    assert rows(daemon, half.SOPInstanceUID) == []
+    assert objects(daemon, half.SOPInstanceUID) == []

@@ -17,8 +17,8 @@ import pytest
 
 from tests.serve import kit
 from tests.serve.dicom.certificates import Authority
+from tests.serve.http.client import Client
 from tests.serve.http.conftest import server_of
-from tests.serve.http.test_oip_rpc import Client
 from tests.serve.process import free_port, started
 from tests.waiting import wait_for
 

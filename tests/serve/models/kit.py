@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from edgemed.runtime.contained.states import Limits
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.chain import AuditLog
-from edgemed.serve.config import Config, GoldenSection, ModelSection
+from edgemed.serve.config import Config
+from edgemed.serve.config.daemon import GoldenSection
+from edgemed.serve.config.models import ModelSection
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.loops import Loops
 from edgemed.serve.metrics import Metrics
@@ -27,9 +29,11 @@ from edgemed.serve.readiness import Readiness
 from tests.runtime.contained import kit as contained
 from tests.runtime.contained.faulty import Control
 from tests.serve import kit
+from tests.waiting import wait_for
 
 WAIT_S = 60  # for what must come; only a defect waits so long
 MS = 1_000_000
+TRIAL = {"inputs": 6, "watch": "300ms"}
 
 
 @dataclass(frozen=True)
@@ -95,3 +99,29 @@ def faulty_worker(
 def frame(seed: int) -> dict[str, NDArray[Any]]:
     """Feeds of the classifier."""
     return {"image": np.random.default_rng(seed).random((1, 4, 4, 1), dtype=np.float32)}
+
+
+@contextmanager
+def serving(tmp_path: Path, bundle: Path | None = None, **others: Any) -> Iterator[tuple[Hosted, ModelHost]]:
+    model = {
+        "name": "chest",
+        "bundle": bundle or first(tmp_path),
+        "runner": "onnxruntime",
+        "trial": {**TRIAL, **others.pop("trial", {})},
+    }
+    with hosting(kit.bedside(tmp_path, models=[{**model, **others.pop("model", {})}], **others)) as daemon:
+        host = daemon.services.models
+        assert isinstance(host, ModelHost)
+        wait_for(lambda: daemon.services.readiness.ready)
+        yield daemon, host
+
+
+def first(tmp_path: Path) -> Path:
+    path = tmp_path / "first.edgemed"
+    return path if path.exists() else kit.write_classifier(path)
+
+
+def another(tmp_path: Path, name: str, **others: Any) -> Path:
+    """One that decides the same, in other bytes."""
+    path = kit.write_classifier(tmp_path / f"{name}.edgemed", **others)
+    return reseal(path, edit=lambda manifest: manifest.update(intended_use=name))

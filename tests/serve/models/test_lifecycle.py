@@ -29,36 +29,8 @@ from tests.evaluate.bundles import classifier
 from tests.runtime.contained import kit as contained
 from tests.runtime.contained.faulty import Control
 from tests.serve import kit
-from tests.serve.models.kit import MS, WAIT_S, Hosted, frame, hosting, write_faulty
+from tests.serve.models.kit import MS, WAIT_S, Hosted, another, first, frame, hosting, serving, write_faulty
 from tests.waiting import wait_for
-
-TRIAL = {"inputs": 6, "watch": "300ms"}
-
-
-@contextmanager
-def serving(tmp_path: Path, bundle: Path | None = None, **others: Any) -> Iterator[tuple[Hosted, ModelHost]]:
-    model = {
-        "name": "chest",
-        "bundle": bundle or first(tmp_path),
-        "runner": "onnxruntime",
-        "trial": {**TRIAL, **others.pop("trial", {})},
-    }
-    with hosting(kit.bedside(tmp_path, models=[{**model, **others.pop("model", {})}], **others)) as daemon:
-        host = daemon.services.models
-        assert isinstance(host, ModelHost)
-        wait_for(lambda: daemon.services.readiness.ready)
-        yield daemon, host
-
-
-def first(tmp_path: Path) -> Path:
-    path = tmp_path / "first.edgemed"
-    return path if path.exists() else kit.write_classifier(path)
-
-
-def another(tmp_path: Path, name: str, **others: Any) -> Path:
-    """One that decides the same, in other bytes."""
-    path = kit.write_classifier(tmp_path / f"{name}.edgemed", **others)
-    return reseal(path, edit=lambda manifest: manifest.update(intended_use=name))
 
 
 def states(host: ModelHost) -> list[str]:

@@ -17,7 +17,8 @@ from edgemed.base.errors import IntegrityError
 from edgemed.base.runner import RunnerInfo
 from edgemed.runtime.contained.requests import Reply
 from edgemed.runtime.contained.runner import ContainedRunner
-from edgemed.serve.config import Shadow, load_config
+from edgemed.serve.config import load_config
+from edgemed.serve.config.models import Shadow
 from edgemed.serve.models.agreement import Comparer, tail, too_many, upper_bound
 from edgemed.serve.models.host import ModelHost
 from edgemed.serve.models.mirror import Mirror

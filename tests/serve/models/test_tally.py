@@ -11,8 +11,7 @@ import pytest
 from edgemed.base.errors import ChildError, EdgemedError, GpuMemoryError, InputError, ResourceError
 from edgemed.runtime.contained.requests import Reply
 from edgemed.serve.models.tally import Tally
-from tests.serve.models.kit import WAIT_S, frame
-from tests.serve.models.test_lifecycle import another, serving
+from tests.serve.models.kit import WAIT_S, another, frame, serving
 from tests.waiting import wait_for
 
 

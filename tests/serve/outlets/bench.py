@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydicom.dataset import Dataset
+
 from edgemed.base.hashing import sha256_bytes
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.trail import AuditEvent
-from edgemed.serve.config import Config, Retry
+from edgemed.serve.config import Config
+from edgemed.serve.config.destinations import Retry
 from edgemed.serve.intake import Intake
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import (
@@ -35,8 +38,10 @@ from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event
 from edgemed.serve.timeline import Timelines
 from tests.serve import kit
+from tests.serve.store import rows
 
 STUDY = "1.2.826.0.1.3680043.9.1"
+PACS = {"kind": "dicom", "name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 
 
 @dataclass
@@ -138,13 +143,11 @@ def _offset(data: bytes) -> int:
 
 
 def states(services: Services, table: str = "delivery") -> list[str]:
-    with services.journal.read() as connection:
-        return [row["state"] for row in connection.execute(f"SELECT state FROM {table} ORDER BY id")]
+    return [row["state"] for row in rows(services.journal, f"SELECT state FROM {table} ORDER BY id")]
 
 
 def reasons(services: Services) -> list[str]:
-    with services.journal.read() as connection:
-        return [row["reason"] for row in connection.execute("SELECT reason FROM delivery ORDER BY id")]
+    return [row["reason"] for row in rows(services.journal, "SELECT reason FROM delivery ORDER BY id")]
 
 
 def alarms(services: Services) -> set[str]:
@@ -194,3 +197,24 @@ class Scripted:
         self.on_confirm(transaction, parcels)
 
     def close(self) -> None: ...
+
+
+def report(transaction: str, kept: list[str], failed: list[str] | None = None) -> Dataset:
+    """What a PACS reports of a storage commitment."""
+
+    def items(uids: list[str], **more: int) -> list[Dataset]:
+        found = []
+        for uid in uids:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = kit.CT, uid
+            for name, value in more.items():
+                setattr(item, name, value)
+            found.append(item)
+        return found
+
+    ds = Dataset()
+    ds.TransactionUID = transaction
+    ds.ReferencedSOPSequence = items(kept)
+    if failed:
+        ds.FailedSOPSequence = items(failed, FailureReason=0x0112)
+    return ds

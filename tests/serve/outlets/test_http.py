@@ -19,7 +19,8 @@ import pytest
 
 from edgemed.base.errors import InputError
 from edgemed.serve.against import Delivered
-from edgemed.serve.config import DicomWebDestination, Tls, WebhookDestination
+from edgemed.serve.config.destinations import DicomWebDestination, WebhookDestination
+from edgemed.serve.config.network import Tls
 from edgemed.serve.outlets.courier import Unavailable
 from edgemed.serve.outlets.outlets import make_lane
 from edgemed.serve.outlets.qido import QidoClient

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset
 
 from edgemed.base.errors import ResourceError
 from edgemed.serve.dicom.commitments import take_report
@@ -14,11 +13,9 @@ from edgemed.serve.journal.records import move_delivery
 from edgemed.serve.outlets.courier import Outcome, Parcel, Unavailable
 from edgemed.serve.outlets.lane import Lane
 from edgemed.serve.services import Services
-from tests.serve import kit
 from tests.serve.outlets import bench
-from tests.serve.outlets.bench import FAST, Clock, Scripted, always
+from tests.serve.outlets.bench import FAST, PACS, Clock, Scripted, always, report
 
-PACS = {"kind": "dicom", "name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 OK = Outcome("delivered")
 
 
@@ -261,25 +258,6 @@ def test_a_result_that_was_made_again_while_it_was_sent_is_sent_again(services: 
 
 
 # storage commitment
-
-
-def report(transaction: str, kept: list[str], failed: list[str] | None = None) -> Dataset:
-    def items(uids: list[str], **more: int) -> list[Dataset]:
-        found = []
-        for uid in uids:
-            item = Dataset()
-            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = kit.CT, uid
-            for name, value in more.items():
-                setattr(item, name, value)
-            found.append(item)
-        return found
-
-    ds = Dataset()
-    ds.TransactionUID = transaction
-    ds.ReferencedSOPSequence = items(kept)
-    if failed:
-        ds.FailedSOPSequence = items(failed, FailureReason=0x0112)
-    return ds
 
 
 def test_sent_is_not_delivered_before_it_is_committed(services: Services) -> None:

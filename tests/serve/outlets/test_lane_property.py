@@ -14,8 +14,8 @@ from edgemed.serve.outlets.courier import Outcome, Parcel, Unavailable
 from edgemed.serve.outlets.lane import Lane
 from edgemed.serve.services import Services
 from tests.serve.outlets import bench
-from tests.serve.outlets.bench import FAST, Clock, Scripted, always
-from tests.serve.outlets.test_lane import PACS, report
+from tests.serve.outlets.bench import FAST, PACS, Clock, Scripted, always, report
+from tests.serve.store import rows
 
 STORES = ("kept", "lied", "later", "refused", "unavailable", "cut off", "crash before", "crash after", "bug")
 REPORTS = ("kept", "not kept", "nothing", "other", "unavailable", "crash before", "crash after")
@@ -110,8 +110,7 @@ def test_any_answers_and_any_crash(
     reports: list[str],
     disk: list[bool],
 ) -> None:
-    with services.journal.read() as connection:
-        (before,) = connection.execute("SELECT coalesce(max(id), 0) FROM delivery").fetchone()
+    ((before,),) = rows(services.journal, "SELECT coalesce(max(id), 0) FROM delivery")
     for index in range(count):
         bench.add_task(services, [("sr", f"1.{before}.{index}", b"x")])
     peer = Peer(services, stores, reports, commitment=commitment)
@@ -145,18 +144,13 @@ def _full(work: object) -> None:
     raise ResourceError("The disk is full.", "Free some space.")
 
 
-def rows(services: Services, after: int) -> list[tuple[str, str]]:
-    with services.journal.read() as connection:
-        found = connection.execute(
-            "SELECT result.sop_instance, delivery.state FROM delivery JOIN result ON result.id = delivery.result"
-            " WHERE delivery.id > ?",
-            (after,),
-        ).fetchall()
-    return [(row[0], row[1]) for row in found]
+def deliveries(services: Services, after: int) -> list[tuple[str, str]]:
+    sql = "SELECT sop_instance, delivery.state FROM delivery JOIN result ON result.id = result WHERE delivery.id > ?"
+    return [(row[0], row[1]) for row in rows(services.journal, sql, after)]
 
 
 def check(services: Services, after: int, peer: Peer) -> None:
-    for uid, state in rows(services, after):
+    for uid, state in deliveries(services, after):
         if state == "delivered":
             assert uid in peer.said
         if state == "failed":
@@ -164,4 +158,4 @@ def check(services: Services, after: int, peer: Peer) -> None:
 
 
 def done(services: Services, after: int) -> bool:
-    return {state for _, state in rows(services, after)} <= {"delivered", "failed"}
+    return {state for _, state in deliveries(services, after)} <= {"delivered", "failed"}

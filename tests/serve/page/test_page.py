@@ -19,10 +19,10 @@ from edgemed.base.child import package_environment
 from edgemed.serve.analysis.sketches import Sketches
 from edgemed.serve.weekly import weekly_of
 from tests.serve import kit
+from tests.serve.canary import MARK, marked
 from tests.serve.page.browser import Browser, started
 from tests.serve.process import Process
 from tests.serve.process import started as daemon
-from tests.serve.test_canary import MARK, marked, send
 from tests.waiting import wait_for
 
 PAGES = ("/", "/studies", "/queue", "/latency", "/drift", "/models", "/alarms", "/audit")
@@ -69,7 +69,7 @@ def process(tmp_path_factory: pytest.TempPathFactory):
     ) as one:
         (root / "shelf").mkdir(exist_ok=True)
         one.ready()
-        assert send(one, [marked(level) for level in (20, 120, 240)]) == [0, 0, 0]
+        assert one.send(*(marked(level) for level in (20, 120, 240))) == [0, 0, 0]
         wait_for(lambda: len(list((root / "shelf").rglob("*.json"))) == 3, lambda: one.log)
         yield one
 

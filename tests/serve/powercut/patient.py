@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgemed.serve.adoption import take_in
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import SpoolSection
+from edgemed.serve.config.daemon import SpoolSection
 from edgemed.serve.intake import Arrival, Intake
 from edgemed.serve.journal.recovery import opened_journal
 from edgemed.serve.metrics import Metrics

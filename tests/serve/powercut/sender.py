@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edgemed.serve.adoption import take_in
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.config import SpoolSection
+from edgemed.serve.config.daemon import SpoolSection
 from edgemed.serve.intake import Arrival, Intake
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import (

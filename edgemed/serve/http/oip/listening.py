@@ -10,7 +10,7 @@ from typing import Final
 import grpc
 
 from edgemed.base.errors import ResourceError, from_os_error
-from edgemed.serve.config import Tls
+from edgemed.serve.config.network import Tls
 from edgemed.serve.tls import Certificates
 
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
