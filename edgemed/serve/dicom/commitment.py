@@ -127,6 +127,8 @@ class Commitments:
 
     def _give_up(self, before: int) -> None:
         """Requests that are older than an event, and that nobody wants to hear of; somebody has to look."""
+        if not before:  # nothing is that old; those of a journal that was made anew have no event
+            return
         for row in self._waiting():
             if row["event"] > before:
                 break

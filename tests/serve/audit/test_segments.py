@@ -300,6 +300,29 @@ def test_a_disk_that_fails_in_between_is_tried_again(trail: Path, monkeypatch: p
     assert (verify(trail).end, verify(trail).segments) == (19, 5)
 
 
+def test_a_disk_that_fails_when_the_next_segment_is_in_its_place_spoils_neither(
+    trail: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = Segment(trail, KEY, introduce)
+    fsync = os.fsync
+    with monkeypatch.context() as patched:
+
+        def refuse(file: int) -> None:
+            if closed_name(15) in os.listdir(trail) and not (trail / "trail.next").exists():
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            fsync(file)
+
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(ResourceError):
+            segment.end()
+    segment.append([say(1)])
+    segment.write_head()
+    segment.close()
+    assert (verify(trail).end, verify(trail).segments) == (19, 5)
+    write(trail, 1)  # and a start finds its end
+    assert verify(trail).end == 20
+
+
 def test_a_daemon_alarms_while_it_cannot_close_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = kit.bedside(tmp_path, audit={"segment": "64KiB"})
     with Journal(tmp_path / "j.sqlite3") as journal:

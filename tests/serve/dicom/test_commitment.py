@@ -15,6 +15,7 @@ from pynetdicom.presentation import build_context
 
 from edgemed.serve.deletion import finish_deletions
 from edgemed.serve.dicom.commitment import Commitments
+from edgemed.serve.journal import facts
 from edgemed.serve.journal.records import move_delivery, move_object, receive_again
 from edgemed.serve.journal.retention import WELL, release
 from edgemed.serve.journal.routes import Route, enter
@@ -167,6 +168,22 @@ def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_pat
         assert again.ask("1.2.8", (kit.CT, "1.2.3")) == 0
         wait_for(lambda: not running.services.alarms.stands("commitment-failed", "CT1"), "the end of the alarm")
         again.association.release()
+
+
+def test_a_journal_that_was_made_anew_gives_no_report_up(tmp_path: Path) -> None:
+    with rig.inlet(tmp_path) as running:
+        modality = Modality(running.port)
+        modality.association.unbind(evt.EVT_N_EVENT_REPORT, modality._told)
+        assert modality.ask("1.2.9", (kit.CT, "1.2.3")) == 0
+        modality.association.abort()
+        running.services.journal.write(facts.forget_numbers)
+    with rig.inlet(tmp_path) as running:
+        again = Modality(running.port)
+        wait_for(lambda: again.reports, "the report")
+        assert again.reports[0][1].TransactionUID == "1.2.9"
+        again.association.release()
+        wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported <> ''"), "the entry")
+        assert not running.services.alarms.stands("commitment-failed", "CT1")
 
 
 def test_a_peer_that_comes_up_late_is_told_on_a_new_association(tmp_path: Path) -> None:
