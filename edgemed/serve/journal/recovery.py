@@ -191,7 +191,7 @@ def _readable(damaged: Path) -> Rows:
             for table, rows in found.items():
                 with suppress(sqlite3.Error):  # what stands before the damage is kept
                     for row in old.execute(f"SELECT * FROM {table}"):  # noqa: S608 - ours
-                        rows.append(row)  # noqa: PERF402 - see above
+                        rows.append(row)
     except OSError as error:
         if error.errno != errno.EIO:  # a full disk, say: it can be read as soon as there is space
             raise

@@ -308,7 +308,7 @@ def test_a_disk_that_fails_when_the_next_segment_is_in_its_place_spoils_neither(
     with monkeypatch.context() as patched:
 
         def refuse(file: int) -> None:
-            if closed_name(15) in os.listdir(trail) and not (trail / "trail.next").exists():
+            if (trail / closed_name(15)).exists() and not (trail / "trail.next").exists():
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             fsync(file)
 
