@@ -21,7 +21,15 @@ from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.chain import AuditLog
 from edgemed.serve.audit.entry import Seal
 from edgemed.serve.audit.segment import Said, Segment
-from edgemed.serve.audit.segments import HEAD, PUBLIC, TRAIL, closed_name, closed_segments, last_messages
+from edgemed.serve.audit.segments import (
+    HEAD,
+    PUBLIC,
+    TRAIL,
+    closed_name,
+    closed_segments,
+    last_messages,
+    messages_after,
+)
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.audit.verify import Verified, verify_trail
 from edgemed.serve.journal.database import Journal
@@ -363,6 +371,13 @@ def _told(alarms: Alarms, *, raised: bool) -> threading.Event:
 def test_the_last_entries_are_found_across_segments(trail: Path) -> None:
     assert last_messages(trail, 4) == [f"<AuditMessage>{text}</AuditMessage>" for text in ("1", "0", "after 14", "3")]
     assert len(last_messages(trail, 1000)) == 17
+
+
+def test_a_line_that_is_ruined_hides_no_other(trail: Path) -> None:
+    edit(TRAIL, lambda lines: [lines[0], b"\xff" + lines[1][1:], *lines[2:]])(trail)
+    wanted = [f"<AuditMessage>{text}</AuditMessage>" for text in ("1", "after 14", "3", "2")]
+    assert last_messages(trail, 4) == wanted
+    assert list(messages_after(trail, 12)) == wanted[::-1]
 
 
 @pytest.mark.parametrize("gone", [(TRAIL,), (TRAIL, HEAD), (HEAD, TRAIL, closed_name(10))])
