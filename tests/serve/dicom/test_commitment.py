@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import threading
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +17,14 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
 from edgemed.serve.deletion import finish_deletions
+from edgemed.serve.dicom import commitment
 from edgemed.serve.dicom.commitment import Commitments
+from edgemed.serve.dicom.reports import send_report
 from edgemed.serve.journal import facts
 from edgemed.serve.journal.records import move_delivery, move_object, receive_again
 from edgemed.serve.journal.retention import WELL, release
 from edgemed.serve.journal.routes import Route, enter
+from edgemed.serve.loops import Beat
 from edgemed.serve.states import Event
 from tests.serve import kit
 from tests.serve.dicom import rig
@@ -184,6 +190,35 @@ def test_a_journal_that_was_made_anew_gives_no_report_up(tmp_path: Path) -> None
         again.association.release()
         wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported <> ''"), "the entry")
         assert not running.services.alarms.stands("commitment-failed", "CT1")
+
+
+def test_a_peer_that_is_away_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tried: list[str] = []
+
+    def counted(section: Any, peer: Any, *others: Any) -> int | None:
+        if threading.current_thread() is threading.main_thread():
+            tried.append(peer.ae_title)
+        return send_report(section, peer, *others)
+
+    monkeypatch.setattr(commitment, "send_report", counted)
+    peers = [{**rig.MODALITY, "ae_title": name, "port": port} for name in ("CT1", "CT2")]
+    with rig.inlet(tmp_path, peers=peers) as running:
+        for name in ("CT1", "CT2"):
+            modality, ds = Modality(running.port, name), kit.image()
+            assert modality.association.send_c_store(ds).Status == 0x0000
+            for number in range(3):
+                assert modality.ask(f"1.2.{number}", (kit.CT, str(ds.SOPInstanceUID))) == 0
+            modality.association.release()
+        commitments = Commitments(running.services, running.services.config.dicom)
+        beat, now_ns = Beat("test", 10**10, threading.Event()), time.monotonic_ns()
+        monkeypatch.setattr(commitment, "time", SimpleNamespace(monotonic_ns=lambda: now_ns))  # however slow it is
+        for row in commitments._waiting():
+            commitments._look(row, beat)
+        assert tried == ["CT1", "CT2"]  # once each, not for each of their requests
+        assert len(running.rows("SELECT * FROM promise")) == 2
 
 
 def test_a_peer_that_comes_up_late_is_told_on_a_new_association(tmp_path: Path) -> None:
