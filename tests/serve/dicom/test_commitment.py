@@ -16,10 +16,13 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
+from edgemed.imaging.dicom.syntaxes import EXPLICIT_LITTLE
 from edgemed.serve.deletion import finish_deletions
 from edgemed.serve.dicom import commitment
+from edgemed.serve.dicom.commands import encode_action
 from edgemed.serve.dicom.commitment import Commitments
-from edgemed.serve.dicom.reports import send_report
+from edgemed.serve.dicom.reports import encode_data_set, report, send_report
+from edgemed.serve.dicom.wire import Wire
 from edgemed.serve.journal import facts
 from edgemed.serve.journal.records import move_delivery, move_object, receive_again
 from edgemed.serve.journal.retention import WELL, release
@@ -190,6 +193,30 @@ def test_a_journal_that_was_made_anew_gives_no_report_up(tmp_path: Path) -> None
         again.association.release()
         wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported <> ''"), "the entry")
         assert not running.services.alarms.stands("commitment-failed", "CT1")
+
+
+def test_a_peer_that_takes_a_byte_at_a_time_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    send = Wire.send
+
+    def watched(wire: Wire, data: bytes) -> None:
+        sent.append(len(data))
+        send(wire, data)
+
+    monkeypatch.setattr(Wire, "send", watched)
+    asked = report("1.2.9", [(kit.CT, f"1.2.{number}") for number in range(5000)], [])
+    with rig.inlet(tmp_path) as running, rig.raw(running.port) as peer:
+        peer.send(rig.associate((COMMITMENT, [rig.EXPLICIT]), max_length=7)).pdu()
+        data = encode_data_set(asked, EXPLICIT_LITTLE)
+        peer.send(rig.p_data((1, 3, encode_action(1, COMMITMENT, INSTANCE, 1))))
+        for at in range(0, len(data), 16000):
+            peer.send(rig.p_data((1, 2 if at + 16000 >= len(data) else 0, data[at : at + 16000])))
+        left = 13 * len(data)  # a PDU for each byte; the report says it again, and why not
+        while left > 0 and (more := peer.socket.recv(1 << 16)):
+            left -= len(more)
+    assert left <= 0
+    assert len(sent) > 2
+    assert max(sent) < 2 << 20  # of some 3 MB
 
 
 def test_a_peer_that_is_away_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
