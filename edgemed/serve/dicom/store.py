@@ -160,12 +160,12 @@ class Reception:
 
     def _stands_against(self) -> Status | None:
         command = self._command
-        if self._context.sop_class in SERVICES:  # negotiated by who may not store, perhaps
-            return Status(UNRECOGNIZED_OPERATION, "Instances are not stored in this presentation context.")
         if not command.sop_instance or not command.sop_class:
             return Status(INVALID_INSTANCE, "The request does not say which instance it sends.")
         if command.sop_class != self._context.sop_class:
             return Status(CLASS_NOT_SUPPORTED, "The SOP class is not that of its presentation context.")
+        if command.sop_class in SERVICES:  # negotiated by who may not store, perhaps
+            return Status(UNRECOGNIZED_OPERATION, "Instances are not stored in this presentation context.")
         return None
 
     def _identify(self) -> None:
