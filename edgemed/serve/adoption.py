@@ -112,8 +112,11 @@ def tell(found: Found, damage: Damage | None, spool: Spool, alarms: Alarms) -> N
     if damage is not None:
         where = damage.folder.relative_to(spool.root)
         alarms.raise_("journal-damaged", f"{damage.reason} It was made anew from the spool; the old one is in {where}.")
-    elif alarms.stands("journal-damaged") and not any(spool.damaged.iterdir()):
-        alarms.clear("journal-damaged")  # somebody has looked at it, and taken it away
+    elif not any(spool.damaged.iterdir()):
+        if alarms.stands("journal-damaged"):
+            alarms.clear("journal-damaged")  # somebody has looked at it, and taken it away
+    elif not alarms.stands("journal-damaged"):  # who made it anew was killed before he could say so
+        alarms.raise_("journal-damaged", "A journal was damaged, and made anew from the spool; it is in damaged.")
     if found.changed:
         alarms.raise_("input-failed", f"{found.changed} files of the spool have other bytes than came.", "spool")
     if found.missing:

@@ -140,7 +140,7 @@ class Archive:
         try:
             size = path.stat().st_size
         except FileNotFoundError:
-            return not place.size
+            return False
         if size > place.size:
             os.truncate(path, place.size)
             fsync_path(path)

@@ -182,6 +182,14 @@ def test_what_was_cut_short_is_cut_off(tmp_path: Path, journal: Journal) -> None
     assert_told_once(tmp_path, journal)
 
 
+def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path, journal: Journal) -> None:
+    archive = Archive(tmp_path, journal)
+    archive._open()  # killed before the first line
+    (tmp_path / FOLDER).rmdir()
+    archive.sweep(_ALL, 0, lambda: True)
+    assert_told_once(tmp_path, journal)
+
+
 def test_a_journal_that_was_made_anew_begins_another_file(tmp_path: Path, journal: Journal) -> None:
     archive = Archive(tmp_path, journal)
     rounds = iter([True, False])

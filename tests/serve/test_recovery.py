@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from edgemed.base.errors import DeviceStateError, EdgemedError, IntegrityError
+from edgemed.base.errors import DeviceStateError, EdgemedError, IntegrityError, ResourceError
 from edgemed.base.hashing import sha256_bytes
 from edgemed.serve import adoption
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.intake import name_of
-from edgemed.serve.journal import facts, records
+from edgemed.serve.journal import facts, records, recovery
 from edgemed.serve.journal.file import OtherVersion
 from edgemed.serve.journal.records import move_task
 from edgemed.serve.journal.recovery import JOURNAL
@@ -236,6 +238,97 @@ def test_promises_to_peers_outlive_the_journal_where_they_can_be_read(tmp_path: 
         assert [row["name"] for row in two.rows("SELECT * FROM fact")] == ["other"]
     with disk(tmp_path) as three:
         assert three.damage is None  # the mark is gone
+
+
+def promised(tmp_path: Path, data: bytes) -> None:
+    """A state whose journal holds promises, ages, and is no journal any more by what its head says."""
+    with disk(tmp_path) as one:
+        one.send(data)
+        one.journal.write(lambda c: c.execute(COMMITMENT))
+        one.journal.write(lambda c: c.execute("INSERT INTO promise VALUES ('1.2.3')"))
+        one.journal.write(lambda c: c.execute("INSERT INTO fact VALUES ('horizon ended', '{}'), ('other', 'kept')"))
+        one.journal.write(lambda c: c.execute("PRAGMA application_id=7") and None)
+
+
+def assert_promised(tmp_path: Path) -> None:
+    with disk(tmp_path) as one:
+        assert [row["sop_instance"] for row in one.rows("SELECT * FROM promise")] == ["1.2.3"]
+        assert [row["event"] for row in one.rows("SELECT event FROM commitment")] == [0]
+        assert [row["name"] for row in one.rows("SELECT * FROM fact")] == ["other"]
+        assert [row["state"] for row in one.rows()] == ["received"]
+        assert one.alarms.stands("journal-damaged")
+    with disk(tmp_path) as two:
+        assert two.damage is None
+        assert two.rows("SELECT * FROM promise")
+    assert not [path.name for path in tmp_path.iterdir() if "anew" in path.name]
+
+
+class Killed(BaseException):
+    """What the daemon does not live to see."""
+
+
+CALLS = ("open", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir", "link")
+
+
+def test_killed_at_each_step_of_making_the_journal_anew_no_promise_is_lost(
+    tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promised(tmp_path / "first", data)
+    left = 0
+
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        def then(*args: Any, **more: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return call(*args, **more)
+
+        return then
+
+    for step in range(1, 100):
+        state, left = tmp_path / f"state{step}", step
+        shutil.copytree(tmp_path / "first", state)
+        with monkeypatch.context() as patched:
+            for name in CALLS:
+                patched.setattr(os, name, watched(getattr(os, name)))
+            patched.setattr(Spool, "prepare", lambda _: None)  # it is no part of this, and makes 512 folders
+            patched.setattr(recovery, "forget_numbers", watched(facts.forget_numbers))
+            try:
+                with recovery.opened_journal(Spool(state)):
+                    break
+            except Killed:
+                pass
+        assert_promised(state)
+        shutil.rmtree(state)
+    assert step > 15
+
+
+def test_a_full_disk_costs_no_promise(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    promised(tmp_path, data)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        with pytest.raises(ResourceError, match="full"), disk(tmp_path):
+            pass
+    assert_promised(tmp_path)
+
+
+def test_what_stands_before_the_damage_of_a_table_is_kept(tmp_path: Path) -> None:
+    with disk(tmp_path) as one:
+        one.journal.write(
+            lambda c: c.executemany("INSERT INTO promise VALUES (?)", [(f"1.2.{n:060d}",) for n in range(1000)])
+        )
+        one.journal.write(lambda c: c.execute("PRAGMA application_id=7") and None)
+    data = (tmp_path / JOURNAL).read_bytes()
+    flip(tmp_path / JOURNAL, data.index(f"1.2.{900:060d}".encode()) // 4096 * 4096, 512)
+    with disk(tmp_path) as two:
+        kept = [row["sop_instance"] for row in two.rows("SELECT * FROM promise ORDER BY 1")]
+        assert 800 < len(kept) < 1000
+        assert kept == [f"1.2.{n:060d}" for n in range(len(kept))]
 
 
 def test_the_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:

@@ -145,7 +145,9 @@ def _plain_values(head: bytes, found: dict[int, Element]) -> dict[int, str] | No
 
 
 def _value(head: bytes, element: Element) -> bytes:
-    return head[element.value : element.value + element.length]
+    """Of an element; empty where it is not all there, for the beginning of a UID is another UID."""
+    end = element.value + element.length
+    return head[element.value : end] if end <= len(head) else b""
 
 
 def _uid(value: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import Final, TextIO
 
 from edgemed.base.errors import from_os_error
 from edgemed.base.store import fsync_path
+from edgemed.serve.audit.message import message
 from edgemed.serve.audit.trail import Audit, AuditEvent
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,9 @@ class Collector:
 def _read(line: str) -> AuditEvent | None:
     try:
         fields = json.loads(line)
-        return AuditEvent(**{**fields, "instances": tuple(fields["instances"])})
-    except (ValueError, TypeError, LookupError):
+        event = AuditEvent(**{**fields, "instances": tuple(fields["instances"])})
+        message(event, "", "")  # what cannot be said, of another version perhaps, would stop what follows it
+        return event
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         log.warning("a line that was left for the audit trail is none, and is not entered")
         return None

@@ -108,7 +108,8 @@ class Segment:
         try:
             self._go_on(seal, following)
         except ResourceError:
-            if not self._has_name(closed_name(seal.first)):
+            # else the next one is begun, and is what is open now
+            if self._seal is not None and not self._has_name(closed_name(seal.first)):
                 os.ftruncate(self._file, size)
                 self._seal, self.size = None, size
             raise

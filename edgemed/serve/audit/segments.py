@@ -162,9 +162,9 @@ def messages_after(folder: Path, n: int) -> Iterator[str]:
             for line in file:
                 if not line.endswith(b"\n") or is_seal(line):
                     break
-                entry = json.loads(line)
-                if entry["n"] > n:
-                    yield str(entry["message"])
+                number, message = _said(line)
+                if number > n:
+                    yield message
 
 
 def last_messages(folder: Path, count: int) -> list[str]:
@@ -172,10 +172,19 @@ def last_messages(folder: Path, count: int) -> list[str]:
     found: list[str] = []
     for path in (folder / TRAIL, *(path for _, path in reversed(closed_segments(folder)))):
         lines = _last_lines(path, count - len(found) + 1)
-        found += [str(json.loads(line)["message"]) for line in reversed(lines) if not is_seal(line)]
+        found += [message for number, message in map(_said, reversed(lines)) if number]
         if len(found) >= count:
             break
     return found[:count]
+
+
+def _said(line: bytes) -> tuple[int, str]:
+    """Number and message of an entry; 0 where a line is none: `edgemed audit verify` says so, nothing else stops."""
+    try:
+        entry = json.loads(line)
+        return int(entry["n"]), str(entry["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0, ""
 
 
 def _cut_torn(path: Path) -> int:

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -300,15 +300,16 @@ class Association:
 
     def _send(self, context: Accepted, command: bytes, data: bytes = b"") -> None:
         assert self._wire is not None
-        self._wire.send(
-            b"".join(
-                _P_DATA.pack(negotiation.P_DATA, len(part) + _PDV.size)
-                + _PDV.pack(len(part) + 2, context.number, control)
-                + part
-                for whole, is_command in ((command, 1), (data, 0))
-                for part, control in _parts(whole, self._fragment, is_command)
-            )
-        )
+        pdus = bytearray()
+        for whole, is_command in ((command, 1), (data, 0)):
+            for part, control in _parts(whole, self._fragment, is_command):
+                pdus += _P_DATA.pack(negotiation.P_DATA, len(part) + _PDV.size)
+                pdus += _PDV.pack(len(part) + 2, context.number, control)
+                pdus += part
+                if len(pdus) >= _LONGEST:  # a peer may want a PDU for each byte of megabytes
+                    self._wire.send(bytes(pdus))
+                    pdus.clear()
+        self._wire.send(bytes(pdus))
 
     def _last_words(self, end: End, pdu: bytes) -> None:
         """Say the last thing, and let the peer close."""
@@ -334,10 +335,10 @@ class Association:
         self._ledger.ended(self._end)
 
 
-def _parts(whole: bytes, size: int, is_command: int) -> list[tuple[bytes, int]]:
+def _parts(whole: bytes, size: int, is_command: int) -> Iterator[tuple[bytes, int]]:
     """Fragments with their control headers: bit 0 is of a command, bit 1 of the last one."""
-    starts = range(0, len(whole), size)
-    return [(whole[at : at + size], is_command | (2 if at + size >= len(whole) else 0)) for at in starts]
+    for at in range(0, len(whole), size):
+        yield whole[at : at + size], is_command | (2 if at + size >= len(whole) else 0)
 
 
 def _unexpected(kind: int) -> Malformed:

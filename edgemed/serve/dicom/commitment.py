@@ -76,6 +76,7 @@ class Commitments:
         self._lock = threading.Lock()
         self._open: dict[str, list[Association]] = defaultdict(list)
         self._tries: dict[Key, _Try] = defaultdict(_Try)
+        self._away_ns: dict[str, int] = {}  # by peer: until when none of its reports is tried, for one was in vain
         self._ages = Ages(services.journal, "commitment", GIVE_UP_NS)
 
     def start(self) -> None:
@@ -127,6 +128,8 @@ class Commitments:
 
     def _give_up(self, before: int) -> None:
         """Requests that are older than an event, and that nobody wants to hear of; somebody has to look."""
+        if not before:  # nothing is that old; those of a journal that was made anew have no event
+            return
         for row in self._waiting():
             if row["event"] > before:
                 break
@@ -142,9 +145,12 @@ class Commitments:
         if time.monotonic_ns() < attempt.due_ns:
             return attempt.due_ns
         instances: list[Instance] = [(str(a), str(b)) for a, b in json.loads(row["request"])]
+        is_new, away = attempt.pause_ns == FIRST_NS, time.monotonic_ns() < self._away_ns.get(row["peer"], 0)
         try:
-            if self._reaches(row["peer"]):
-                self._report(row, instances, self._judge(instances, beat))  # anew each time: a report is about now
+            if self._reaches(row["peer"]) and (is_new or not away):  # what is new is promised, whoever is away
+                failed = self._judge(instances, beat)  # anew each time: a report is about now
+                if not away:
+                    self._report(row, instances, failed)
         except EdgemedError as error:
             log.error("a storage commitment cannot be promised: %s", error.what)
         attempt.due_ns = time.monotonic_ns() + attempt.pause_ns
@@ -173,7 +179,10 @@ class Commitments:
             return
         if status is None:
             log.warning("%s does not take the report of a storage commitment; it is tried again", name)
+            # its others would wait as long in vain, and those of other peers behind them
+            self._away_ns[name] = time.monotonic_ns() + self._tries[transaction, name].pause_ns
         else:
+            self._away_ns.pop(name, None)
             answered(status)
 
     def _report_here(self, peer: str, report: Report) -> None:

@@ -17,6 +17,8 @@ VERIFICATION: Final = "1.2.840.10008.1.1"
 COMMITMENT: Final = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 PROCEDURE_STEP: Final = "1.2.840.10008.3.1.2.3.3"
+SERVICES: Final = frozenset((VERIFICATION, COMMITMENT, PROCEDURE_STEP))
+"""Of which no instance is stored; every other class that is negotiated is one of storage."""
 
 PLAIN: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 # where one context offers several, the first of these is taken: as it is, then compressed without loss, then with

@@ -18,6 +18,7 @@ from edgemed.imaging.dicom.describe import described_by
 from edgemed.imaging.dicom.elements import HEAD
 from edgemed.imaging.dicom.identity import Glance, Identity, encode_meta, look
 from edgemed.serve.dicom.commands import Command
+from edgemed.serve.dicom.contexts import SERVICES
 from edgemed.serve.dicom.negotiation import Accepted
 from edgemed.serve.intake import Arrival, Verdict
 from edgemed.serve.services import Services
@@ -163,6 +164,8 @@ class Reception:
             return Status(INVALID_INSTANCE, "The request does not say which instance it sends.")
         if command.sop_class != self._context.sop_class:
             return Status(CLASS_NOT_SUPPORTED, "The SOP class is not that of its presentation context.")
+        if command.sop_class in SERVICES:  # negotiated by who may not store, perhaps
+            return Status(UNRECOGNIZED_OPERATION, "Instances are not stored in this presentation context.")
         return None
 
     def _identify(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgemed.base.errors import EdgemedError, IntegrityError, from_os_error
+from edgemed.base.errors import EdgemedError, IntegrityError, ResourceError, from_os_error
 from edgemed.base.store import fsync_path, write_atomic
 from edgemed.serve.clock import stamp
 from edgemed.serve.journal.database import Journal
@@ -25,7 +26,9 @@ from edgemed.serve.spool import Spool
 log = logging.getLogger(__name__)
 
 JOURNAL: Final = "journal.sqlite3"
+_ANEW: Final = "journal.anew.sqlite3"
 _MARK: Final = "journal.damaged"
+_RESULTS: Final = "results"
 _SUFFIXES: Final = ("", "-wal", "-shm")
 # what the spool cannot tell: promises to peers, which version answers, what somebody is still to see
 _SALVAGED: Final = ("commitment", "promise", "step", "step_series", "step_image", "release", "fact", "alarm")
@@ -52,23 +55,17 @@ def opened_journal(spool: Spool) -> Iterator[tuple[Journal, Damage | None]]:
 
     Raises:
         OtherVersion: another edgemed made it.
-        ResourceError: the disk is full, or may not be written.
+        ResourceError: the disk is full, or may not be written; what the old journal promises is not lost by it.
     """
     path = spool.root / JOURNAL
-    damage = None
-    reason = _marked(spool) or _lost(spool)
-    if reason is None:
-        try:
-            journal = Journal(path).__enter__()
-        except OtherVersion:
-            raise
-        except IntegrityError as error:
-            reason = error.what
-    if reason is not None:
-        damage = _move_aside(spool, reason)
+    damage = _mend(spool, _marked(spool) or _lost(spool))
+    try:
         journal = Journal(path).__enter__()
-        _salvage(journal, damage.folder / JOURNAL)
-        _mark_path(spool).unlink(missing_ok=True)
+    except OtherVersion:
+        raise
+    except IntegrityError as error:
+        damage = _mend(spool, _Mark(error.what))
+        journal = Journal(path).__enter__()
     journal.on_damage = lambda error: mark(spool, error)
     with closing(journal):
         yield journal, damage
@@ -78,71 +75,144 @@ def mark(spool: Spool, error: IntegrityError) -> None:
     """Remember beyond the end of this process that the journal is damaged."""
     if not _mark_path(spool).exists():
         with suppress(EdgemedError):  # where that cannot be written, the next start finds the damage by itself
-            write_atomic(_mark_path(spool), json.dumps({"at": stamp(), "reason": error.what}).encode())
+            _set_mark(spool, _Mark(error.what))
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What stands in the mark: why, and where the journal is being moved to; '' before that."""
+
+    reason: str
+    folder: str = ""
 
 
 def _mark_path(spool: Spool) -> Path:
     return spool.root / _MARK
 
 
-def _marked(spool: Spool) -> str | None:
+def _set_mark(spool: Spool, noted: _Mark) -> None:
+    write_atomic(_mark_path(spool), json.dumps({"at": stamp(), **vars(noted)}).encode())
+
+
+def _marked(spool: Spool) -> _Mark | None:
     try:
-        return str(json.loads(_mark_path(spool).read_bytes())["reason"])
+        kept = json.loads(_mark_path(spool).read_bytes())
+        return _Mark(str(kept["reason"]), str(kept.get("folder", "")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return "The journal was found to be damaged."
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _Mark("The journal was found to be damaged.")
 
 
-def _lost(spool: Spool) -> str | None:
+def _lost(spool: Spool) -> _Mark | None:
     """A journal is made before the first object is kept: objects without one have lost theirs."""
     path = spool.root / JOURNAL
     empty = not path.exists() or (path.stat().st_size == 0 and not log_of(path).exists())
     if empty and next(spool.kept(), None) is not None:
-        return "The journal was lost: its file is gone or empty."
+        return _Mark("The journal was lost: its file is gone or empty.")
     return None
 
 
-def _move_aside(spool: Spool, reason: str) -> Damage:
-    """Keep the journal, and the results that only it knew; all of them are made again, with the same UIDs."""
-    log.error("%s It is moved aside, and made anew from the spool.", reason)
+def _mend(spool: Spool, noted: _Mark | None) -> Damage | None:
+    """Move the journal aside, and make another one, whole before it has its name. A start goes on where one was killed.
+
+    1. The mark says where the damaged one goes to.
+    2. It goes there; then the results, so that results which are there say that it is.
+    3. The new one gets what can be read of the old one, and then its name.
+    4. The mark goes.
+    """
+    if noted is None:
+        return None
+    log.error("%s It is moved aside, and made anew from the spool.", noted.reason)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f"{stamp().replace(':', '')}-", dir=spool.damaged))
-        fsync_path(spool.damaged)
-        # the log goes last: without its file it is nothing, the file without it would be an older journal
-        for suffix in _SUFFIXES:
-            with suppress(FileNotFoundError):
-                os.replace(spool.root / f"{JOURNAL}{suffix}", folder / f"{JOURNAL}{suffix}")  # noqa: PTH105
-        os.replace(spool.results, folder / "results")  # noqa: PTH105
-        fsync_path(folder)
+        folder = _folder(spool, noted)
+        if not (folder / _RESULTS).exists():
+            _move_aside(spool, folder)
+            _make_anew(spool, folder)
+        elif not (spool.root / JOURNAL).exists():
+            _make_anew(spool, folder)
+        _mark_path(spool).unlink(missing_ok=True)
         fsync_path(spool.root)
     except OSError as error:
         raise from_os_error(error, spool.damaged) from error
     spool.prepare()
-    return Damage(reason, folder)
+    return Damage(noted.reason, folder)
 
 
-def _salvage(journal: Journal, damaged: Path) -> None:
-    """Take over what can still be read of small tables; a copy is read, the damaged file stays as it was."""
+def _folder(spool: Spool, noted: _Mark) -> Path:
+    if noted.folder and (spool.damaged / noted.folder).is_dir():
+        return spool.damaged / noted.folder
+    folder = Path(tempfile.mkdtemp(prefix=f"{stamp().replace(':', '')}-", dir=spool.damaged))
+    fsync_path(spool.damaged)
+    _set_mark(spool, _Mark(noted.reason, folder.name))
+    return folder
+
+
+def _move_aside(spool: Spool, folder: Path) -> None:
+    """Keep the journal, and the results that only it knew; all of them are made again, with the same UIDs."""
+    # the log goes last: without its file it is nothing, the file without it would be an older journal
+    for suffix in _SUFFIXES:
+        with suppress(FileNotFoundError):
+            os.replace(spool.root / f"{JOURNAL}{suffix}", folder / f"{JOURNAL}{suffix}")  # noqa: PTH105
+    for each in (folder, spool.root):
+        fsync_path(each)
+    os.replace(spool.results, folder / _RESULTS)  # noqa: PTH105
+    for each in (folder, spool.root):
+        fsync_path(each)
+
+
+def _make_anew(spool: Spool, folder: Path) -> None:
+    """Raises `ResourceError` where the disk does not take it: nothing that can be read is left out for that."""
+    anew = spool.root / _ANEW
+    _forget_files(anew)
+    rows = _readable(folder / JOURNAL)
+    with Journal(anew) as journal:
+        journal.write(lambda connection: _take_over(connection, rows))
+    fsync_path(anew)
+    if log_of(anew).exists():  # what the file lacks would stay behind under this name
+        raise ResourceError("The journal cannot be made anew: its log is not in it.", "Check the disk.")
+    os.replace(anew, spool.root / JOURNAL)  # noqa: PTH105
+    fsync_path(spool.root)
+
+
+Rows = dict[str, list[sqlite3.Row]]
+"""By their table."""
+
+
+def _readable(damaged: Path) -> Rows:
+    """What can still be read of small tables; a copy is read, the damaged file stays as it was."""
     copy = damaged.with_name("copy.sqlite3")
+    found: Rows = {table: [] for table in _SALVAGED}
     try:
         for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):
                 shutil.copyfile(damaged.with_name(f"{damaged.name}{suffix}"), copy.with_name(f"{copy.name}{suffix}"))
         with closing(connect(copy)) as old:
-            for table in _SALVAGED:
-                with suppress(sqlite3.Error, EdgemedError):
-                    rows = [tuple(row) for row in old.execute(f"SELECT * FROM {table}")]  # noqa: S608 - ours
-                    journal.write(lambda new, table=table, rows=rows: _insert(new, table, rows))  # type: ignore[misc]
-        journal.write(forget_numbers)
-    except (OSError, sqlite3.Error, EdgemedError):
+            old.execute("PRAGMA locking_mode=EXCLUSIVE")  # the index of its log stays in memory: it needs no space
+            for table, rows in found.items():
+                with suppress(sqlite3.Error):  # what stands before the damage is kept
+                    for row in old.execute(f"SELECT * FROM {table}"):  # noqa: S608 - ours
+                        rows.append(row)
+    except OSError as error:
+        if error.errno != errno.EIO:  # a full disk, say: it can be read as soon as there is space
+            raise
         log.warning("nothing could be read of the damaged journal")
     finally:
-        for suffix in _SUFFIXES:
-            copy.with_name(f"{copy.name}{suffix}").unlink(missing_ok=True)
+        _forget_files(copy)
+    return found
 
 
-def _insert(connection: sqlite3.Connection, table: str, rows: list[tuple[object, ...]]) -> None:
-    for row in rows:
-        marks = ", ".join("?" * len(row))
-        connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608 - a table of ours
+def _take_over(connection: sqlite3.Connection, found: Rows) -> None:
+    for table, rows in found.items():
+        columns = [each["name"] for each in connection.execute(f"PRAGMA table_info({table})")]
+        sql = f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - ours
+        for row in rows:
+            if row.keys() == columns:  # else it was no journal of ours
+                with suppress(sqlite3.IntegrityError):  # damaged, or of a row that is gone
+                    connection.execute(sql, tuple(row))
+    forget_numbers(connection)
+
+
+def _forget_files(journal: Path) -> None:
+    for suffix in _SUFFIXES:
+        journal.with_name(f"{journal.name}{suffix}").unlink(missing_ok=True)

@@ -65,6 +65,17 @@ def test_past_sequences(syntax: Syntax, undefined: bool) -> None:
     assert look(encode(ds, syntax), syntax).identity == Identity("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.4", "1.2.5")
 
 
+def test_a_uid_that_is_not_all_there_is_none() -> None:
+    ds = dataset()
+    ds.StudyInstanceUID = "1.2.840.10008.1.2.3.4"
+    data = encode(ds, EXPLICIT_LITTLE)
+    end = data.index(b"1.2.840.10008.1.2.3.4") + len("1.2.840.10008.1.2.3.4")
+    assert (
+        look(data[:end], EXPLICIT_LITTLE).identity.study == "" == look(data[: end - 4], EXPLICIT_LITTLE).identity.study
+    )
+    assert look(data[: end + 1], EXPLICIT_LITTLE).identity.study == "1.2.840.10008.1.2.3.4"
+
+
 def test_deflated() -> None:
     import zlib
 

@@ -21,7 +21,15 @@ from edgemed.serve.alarms import Alarms
 from edgemed.serve.audit.chain import AuditLog
 from edgemed.serve.audit.entry import Seal
 from edgemed.serve.audit.segment import Said, Segment
-from edgemed.serve.audit.segments import HEAD, PUBLIC, TRAIL, closed_name, closed_segments, last_messages
+from edgemed.serve.audit.segments import (
+    HEAD,
+    PUBLIC,
+    TRAIL,
+    closed_name,
+    closed_segments,
+    last_messages,
+    messages_after,
+)
 from edgemed.serve.audit.trail import AuditEvent
 from edgemed.serve.audit.verify import Verified, verify_trail
 from edgemed.serve.journal.database import Journal
@@ -300,6 +308,29 @@ def test_a_disk_that_fails_in_between_is_tried_again(trail: Path, monkeypatch: p
     assert (verify(trail).end, verify(trail).segments) == (19, 5)
 
 
+def test_a_disk_that_fails_when_the_next_segment_is_in_its_place_spoils_neither(
+    trail: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = Segment(trail, KEY, introduce)
+    fsync = os.fsync
+    with monkeypatch.context() as patched:
+
+        def refuse(file: int) -> None:
+            if (trail / closed_name(15)).exists() and not (trail / "trail.next").exists():
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            fsync(file)
+
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(ResourceError):
+            segment.end()
+    segment.append([say(1)])
+    segment.write_head()
+    segment.close()
+    assert (verify(trail).end, verify(trail).segments) == (19, 5)
+    write(trail, 1)  # and a start finds its end
+    assert verify(trail).end == 20
+
+
 def test_a_daemon_alarms_while_it_cannot_close_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = kit.bedside(tmp_path, audit={"segment": "64KiB"})
     with Journal(tmp_path / "j.sqlite3") as journal:
@@ -340,6 +371,13 @@ def _told(alarms: Alarms, *, raised: bool) -> threading.Event:
 def test_the_last_entries_are_found_across_segments(trail: Path) -> None:
     assert last_messages(trail, 4) == [f"<AuditMessage>{text}</AuditMessage>" for text in ("1", "0", "after 14", "3")]
     assert len(last_messages(trail, 1000)) == 17
+
+
+def test_a_line_that_is_ruined_hides_no_other(trail: Path) -> None:
+    edit(TRAIL, lambda lines: [lines[0], b"\xff" + lines[1][1:], *lines[2:]])(trail)
+    wanted = [f"<AuditMessage>{text}</AuditMessage>" for text in ("1", "after 14", "3", "2")]
+    assert last_messages(trail, 4) == wanted
+    assert list(messages_after(trail, 12)) == wanted[::-1]
 
 
 @pytest.mark.parametrize("gone", [(TRAIL,), (TRAIL, HEAD), (HEAD, TRAIL, closed_name(10))])

@@ -296,7 +296,8 @@ def test_what_another_process_leaves_is_entered_once_then_goes(tmp_path: Path, a
         left.record(EVENTS[0])
         left.record(EVENTS[2])
     (file,) = (tmp_path / left_by_others.FOLDER).iterdir()
-    file.write_text(file.read_text() + "no event\n")
+    of_another_version = '{"kind": "unheard of", "instances": []}'
+    file.write_text(f"{file.read_text()}no event\n{of_another_version}\n{'[' * 100_000}\n")
     log = AuditLog(kit.bedside(tmp_path), alarms)
     collector = Collector(tmp_path, log)
     collector.look()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import threading
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +16,18 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
+from edgemed.imaging.dicom.syntaxes import EXPLICIT_LITTLE
 from edgemed.serve.deletion import finish_deletions
+from edgemed.serve.dicom import commitment
+from edgemed.serve.dicom.commands import encode_action
 from edgemed.serve.dicom.commitment import Commitments
+from edgemed.serve.dicom.reports import encode_data_set, report, send_report
+from edgemed.serve.dicom.wire import Wire
+from edgemed.serve.journal import facts
 from edgemed.serve.journal.records import move_delivery, move_object, receive_again
 from edgemed.serve.journal.retention import WELL, release
 from edgemed.serve.journal.routes import Route, enter
+from edgemed.serve.loops import Beat
 from edgemed.serve.states import Event
 from tests.serve import kit
 from tests.serve.dicom import rig
@@ -167,6 +177,75 @@ def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_pat
         assert again.ask("1.2.8", (kit.CT, "1.2.3")) == 0
         wait_for(lambda: not running.services.alarms.stands("commitment-failed", "CT1"), "the end of the alarm")
         again.association.release()
+
+
+def test_a_journal_that_was_made_anew_gives_no_report_up(tmp_path: Path) -> None:
+    with rig.inlet(tmp_path) as running:
+        modality = Modality(running.port)
+        modality.association.unbind(evt.EVT_N_EVENT_REPORT, modality._told)
+        assert modality.ask("1.2.9", (kit.CT, "1.2.3")) == 0
+        modality.association.abort()
+        running.services.journal.write(facts.forget_numbers)
+    with rig.inlet(tmp_path) as running:
+        again = Modality(running.port)
+        wait_for(lambda: again.reports, "the report")
+        assert again.reports[0][1].TransactionUID == "1.2.9"
+        again.association.release()
+        wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported <> ''"), "the entry")
+        assert not running.services.alarms.stands("commitment-failed", "CT1")
+
+
+def test_a_peer_that_takes_a_byte_at_a_time_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    send = Wire.send
+
+    def watched(wire: Wire, data: bytes) -> None:
+        sent.append(len(data))
+        send(wire, data)
+
+    monkeypatch.setattr(Wire, "send", watched)
+    asked = report("1.2.9", [(kit.CT, f"1.2.{number}") for number in range(5000)], [])
+    with rig.inlet(tmp_path) as running, rig.raw(running.port) as peer:
+        peer.send(rig.associate((COMMITMENT, [rig.EXPLICIT]), max_length=7)).pdu()
+        data = encode_data_set(asked, EXPLICIT_LITTLE)
+        peer.send(rig.p_data((1, 3, encode_action(1, COMMITMENT, INSTANCE, 1))))
+        for at in range(0, len(data), 16000):
+            peer.send(rig.p_data((1, 2 if at + 16000 >= len(data) else 0, data[at : at + 16000])))
+        left = 13 * len(data)  # a PDU for each byte; the report says it again, and why not
+        while left > 0 and (more := peer.socket.recv(1 << 16)):
+            left -= len(more)
+    assert left <= 0
+    assert len(sent) > 2
+    assert max(sent) < 2 << 20  # of some 3 MB
+
+
+def test_a_peer_that_is_away_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tried: list[str] = []
+
+    def counted(section: Any, peer: Any, *others: Any) -> int | None:
+        if threading.current_thread() is threading.main_thread():
+            tried.append(peer.ae_title)
+        return send_report(section, peer, *others)
+
+    monkeypatch.setattr(commitment, "send_report", counted)
+    peers = [{**rig.MODALITY, "ae_title": name, "port": port} for name in ("CT1", "CT2")]
+    with rig.inlet(tmp_path, peers=peers) as running:
+        for name in ("CT1", "CT2"):
+            modality, ds = Modality(running.port, name), kit.image()
+            assert modality.association.send_c_store(ds).Status == 0x0000
+            for number in range(3):
+                assert modality.ask(f"1.2.{number}", (kit.CT, str(ds.SOPInstanceUID))) == 0
+            modality.association.release()
+        commitments = Commitments(running.services, running.services.config.dicom)
+        beat, now_ns = Beat("test", 10**10, threading.Event()), time.monotonic_ns()
+        monkeypatch.setattr(commitment, "time", SimpleNamespace(monotonic_ns=lambda: now_ns))  # however slow it is
+        for row in commitments._waiting():
+            commitments._look(row, beat)
+        assert tried == ["CT1", "CT2"]  # once each, not for each of their requests
+        assert len(running.rows("SELECT * FROM promise")) == 2
 
 
 def test_a_peer_that_comes_up_late_is_told_on_a_new_association(tmp_path: Path) -> None:

@@ -186,6 +186,17 @@ def encoded(ds: Any, folder: Path) -> bytes:
         return file.read()
 
 
+def test_who_may_not_store_does_not_in_a_context_of_something_else(shared: rig.Rig, tmp_path: Path) -> None:
+    verification = "1.2.840.10008.1.1"
+    ds = kit.image()
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = verification
+    uid, body = str(ds.SOPInstanceUID), encoded(ds, tmp_path)
+    with rig.raw(shared.port) as peer:
+        peer.send(rig.associate((verification, [rig.EXPLICIT]), calling="ECHO")).pdu()
+        assert store(peer, body, sop_class=verification, instance=uid) == 0x0211
+    assert [row["state"] for row in shared.rows() if row["sop_instance"] == uid] == ["refused"]
+
+
 def test_what_is_not_what_it_says(shared: rig.Rig, tmp_path: Path) -> None:
     ds = kit.image(study="1.9")
     uid, body = str(ds.SOPInstanceUID), encoded(ds, tmp_path)

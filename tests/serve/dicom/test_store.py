@@ -90,6 +90,7 @@ def test_pynetdicom_sends_what_it_likes(shared: rig.Rig) -> None:
         assert association.send_c_store(ds).Status == 0x0000
         assert association.send_c_store(ds).Status == 0x0000  # again: the very same
         association.release()
+        wait_for(lambda: shared.rows()[-1]["repeats"], "the count, which nobody waits for")
         row = shared.rows()[-1]
         assert (row["study"], row["syntax"], row["repeats"]) == ("1.2.99", syntax, 1)
         assert dcmread(shared.services.spool.path(row["path"])).PixelData == ds.PixelData

@@ -190,6 +190,8 @@ class Part:
             )
         )
         failure = 0 if outcome.success else _OF_VERDICT[outcome.verdict]
+        if outcome.verdict in ("full", "failed"):  # another content of a known UID is entered with its file
+            self._enter(outcome.reason)
         return Stored(about.sop_class, about.sop_instance, about.study, failure, outcome.reason)
 
     @property
@@ -218,9 +220,13 @@ class Part:
         self.refuse(OUT_OF_RESOURCES, what)
 
     def _entered(self, refusal: Refused) -> Stored:
-        """The journal knows what was not taken; where it cannot, its alarm stands."""
         about = self._identity
         self._services.metrics.objects.labels(INLET, "refused").inc()
-        with suppress(EdgemedError):
-            self._services.intake.refuse(INLET, self._sender.name, about.sop_class, about.sop_instance, refusal.why)
+        self._enter(refusal.why)
         return Stored(about.sop_class, about.sop_instance, about.study, refusal.failure, refusal.why)
+
+    def _enter(self, why: str) -> None:
+        """The journal knows what was not taken; where it cannot, its alarm stands."""
+        about = self._identity
+        with suppress(EdgemedError):
+            self._services.intake.refuse(INLET, self._sender.name, about.sop_class, about.sop_instance, why)
