@@ -145,10 +145,11 @@ def test_feeds_that_find_no_memory_cost_no_room(monkeypatch: pytest.MonkeyPatch)
     def full(_: object) -> None:
         raise MemoryError
 
+    feeds = frame(1)
     with monkeypatch.context() as patch:
         patch.setattr(np, "array", full)
-        assert [mirror.copy(frame(seed)) for seed in range(5)] == [None] * 5
-    assert mirror.copy(frame(1)) is not None
+        assert [mirror.copy(feeds) for _ in range(5)] == [None] * 5
+    assert mirror.copy(feeds) is not None
     assert len(dropped) == 5
     mirror.close()
 
