@@ -127,6 +127,8 @@ _OS_HINTS = {
     errno.EPERM: ("Not permitted", "Choose a place you may write to, or fix the permissions."),
     errno.EROFS: ("The file system is read-only", "Choose another place."),
     errno.ENOMEM: ("Out of memory", "Close other programs or add swap, then try again."),
+    errno.EMFILE: ("Too many open files", "Raise the limit of open files: LimitNOFILE, or ulimit -n."),
+    errno.ENFILE: ("Too many open files in the system", "Raise fs.file-max, or close other programs."),
     errno.ENOTDIR: ("A part of the path is a file, not a directory", "Choose another place."),
     errno.ENAMETOOLONG: ("The name is too long", "Choose a shorter one."),
     errno.ENOENT: ("The path does not exist", "Check the path."),
@@ -138,6 +140,15 @@ def from_os_error(error: OSError, path: Path | str | None = None) -> ResourceErr
     what, hint = _OS_HINTS.get(error.errno or 0, (error.strerror or str(error), "Check the path and the disk."))
     where = path if path is not None else error.filename
     return ResourceError(f"{what}: {where}." if where is not None else f"{what}.", hint)
+
+
+def out_of_handles(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is that no more files may be open: it says nothing about this one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        error = error.__cause__
+    return False
 
 
 @contextmanager

@@ -159,8 +159,10 @@ class Daemon:
         """Nothing can be promised any more: end, so that whoever watches starts us again."""
         if self._damage is None:
             self._damage = error
-            mark(Spool(self.config.daemon.state), error)
-            self.ended.set()
+            try:
+                mark(Spool(self.config.daemon.state), error)
+            finally:
+                self.ended.set()
 
     def _all_parts(self, services: Services) -> Sequence[Part]:
         """In the order in which they start."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from edgemed.base.errors import EdgemedError, ResourceError
+from edgemed.base.errors import EdgemedError, ResourceError, from_os_error
 from edgemed.serve.alarms import Alarms
 from edgemed.serve.config.daemon import SpoolSection
 from edgemed.serve.digest import digest_of
@@ -127,7 +127,7 @@ class Intake:
     def not_written(self, error: OSError) -> str:
         """The disk did not take a piece of what comes: raise the alarm. Returns a sentence for the sender."""
         full = error.errno in _FULL
-        what = "The disk is full." if full else "The disk does not take it."
+        what = "The disk is full." if full else from_os_error(OSError(error.errno, error.strerror)).what
         self._alarms.raise_("disk-full" if full else "disk-failed", f"An input could not be kept: {what}")
         return what
 

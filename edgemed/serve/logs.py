@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -45,9 +46,17 @@ def configure(section: LogSection, stream: TextIO | None = None) -> logging.Hand
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).propagate = True
     warnings.showwarning = _told
+    threading.excepthook = _ended
     # it writes past us, and a line for everybody who knocks without TLS; to be set before it is imported
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     return handler
+
+
+def _ended(of: threading.ExceptHookArgs) -> None:
+    """A thread that an exception has ended, told as everything else is: Python would print what it quotes."""
+    if of.exc_value is not None and not isinstance(of.exc_value, SystemExit):
+        name = of.thread.name if of.thread is not None else "unknown"
+        log.error("the thread %s was ended by an error", name, exc_info=of.exc_value)
 
 
 def _told(

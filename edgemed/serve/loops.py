@@ -94,10 +94,10 @@ class Loops:
             limit_ns: the longest that one step of it may take.
         """
         beat = Beat(name, limit_ns, self._stopping)
-        self.beats[name] = beat
         thread = threading.Thread(target=self._run, args=(beat, body), name=name, daemon=True)
+        thread.start()  # where there can be no more threads, there is no such loop: who wants it tries again
         self._threads.append(thread)
-        thread.start()
+        self.beats[name] = beat
         return beat
 
     def wake(self, name: str) -> None:
@@ -124,6 +124,14 @@ class Loops:
             thread.join(max(0.0, (end_ns - time.monotonic_ns()) / 1e9))
         return [thread.name for thread in self._threads if thread.is_alive()]
 
+    def _tell(self, name: str, error: Exception) -> None:
+        """Whatever becomes of the alarm, the loop goes on."""
+        try:
+            if self._on_failure is not None:
+                self._on_failure(name, error)
+        except Exception:
+            log.exception("that loop %s failed could not be told", name)
+
     def _run(self, beat: Beat, body: Body) -> None:
         pause_ns = _BACKOFF_NS
         while not self._stopping.is_set():
@@ -135,8 +143,7 @@ class Loops:
                 beat.failures, beat.since_ns = beat.failures + 1, time.monotonic_ns()
                 known = isinstance(error, EdgemedError)
                 log.error("loop %s failed: %s", beat.name, type(error).__name__, exc_info=not known)
-                if self._on_failure is not None:
-                    self._on_failure(beat.name, error)
+                self._tell(beat.name, error)
             if time.monotonic_ns() - began_ns > _BACKOFF_CAP_NS:
                 pause_ns = _BACKOFF_NS
             beat.wait(pause_ns / 1e9)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgemed.base.errors import EdgemedError, InputError, ResourceError
+from edgemed.base.errors import EdgemedError, InputError, ResourceError, out_of_handles
 from edgemed.base.quantity import SECOND
 from edgemed.serve.completeness import Collector
 from edgemed.serve.intake import Arrival
@@ -214,6 +214,9 @@ class Router:
 
     def _unread(self, number: int, path: Path, error: Exception) -> Route | None:
         """The disk did not give it: a few times it may have been the disk."""
+        if out_of_handles(error):
+            log.warning("an object could not be read back: too many files are open")
+            return None
         tries = self._tries[number] = self._tries.get(number, 0) + 1
         if tries < _TRIES and path.exists():
             log.warning("an object could not be read back, try %d: %s", tries, type(error).__name__)

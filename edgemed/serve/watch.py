@@ -54,6 +54,7 @@ class Watch:
             name = services.config.daemon.name
             self._forwarder = Forwarder(folder, audit.syslog, audit.syslog_ca, name, audit.syslog_tls)
             services.loops.start("audit syslog", self._forward, limit_ns=60 * SECOND)
+        services.loops.start("surroundings", self._look_around)
         services.loops.start(self.name, self._run)
         self._notifier.tell("READY=1", f"STATUS={self._status()}")
 
@@ -66,9 +67,22 @@ class Watch:
         """Nothing is held."""
 
     def step(self) -> None:
-        """One look at everything."""
+        """One look at the daemon itself; systemd hears of it."""
         services = self._services
         self._loops()
+        standing = services.alarms.standing
+        for severity in ("warning", "alarm"):
+            services.metrics.alarms.labels(severity).set(sum(alarm.severity == severity for alarm in standing))
+        if not services.readiness.live:
+            self._notifier.tell("WATCHDOG=1", f"STATUS={self._status()}")
+
+    def _look_around(self, beat: Beat) -> None:
+        """At what else may change, in a loop of its own: an error there is none of the daemon's life."""
+        while beat.wait(_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        services = self._services
         self._left.look()
         if self._clock.jumped():
             services.alarms.raise_("clock-jumped", "The clock of this machine was set by more than two seconds.")
@@ -77,11 +91,6 @@ class Watch:
         if self._certificates_ns is None or time.monotonic_ns() - self._certificates_ns > _CERTIFICATES_EVERY_NS:
             self._certificates_ns = time.monotonic_ns()
             self._certificates()
-        standing = services.alarms.standing
-        for severity in ("warning", "alarm"):
-            services.metrics.alarms.labels(severity).set(sum(alarm.severity == severity for alarm in standing))
-        if not services.readiness.live:
-            self._notifier.tell("WATCHDOG=1", f"STATUS={self._status()}")
 
     def _run(self, beat: Beat) -> None:
         every = _EVERY_S

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
 
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve import clock, spool
@@ -25,8 +33,11 @@ from edgemed.serve.journal.records import move_delivery
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.reconcile import reconcile
 from tests.serve import kit
+from tests.serve.http.client import Client
 from tests.serve.powercut.campaign import build_shim
+from tests.serve.process import Process, free_port, started
 from tests.serve.store import Disk, disk
+from tests.waiting import wait_for
 
 tmp_path = kit.folder_in_memory
 
@@ -270,3 +281,74 @@ def test_readers_do_not_pile_up_with_the_threads_that_read(tmp_path: Path) -> No
             thread.join()
         descriptors = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
         assert descriptors.count(journal.path) <= 2
+
+
+def test_without_handles_nothing_that_was_taken_fails_and_every_inlet_comes_back(tmp_path: Path) -> None:
+    """A daemon of its own may open no more files for a while, under images, requests and files that come."""
+    port, folder, sent = free_port(), tmp_path / "in", [kit.image(rows=8, columns=8) for _ in range(9)]
+    folder.mkdir()
+    sections = {
+        "http": {"host": "127.0.0.1", "port": free_port(), "grpc_port": port},
+        "folders": [{"name": "drop", "path": str(folder), "settle": "100ms"}],
+    }
+    with started(tmp_path, **sections) as process:
+        process.http = f"http://127.0.0.1:{sections['http']['port']}"
+        wait_for(lambda: '"watch started"' in process.log, lambda: process.log)
+        process.ready()
+        with associated(process) as early:
+            assert [stored(early, each) for each in sent[:5]] == [0] * 5
+            limits = resource.prlimit(process.child.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(process.child.pid, resource.RLIMIT_NOFILE, (4, limits[1]))
+            assert stored(early, sent[5]) == 0xA700
+            kit.write(sent[6], folder / "image.dcm")
+            with socket.create_connection(("127.0.0.1", process.dicom)):
+                for subject in ("dicom", "folder drop"):
+                    wait_for(lambda subject=subject: raised(process, subject), lambda: process.log)
+            resource.prlimit(process.child.pid, resource.RLIMIT_NOFILE, limits)
+            assert stored(early, sent[5]) == 0  # its sender tries again
+        process.ready()
+        with associated(process) as late:
+            assert [stored(late, each) for each in sent[7:]] == [0] * 2
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert Client(channel).call("ServerLive").live
+        uids = {str(each.SOPInstanceUID) for each in sent}
+        wait_for(lambda: ended(process, uids) == {"delivered"}, lambda: process.log)
+        wait_for(lambda: not standing(process) - {"loop-failed"}, lambda: process.log)  # those stand for a minute
+        assert process.stop() == 0
+    assert reconcile(tmp_path / "state").troubles == []
+
+
+@contextmanager
+def associated(process: Process) -> Iterator[Association]:
+    entity = AE("SENDER")
+    entity.add_requested_context(kit.CT, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", process.dicom, ae_title="EDGEMED")
+    assert association.is_established, process.log
+    yield association
+    association.release()
+
+
+def stored(association: Association, image: Dataset) -> int:
+    status: int = association.send_c_store(image).Status
+    return status
+
+
+def asked(process: Process, sql: str, *values: str) -> list[tuple[str, ...]]:
+    """Of the journal of a daemon that runs."""
+    with closing(sqlite3.connect(f"file:{process.root / 'state' / JOURNAL}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def raised(process: Process, subject: str) -> bool:
+    return bool(asked(process, "SELECT 1 FROM alarm WHERE subject = ?", subject))
+
+
+def standing(process: Process) -> set[str]:
+    return {code for (code,) in asked(process, "SELECT code FROM alarm WHERE cleared IS NULL")}
+
+
+def ended(process: Process, uids: set[str]) -> set[str]:
+    """States of what is known by these UIDs; what is missing among them."""
+    rows = asked(process, "SELECT sop_instance, state FROM object WHERE state <> 'refused'")
+    known = {uid: state for uid, state in rows if uid in uids}
+    return {known.get(uid, "missing") for uid in uids}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 import warnings
 
 import pytest
@@ -70,3 +71,21 @@ def test_a_bug_is_one_readable_line(stream: io.StringIO, form: str) -> None:
     assert "Jane" not in text
     assert "x0a" not in text
     assert len(text) < 400
+
+
+def test_a_thread_that_an_error_ends_tells_nothing_of_a_patient(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # to be put back
+    configure(LogSection(), stream)
+
+    def fail() -> None:
+        raise KeyError("Doe^Jane")
+
+    thread = threading.Thread(target=fail, name="fragile")
+    thread.start()
+    thread.join()
+    told = json.loads(stream.getvalue())
+    assert (told["text"], told["error"]) == ("the thread fragile was ended by an error", "KeyError")
+    assert "test_logs.py" in told["trace"]
+    assert "Jane" not in stream.getvalue() + "".join(capfd.readouterr())

@@ -18,6 +18,7 @@ from edgemed.serve import adoption
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.intake import name_of
 from edgemed.serve.journal import facts, records, recovery
+from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.file import OtherVersion
 from edgemed.serve.journal.records import move_task
 from edgemed.serve.journal.recovery import JOURNAL
@@ -207,6 +208,33 @@ def test_what_counts_by_numbers_of_events_begins_anew_with_the_journal(tmp_path:
         assert kept == {"sequence chest"}  # that no older version may answer is kept
         for table in ("step", "commitment"):
             assert [row[0] for row in connection.execute(f"SELECT event FROM {table}")] == [0]
+
+
+def test_damage_that_cannot_be_told_does_not_end_the_writer(tmp_path: Path) -> None:
+    def damaged(_: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    def deaf(error: IntegrityError) -> None:
+        raise OSError(errno.EIO, error.what)
+
+    with Journal(tmp_path / JOURNAL) as journal:
+        journal.on_damage = deaf
+        with pytest.raises(IntegrityError):
+            journal.submit(damaged).result(30)
+        assert journal.submit(lambda c: c.execute("SELECT 1").fetchone()[0]).result(30) == 1
+
+
+def test_a_disk_that_does_not_even_take_the_mark_ends_the_daemon_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with kit.running(kit.bedside(tmp_path)) as daemon:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "exists", fail)
+            daemon.services.journal.on_damage(IntegrityError("The journal is damaged: test."))
+        assert daemon.ended.is_set()
 
 
 def test_a_ruined_log_loses_no_object(tmp_path: Path, data: bytes) -> None:

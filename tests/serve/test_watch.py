@@ -221,6 +221,62 @@ def test_a_loop_that_fails_is_started_again_and_told() -> None:
     assert loops.stop(10**10) == []
 
 
+def test_a_loop_goes_on_though_nobody_can_be_told_of_its_failure() -> None:
+    done = threading.Event()
+
+    def body(beat: Beat) -> None:
+        if not beat.failures:
+            raise ValueError("once")
+        done.set()
+
+    def deaf(name: str, error: Exception) -> None:
+        raise RuntimeError(name)
+
+    loops = Loops(deaf)
+    loops.start("fragile", body)
+    assert done.wait(30)
+    assert loops.stop(10**10) == []
+
+
+def test_a_loop_that_gets_no_thread_is_none_and_the_others_end_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = Loops()
+    loops.start("first", lambda beat: beat.wait(60) and None)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            loops.start("second", lambda beat: beat.wait(60) and None)
+    assert list(loops.beats) == ["first"]
+    loops.start("second", lambda beat: beat.wait(60) and None)
+    assert loops.stop(10**10) == []
+
+
+def no_thread(_: threading.Thread) -> None:
+    """What Python says where there can be no more."""
+    raise RuntimeError("can't start new thread")
+
+
+def test_systemd_hears_on_where_what_is_around_cannot_be_looked_at(
+    tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    def fail(_: Watch) -> None:
+        failed.set()
+        raise KeyError("what was left")
+
+    monkeypatch.setattr(Watch, "_look", fail)
+    with kit.running(kit.bedside(tmp_path)) as daemon:
+        watch = Watch(daemon.services, notifier(listener))
+        watch.start()
+        assert failed.wait(30)
+        wait_for(lambda: daemon.services.alarms.stands("loop-failed", "surroundings"))
+        failures = daemon.services.loops.beats["surroundings"].failures
+        heard = [listener.recv(1000) for _ in range(50)]
+        assert all(one.startswith((b"READY=1", b"WATCHDOG=1")) for one in heard)
+        wait_for(lambda: daemon.services.loops.beats["surroundings"].failures > failures)
+        assert daemon.services.loops.beats["watch"].failures == 0
+
+
 @pytest.mark.parametrize("days", [3, 300, -3])
 def test_days_of_a_certificate(tmp_path: Path, days: int) -> None:
     key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.timezone.utc)

@@ -21,6 +21,13 @@ _READ: Final = 1 << 16
 _ENVIRONMENT: Final = {"ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def readable(descriptor: int, limit_ns: int) -> bool:
+    """Wait until a descriptor can be read, or for so long. (`select` refuses numbers from 1024 on.)"""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(-(-limit_ns // 1_000_000)))
+
+
 class WorkerLog(Exception):
     """The end of what the worker printed; the cause of the error that is shown, so that --debug prints it."""
 
@@ -94,7 +101,7 @@ class WorkerProcess:
     def printed(self) -> WorkerLog | None:
         """The end of its log, if it has printed anything; its lines steer no terminal."""
         with contextlib.suppress(OSError):
-            while self.read_log() and select.select([self.log], [], [], 0)[0]:
+            while self.read_log() and readable(self.log, 0):
                 pass
         text = self._printed.decode("utf-8", "replace").strip().expandtabs()
         return WorkerLog("\n".join(map(printable, text.splitlines()))) if text else None
@@ -126,7 +133,7 @@ class WorkerProcess:
         Returns:
             Words for how it ended; `None`: it did not.
         """
-        if not select.select([self.ended], [], [], limit_ns / 1e9)[0]:
+        if not readable(self.ended, limit_ns):
             return None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)

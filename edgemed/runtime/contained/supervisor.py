@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import select
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from edgemed.runtime.contained.attend import Attendant, Lost
 from edgemed.runtime.contained.desk import Desk
 from edgemed.runtime.contained.link import Link
 from edgemed.runtime.contained.loaded import Loaded
-from edgemed.runtime.contained.process import WorkerProcess
+from edgemed.runtime.contained.process import WorkerProcess, readable
 from edgemed.runtime.contained.protocol import Kind, Message
 from edgemed.runtime.contained.pulse import Pulse
 from edgemed.runtime.contained.requests import Request, same
@@ -370,7 +369,7 @@ class Supervisor:
             self.desk.expire(now_ns)
             look_ns = self.desk.plan(until_ns if until_ns is not None else now_ns + _LONG_NS)
             self.pulse.until(look_ns)
-            select.select([self.wake_descriptor], [], [], max(look_ns - now_ns, 0) / 1e9)
+            readable(self.wake_descriptor, max(look_ns - now_ns, 0))
             self._quiet()
 
     def _fail_checks(self, error: EdgemedError) -> None:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from edgemed.base.errors import EdgemedError, ResourceError
+from edgemed.base.errors import EdgemedError, ResourceError, out_of_handles
 from edgemed.base.quantity import SECOND
 from edgemed.base.spans import Span
 from edgemed.bundle.read import Bundle
@@ -210,7 +210,8 @@ class Analyst:
         except Interrupted as error:
             self._interrupt(task, served, error)
         except ResourceError as error:
-            self._interrupt(task, served, Interrupted(error.what, counts=self._has_space))
+            counts = self._has_space and not out_of_handles(error)
+            self._interrupt(task, served, Interrupted(without_names(error, task.files), counts=counts))
         except Broken as error:
             self._break(task, served, str(error))
         except EdgemedError as error:
@@ -218,6 +219,9 @@ class Analyst:
         except MemoryError:
             self._break(task, served, "There was not enough memory.")
         except Exception as error:
+            if out_of_handles(error):
+                self._interrupt(task, served, Interrupted("Too many files were open.", counts=False))
+                return
             where = traceback.extract_tb(error.__traceback__)[-1]  # the message may hold names
             log.error("task %d: %s in %s:%s", number, type(error).__name__, where.filename, where.lineno)
             self._break(task, served, f"An error of ours: {type(error).__name__}.")

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemed.base.errors import EdgemedError, InputError
+from edgemed.base.errors import EdgemedError, InputError, out_of_handles
 from edgemed.base.quantity import SECOND
 from edgemed.bundle.read import Bundle
 from edgemed.evaluate.likeness import Feeds, Reference, answers_of, features, rows_of
@@ -186,7 +186,9 @@ def samples_of(bundle: Bundle) -> Values:
     """Numbers of a bundle's own images, by the names that those of tasks have: of its inputs, and its scores."""
     try:
         rows = rows_of(bundle)
-    except EdgemedError:  # it was built without images
+    except EdgemedError as error:  # it was built without images
+        if out_of_handles(error):
+            raise
         return {}
     found: Values = {name: [] for name in _of_input(rows[0])}
     for row in rows:
@@ -214,6 +216,8 @@ def _reference(served: Served) -> Reference | None:
     try:
         reference = Reference.of(served.bundle)
     except EdgemedError as error:
+        if out_of_handles(error):  # it is remembered, and to go on without it for good would let anything pass
+            raise
         most = served.section.max_ood
         log.log(logging.INFO if most is None else logging.ERROR, "%s has no reference: %s", served.name, error.what)
         return None

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemed.base.errors import ChildError, EdgemedError, GpuError, InputError
+from edgemed.base.errors import ChildError, EdgemedError, GpuError, InputError, out_of_handles
 from edgemed.base.runner import RunnerInfo
 from edgemed.base.spans import Span, SpanLog
 from edgemed.evaluate.readings import Place, Readings
@@ -118,7 +118,10 @@ class Examination:
         except InputError as error:
             raise Declined(without_names(error, self._task.files)) from error
         except EdgemedError as error:
-            raise Broken(without_names(error, self._task.files)) from error
+            what = without_names(error, self._task.files)
+            if out_of_handles(error):
+                raise Interrupted(what, counts=False) from error
+            raise Broken(what) from error
         if not found.readings:
             reasons = list(dict.fromkeys(self._left_out))
             raise Declined(" ".join(reasons[:_MOST_REASONS]) or "There is nothing to look at.")

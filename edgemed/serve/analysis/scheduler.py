@@ -7,6 +7,7 @@ way between the processes.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -26,6 +27,8 @@ from edgemed.bundle.read import Bundle
 from edgemed.runners.ort import check_feeds
 from edgemed.runtime.contained.requests import Reply, same
 from edgemed.serve.analysis.edf import EdfQueue, Job, Rules
+
+log = logging.getLogger(__name__)
 
 Feeds = Mapping[str, NDArray[Any]]
 Drop = Literal["expired", "full", "closed", "cancelled"]
@@ -184,20 +187,31 @@ class Scheduler:
                 self._again = True
                 return
             self._pumping = True
-        while True:
-            with self._lock:
-                now_ns = time.monotonic_ns()
-                late = self._queue.expired(now_ns)
-                batch = self._queue.take(now_ns) if self._flying < self._depth and not self._closed else []
-                self._flying += bool(batch)
-                if not batch and not late and not self._again:
-                    self._pumping = False
-                    return
-                self._again = False
+        try:
+            while self._pump_once():
+                pass
+        except BaseException:  # else nobody would ever ask again
+            self._pumping = False
+            raise
+
+    def _pump_once(self) -> bool:
+        """Whether there may be more; where there is none, the next to come pumps again."""
+        with self._lock:
+            now_ns = time.monotonic_ns()
+            late = self._queue.expired(now_ns)
+            batch = self._queue.take(now_ns) if self._flying < self._depth and not self._closed else []
+            self._flying += bool(batch)
+            if not batch and not late and not self._again:
+                self._pumping = False
+                return False
+            self._again = False
+        try:
             for request in late:
                 self._drop(request, "expired")
+        finally:
             if batch:
                 self._start(batch, now_ns)
+        return True
 
     def _start(self, batch: Sequence[_Request], now_ns: int) -> None:
         wanted = [request for request in batch if not request.future.cancelled()]
@@ -231,15 +245,21 @@ class Scheduler:
         return joined
 
     def _done(self, batch: Sequence[_Request], sent_ns: int, future: Future[Reply]) -> None:
-        error = future.exception()
-        if error is not None:
-            self._failed(batch, error)
-        else:
-            size = sum(request.size for request in batch)
-            with self._lock:
-                self._queue.cost.saw(size, time.monotonic_ns() - sent_ns)
-            self._answer(batch, sent_ns, future.result())
-        self._landed()
+        try:
+            error = future.exception()
+            if error is not None:
+                self._failed(batch, error)
+            else:
+                size = sum(request.size for request in batch)
+                with self._lock:
+                    self._queue.cost.saw(size, time.monotonic_ns() - sent_ns)
+                self._answer(batch, sent_ns, future.result())
+        except BaseException as error:  # nobody may wait for ever, and the worker is free again
+            for request in batch:
+                _end(request, error)
+            raise
+        finally:
+            self._landed()
 
     def _landed(self) -> None:
         with self._lock:
@@ -296,11 +316,20 @@ class Scheduler:
             look_ns = self._queue.look_ns(busy=self._flying >= self._depth)
             if look_ns is None or self._closed or (self._look_ns is not None and self._look_ns <= look_ns):
                 return
+            if self._watcher is None and not self._begin_to_watch():
+                return
             self._look_ns = look_ns
-            if self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch, name="scheduler", daemon=True)
-                self._watcher.start()
             self._changed.notify_all()
+
+    def _begin_to_watch(self) -> bool:
+        watcher = threading.Thread(target=self._watch, name="scheduler", daemon=True)
+        try:
+            watcher.start()
+        except RuntimeError:  # there can be no more threads: the next request tries again
+            log.warning("nobody looks at deadlines of what waits: there can be no more threads")
+            return False
+        self._watcher = watcher
+        return True
 
     def _watch(self) -> None:
         while True:
@@ -311,8 +340,11 @@ class Scheduler:
                 if self._closed:
                     return
                 self._look_ns = None
-            self._pump()
-            self._plan()
+            try:
+                self._pump()
+                self._plan()
+            except Exception:  # it is the only one who looks
+                log.exception("what waits could not be looked at")
 
 
 def _kind(feeds: Feeds) -> Hashable:

@@ -326,13 +326,15 @@ class Association:
 
     def _close(self) -> None:
         self._stop_waiting()
-        self._inbox.cancel()
-        with suppress(OSError):
-            self._socket.close()
-        if self._guest is not None:
-            self._house.admission.done(self._guest)
-            self._house.services.intake.association_ended(self.name, released=self._end == "released")
-        self._ledger.ended(self._end)
+        try:
+            self._inbox.cancel()
+        finally:  # whatever the disk says: a place that is not given back is lost to this peer for good
+            with suppress(OSError):
+                self._socket.close()
+            if self._guest is not None:
+                self._house.admission.done(self._guest)
+                self._house.services.intake.association_ended(self.name, released=self._end == "released")
+            self._ledger.ended(self._end)
 
 
 def _parts(whole: bytes, size: int, is_command: int) -> Iterator[tuple[bytes, int]]:

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -121,34 +122,46 @@ class DicomInlet:
             self._house.strangers.look()
             try:
                 sock, name = listener.accept()
-            except TimeoutError:
+            except TimeoutError:  # nobody waits
+                self._opens(None)
                 continue
             except OSError as error:
                 if self._ending.is_set():
                     return
-                log.warning("a connection could not be accepted: %s", error.strerror)
+                self._opens(f"A connection could not be accepted: {error.strerror}.")
                 beat.wait(_PAUSE_S)
                 continue
-            self._welcome(sock, _plain(name[0]))
+            self._opens(self._welcome(sock, _plain(name[0])))
 
-    def _welcome(self, sock: socket.socket, address: str) -> None:
-        """Give a connection a thread, if there may be one from that address."""
+    def _opens(self, why_not: str | None) -> None:
+        """Let an alarm stand for as long as nobody can connect."""
+        alarms = self._services.alarms
+        if why_not is None:
+            alarms.clear("inlet-lost", self.name)
+        elif not alarms.stands("inlet-lost", self.name):
+            alarms.raise_("inlet-lost", f"{why_not} It is tried again.", self.name)
+
+    def _welcome(self, sock: socket.socket, address: str) -> str | None:
+        """Give a connection a thread, if there may be one from that address; why that cannot be, if it cannot."""
         admission = self._house.admission
         if not admission.enter(address):
             sock.close()
             Ledger(self._services, self._house.strangers, address).turned_away("address")
-            return
+            return None
         association = Association(self._house, sock, address)
         thread = threading.Thread(target=self._run, args=(association,), name="association", daemon=True)
         with self._lock:
             self._open[association] = thread
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with suppress(OSError):  # the peer is gone already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread.start()
-        except (OSError, RuntimeError):  # the peer is gone already; or there can be no more threads
+        except RuntimeError:
             self._forget(association)
             admission.leave(address)
             sock.close()
+            return "A connection was closed: there can be no more threads."
+        return None
 
     def _run(self, association: Association) -> None:
         try:

@@ -36,15 +36,19 @@ class Names:
         with self._lock:
             until_ns = self._until_ns.get(host, 0)
             if until_ns is not None and time.monotonic_ns() >= until_ns:
-                self._until_ns[host] = None  # it is being asked for
-                threading.Thread(target=self._ask, args=(host,), name="names", daemon=True).start()
+                thread = threading.Thread(target=self._ask, args=(host,), name="names", daemon=True)
+                with suppress(RuntimeError):  # there can be no more threads: the next who comes tries again
+                    thread.start()  # it waits for the lock to tell
+                    self._until_ns[host] = None  # it is being asked for
             return self._found.get(host, frozenset())
 
     def _ask(self, host: str) -> None:
         found = None
-        with suppress(OSError, UnicodeError):  # the latter: a label without letters, or too long
-            found = frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))
-        with self._lock:
-            if found is not None:
-                self._found[host] = found
-            self._until_ns[host] = time.monotonic_ns() + _BELIEVED_NS
+        try:
+            with suppress(OSError, UnicodeError):  # the latter: a label without letters, or too long
+                found = frozenset(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))
+        finally:
+            with self._lock:
+                if found is not None:
+                    self._found[host] = found
+                self._until_ns[host] = time.monotonic_ns() + _BELIEVED_NS

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 
-from edgemed.base.errors import from_os_error
+from edgemed.base.errors import ResourceError, from_os_error
+from edgemed.base.quantity import SECOND
 from edgemed.serve.config.inlets import HttpSection
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.app import gathering, make_app
 from edgemed.serve.http.connection import Patience, Place, reading
+from edgemed.serve.http.inlet import Inlet
 from edgemed.serve.http.tokens import Tokens
 from edgemed.serve.loops import Beat
 from edgemed.serve.readiness import Finding
@@ -37,6 +41,7 @@ _WATCHERS: Final = 64
 _WRITERS: Final = 4
 _LOOK: Final = "http look"
 _LOOK_S: Final = 1.0
+_LOOK_NS: Final = 60 * SECOND  # to end, and to begin anew, takes its time
 _SILENT_NS: Final = 10_000_000_000
 
 
@@ -53,12 +58,10 @@ class HttpServer:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._config = services.config.http
-        self._thread: threading.Thread | None = None
         self._rpc: RpcServer | None = None
         self._disk = ThreadPoolExecutor(_WRITERS, thread_name_prefix="http-disk")
         self._tokens: Tokens | None = None
         self._certificates: Certificates | None = None
-        self._failed: Exception | None = None
         self.port = 0
         self.grpc_port: int | None = None
 
@@ -75,25 +78,37 @@ class HttpServer:
             self._tokens = Tokens(config.tokens, teller(alarms, "file of tokens"))
         if config.tls is not None:
             self._certificates = Certificates(config.tls, teller(alarms, "certificate of http"))
-        logins = Logins(self._tokens, self._services.audit)
-        self._gate = make_app(self._services, logins, self._disk)
-        settings = _settings(config, self._gate, gathering(self._services.models), self._certificates)
-        listener = _listen(config.host, config.port)
-        self.port = listener.getsockname()[1]
-        self._server = _Server(settings)
-        self._thread = threading.Thread(target=self._serve, args=(listener,), name="http", daemon=True)
-        self._thread.start()
-        if not self._server.up.wait(_START_S) or self._failed is not None:
-            raise self._failed or RuntimeError("the HTTP server did not start")
+        self._logins = Logins(self._tokens, self._services.audit)
+        self._begin(config.port)
         self._services.readiness.register("http", self._check, live=True)
         log.info("http listens on %s, port %d", config.host, self.port)
         if config.grpc_port is not None:
             from edgemed.serve.http.oip.rpc import RpcServer  # a tenth of a second that most starts need not wait
 
-            self._rpc = RpcServer(self._services, logins, self._certificates)
+            self._rpc = RpcServer(self._services, self._logins, self._certificates)
             self.grpc_port = self._rpc.start()
             log.info("grpc listens on %s, port %d", config.host, self.grpc_port)
-        self._services.loops.start(_LOOK, self._looks)
+        self._services.loops.start(_LOOK, self._looks, limit_ns=_LOOK_NS)
+
+    def _begin(self, port: int) -> None:
+        """Serve in a thread; all that belongs to its loop is made anew.
+
+        Raises:
+            ResourceError: the port is taken.
+        """
+        config = self._config
+        self._gate = make_app(self._services, self._logins, self._disk)
+        settings = _settings(config, self._gate, gathering(self._services.models), self._certificates)
+        with ExitStack() as stack:
+            listener = stack.enter_context(_listen(config.host, port))
+            self.port = listener.getsockname()[1]
+            self._server = server = _Server(settings)
+            self._thread = thread = threading.Thread(target=_serve, args=(server, listener), name="http", daemon=True)
+            thread.start()
+            stack.pop_all()  # it is the thread's now
+        if not server.up.wait(_START_S) or server.failed is not None:
+            raise server.failed or RuntimeError("the HTTP server did not start")
+        self._inlet = Inlet("HTTP", self.port)
 
     def addresses(self) -> list[str]:
         """Where it can be reached."""
@@ -113,14 +128,37 @@ class HttpServer:
         """In a loop of its own: what fails there must neither end the server nor hold up its requests."""
         while beat.wait(_LOOK_S):
             self.reload()
+            self._look()
             rpc = self._rpc
             if rpc is not None:
                 rpc.look()
 
+    def _look(self) -> None:
+        """Serve anew where the server has ended, or nobody can connect any more."""
+        if self._gate.draining:
+            return
+        alarms = self._services.alarms
+        lost = self._inlet.lost(self._server.taken) if self._thread.is_alive() else "The HTTP server ended."
+        if lost is None:
+            alarms.clear("inlet-lost", self.name)
+            return
+        if not alarms.stands("inlet-lost", self.name):
+            alarms.raise_("inlet-lost", f"{lost} It listens anew.", self.name)
+        try:
+            socket.socket().close()  # where no more files may be open, who is connected keeps what there is
+            self._end()
+            self._begin(self.port)
+        except (OSError, ResourceError) as error:  # the port was ours a moment ago; the next look tries again
+            log.warning("http does not listen yet: %s", type(error).__name__)
+
+    def _end(self) -> None:
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(2 * _END_S)
+
     def drain(self) -> None:
         """Take nothing new; who asks is told to come back."""
-        if self._thread is not None:
-            self._gate.draining = True
+        self._gate.draining = True
         if self._rpc is not None:
             self._rpc.draining = True
 
@@ -129,21 +167,8 @@ class HttpServer:
         if self._rpc is not None:
             self._rpc.stop(_END_S)
             self._rpc = None
-        if self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join(2 * _END_S)
-            self._thread = None
+        self._end()
         self._disk.shutdown(wait=True, cancel_futures=True)
-
-    def _serve(self, listener: socket.socket) -> None:
-        try:
-            with listener:
-                self._server.run(sockets=[listener])
-        except Exception as error:
-            self._failed = error
-            log.exception("the HTTP server ended")
-        finally:
-            self._server.up.set()
 
     def _check(self) -> Finding | None:
         silent_ns = time.monotonic_ns() - self._server.beat_ns
@@ -151,12 +176,20 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it is up, and that it goes on."""
+    """Tells when it is up, that it goes on, why it ended, and how many connections it has taken."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.up = threading.Event()
         self.beat_ns = time.monotonic_ns()
+        self.failed: Exception | None = None
+        self._made = config.http_protocol_class
+        config.http_protocol_class = self._take  # type: ignore[assignment]
+        self.taken = 0
+
+    def _take(self, **others: Any) -> asyncio.Protocol:
+        self.taken += 1
+        return self._made(**others)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -165,6 +198,17 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         self.beat_ns = time.monotonic_ns()
         return await super().on_tick(counter)
+
+
+def _serve(server: _Server, listener: socket.socket) -> None:
+    try:
+        with listener:
+            server.run(sockets=[listener])
+    except Exception as error:
+        server.failed = error
+        log.exception("the HTTP server ended")
+    finally:
+        server.up.set()
 
 
 def _settings(config: HttpSection, app: Any, place: Place, certificates: Certificates | None) -> uvicorn.Config:

@@ -286,7 +286,10 @@ class Journal:
 
     def _noticed(self, error: Exception) -> Exception:
         if isinstance(error, IntegrityError):
-            self.on_damage(error)
+            try:
+                self.on_damage(error)
+            except Exception:  # in the thread that writes: others wait for it
+                log.exception("that the journal is damaged could not be told")
         return error
 
 

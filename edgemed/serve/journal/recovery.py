@@ -73,8 +73,8 @@ def opened_journal(spool: Spool) -> Iterator[tuple[Journal, Damage | None]]:
 
 def mark(spool: Spool, error: IntegrityError) -> None:
     """Remember beyond the end of this process that the journal is damaged."""
-    if not _mark_path(spool).exists():
-        with suppress(EdgemedError):  # where that cannot be written, the next start finds the damage by itself
+    with suppress(EdgemedError, OSError):  # where that cannot be written, the next start finds the damage by itself
+        if not _mark_path(spool).exists():
             _set_mark(spool, _Mark(error.what))
 
 

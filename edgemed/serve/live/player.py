@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
+_REST_S: Final = 3600.0
 _SILENCE_NS: Final = 5 * SECOND
 """Without a frame for so long, a source is lost, whatever its driver says."""
 _FIRST_NS: Final = 30 * SECOND
@@ -76,7 +77,7 @@ class Player:
             if error is None and not self._address.live:
                 if not self._section.loop:
                     self.channel.move("ended", "The file has been played.", self._before)
-                    return
+                    break
                 if self._before.submitted > answered:
                     pause_s = _FIRST_PAUSE_S
                     continue
@@ -87,6 +88,8 @@ class Player:
             self._lost(error.what if error is not None else "The stream has ended.")
             if not beat.wait(pause_s):
                 return
+        while beat.wait(_REST_S):  # a loop that ended would be taken for one that hangs
+            pass
 
     def close(self) -> None:
         """End; from any thread."""

@@ -204,7 +204,8 @@ class ModelHost:
 
     def _tend(self, beat: Beat) -> None:
         for line in self._lines.values():
-            line.active.load()
+            if line.active.status is None:  # else this loop had failed, and is here again
+                line.active.load()
             beat()
         while beat.wait(_TICK_S):
             for line in self._lines.values():

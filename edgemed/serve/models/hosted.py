@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from edgemed.base.errors import ChildError, DeviceStateError, EdgemedError, InputError
+from edgemed.base.errors import ChildError, DeviceStateError, EdgemedError, InputError, from_os_error
 from edgemed.base.quantity import SECOND
 from edgemed.base.runner import RunnerInfo, RunnerSpecs
 from edgemed.bundle.model import specs_of
@@ -270,9 +270,9 @@ class HostedModel:
                 timed=True,  # what a clinician waits for is told by stages: copies apart from computing
             )
             runner.begin()
-        except EdgemedError as error:
-            log.error("model %s cannot be loaded: %s", self.name, error)
-            self._broken = error
+        except (EdgemedError, OSError) as error:
+            self._broken = error if isinstance(error, EdgemedError) else from_os_error(error)
+            log.error("model %s cannot be loaded: %s", self.name, self._broken)
             return
         self._broken, self.why, self._runner = None, worker.why, runner
         if self._closed.is_set():  # meanwhile

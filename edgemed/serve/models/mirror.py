@@ -76,7 +76,12 @@ class Mirror:
         if not self._room.acquire(blocking=False):
             self._dropped()
             return None
-        return {name: np.array(value) for name, value in feeds.items()}
+        try:
+            return {name: np.array(value) for name, value in feeds.items()}
+        except MemoryError:
+            self._room.release()
+            self._dropped()
+            return None
 
     def answered(self, feeds: Feeds, future: Future[Reply]) -> None:
         """The first answer to what was copied is there; it does not wait."""

@@ -86,8 +86,8 @@ class PrecisionShadow:
         """Compare this version; called again and again."""
         if model is not self._model:
             self.close()
-            self._model = model
             self._begin(model)
+            self._model = model  # where it cannot begin for want of threads, it is tried again
         if self._runner is not None and (pid := self._runner.status.model.pid) != self._stood_back:
             stand_back(pid)
             self._stood_back = pid

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,3 +248,22 @@ def test_the_timer_finds_a_worker_that_has_begun_to_answer_wrongly(tmp_path: Pat
         assert "differs by 1" in runner.status.model.reason
         feeds = frame(16)
         assert right(feeds, runner.infer(feeds))
+
+
+def test_a_worker_is_replaced_where_descriptors_have_large_numbers(tmp_path: Path) -> None:
+    """As in a daemon with a thousand connections: `select` refuses numbers from 1024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in (-1, resource.RLIM_INFINITY) and hard < 2048:
+        pytest.skip("no more than 2047 files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with open(os.devnull) as null, ExitStack() as stack:  # noqa: PTH123
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while (number := os.dup(null.fileno())) < 1024:
+            stack.callback(os.close, number)
+        stack.callback(os.close, number)
+        control = tmp_path / "control"
+        with ContainedRunner(worker(control), limits=QUICK) as runner:
+            for fault in ("kill", "exit"):
+                Control(control).tell(fault)
+                assert right(frame(1), runner.infer(frame(1)))
+            assert runner.status.model.generation == 3

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from edgemed.base.errors import ResourceError
+from edgemed.imaging.dicom import source
 from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
+from edgemed.serve.analysis import analyst, distribution
+from edgemed.serve.analysis.analyst import MOST_TRIES
 from edgemed.serve.intake import Arrival
 from edgemed.serve.models.hosted import HostedModel
 from edgemed.serve.services import Services
@@ -105,3 +112,42 @@ def test_a_model_that_does_not_answer(tmp_path: Path) -> None:
         assert row["reason"].startswith("The model does not answer")
         (row,) = bench.ended(services, waiting, states=(State.QUEUED,))
         assert row["tries"] <= 1
+
+
+def test_a_want_of_handles_is_no_fault_of_the_input_however_long_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries, real = [], os.open
+
+    def full(path: Any, *others: Any, **more: Any) -> int:
+        if "/objects/" in str(path) and len(tries) < MOST_TRIES + 2:
+            tries.append(path)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, *others, **more)
+
+    monkeypatch.setattr(analyst, "_PAUSE_NS", 1)
+    with kit.running(config(tmp_path)) as daemon:
+        task = bench.queue(daemon.services, kit.image(level=200))
+        monkeypatch.setattr(source.os, "open", full)
+        (row,) = bench.ended(daemon.services, task)
+        assert (row["state"], row["tries"]) == ("delivered", 1)
+        assert len(tries) == MOST_TRIES + 2
+
+
+def test_what_a_bundle_says_of_its_images_is_asked_for_again_where_no_handle_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To remember that there is none would let anything pass for good."""
+    asked, real = [], distribution.Reference.of
+
+    def once(bundle: Any) -> Any:
+        asked.append(bundle)
+        if len(asked) == 1:
+            raise ResourceError("Too many open files.") from OSError(errno.EMFILE, "")
+        return real(bundle)
+
+    monkeypatch.setattr(distribution.Reference, "of", once)
+    with kit.running(config(tmp_path)) as daemon:
+        task = bench.queue(daemon.services, kit.image(level=200))
+        (row,) = bench.ended(daemon.services, task)
+        assert (row["state"], row["tries"], len(asked)) == ("delivered", 1, 2)

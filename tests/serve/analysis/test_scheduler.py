@@ -203,3 +203,78 @@ def test_many_threads_each_get_their_own(schedulers: list[Scheduler]) -> None:
         thread.join()
     assert wrong == []
     assert len(scheduler) == 0
+
+
+def test_an_answer_that_cannot_be_handed_on_ends_its_requests_and_frees_the_worker(
+    device: Device, schedulers: list[Scheduler]
+) -> None:
+    scheduler = Scheduler(device, VARYING)
+    schedulers.append(scheduler)
+    bad, good = scheduler.submit(x(1)), scheduler.submit(x(2))
+    device.asked.pop(0)[1].set_result(Reply({"y": None}, INFO, (), 1, 1))  # type: ignore[dict-item]
+    with pytest.raises(TypeError):
+        bad.result(0)
+    device.answer()
+    assert good.result(0).outputs["y"][0, 0] == 3
+
+
+def test_an_error_while_one_is_chosen_is_its_callers_alone(
+    device: Device, schedulers: list[Scheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(device, FIXED)
+    schedulers.append(scheduler)
+
+    def fail(now_ns: int) -> list[Any]:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler._queue, "take", fail)
+        with pytest.raises(MemoryError):
+            scheduler.submit(x(0))
+    other = scheduler.submit(x(1))
+    device.answer()
+    device.answer()
+    assert other.result(0).outputs["y"][0, 0] == 2
+
+
+def test_where_there_can_be_no_more_threads_the_next_request_has_deadlines_watched(
+    device: Device, schedulers: list[Scheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(device, FIXED)
+    schedulers.append(scheduler)
+    scheduler.submit(x(0))
+    soon_ns = time.monotonic_ns() + 100_000_000
+
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none)
+        waits = scheduler.submit(x(1), deadline_ns=soon_ns)
+    scheduler.submit(x(2), deadline_ns=soon_ns + 1)
+    with pytest.raises(ResourceError, match="deadline passed"):
+        waits.result(PATIENCE_S)
+
+
+def test_who_looks_at_deadlines_outlives_an_error(
+    device: Device, schedulers: list[Scheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = Scheduler(device, FIXED)
+    schedulers.append(scheduler)
+    scheduler.submit(x(0))
+    failed = threading.Event()
+    pump = scheduler._pump
+
+    def fail() -> None:
+        if threading.current_thread().name == "scheduler" and not failed.is_set():
+            failed.set()
+            raise MemoryError
+        pump()
+
+    monkeypatch.setattr(scheduler, "_pump", fail)
+    first = scheduler.submit(x(1), deadline_ns=time.monotonic_ns() + 50_000_000)
+    assert failed.wait(PATIENCE_S)
+    second = scheduler.submit(x(2), deadline_ns=time.monotonic_ns() + 50_000_000)
+    for future in (first, second):
+        with pytest.raises(ResourceError, match="deadline passed"):
+            future.result(PATIENCE_S)

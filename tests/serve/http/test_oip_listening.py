@@ -15,7 +15,7 @@ from edgemed.serve.alarms import Alarm
 from edgemed.serve.daemon import Daemon
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.oip import rpc
-from edgemed.serve.http.oip.listening import Inlet
+from edgemed.serve.http.proto import SERVICE
 from tests.serve.http.client import Client
 from tests.serve.http.conftest import served
 from tests.waiting import wait_for
@@ -94,16 +94,26 @@ def test_a_port_that_somebody_else_took_stays_an_alarm(daemon: Any, server: rpc.
     assert not daemon.services.alarms.stands("inlet-lost", "grpc")
 
 
-def test_where_nobody_accepts_is_lost_too() -> None:
-    """After some errors of `accept`, gRPC keeps the socket, and never accepts again."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-        inlet = Inlet(address[1])
-        with socket.create_connection(address):
-            assert [inlet.lost() for _ in range(9)] == [None] * 9
-            assert inlet.lost() == f"gRPC takes no connections on port {address[1]}."
-            listener.accept()[0].close()
-            assert inlet.lost() is None
+def test_a_request_that_gets_no_thread_ends_no_server(server: rpc.RpcServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC hands requests on in one thread, which an error would end."""
+    port = server.start()
+
+    def none(thread: threading.Thread, real: Any = threading.Thread.start) -> None:
+        if thread.name.startswith("grpc_"):  # of the pool; our client needs some, too
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        grpc.channel_ready_future(channel).result(30)
+        client = Client(channel)
+        request, response = client.proto.methods["ServerLive"]
+        ask = channel.unary_unary(f"/{SERVICE}/ServerLive", request.SerializeToString, response.FromString)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none)
+            waits = ask.future(request(), timeout=30)
+            wait_for(lambda: server._pool is not None and server._pool._work_queue.qsize())
+        assert client.call("ServerLive").live
+        assert waits.result().live  # its thread is there now
 
 
 def lose(server: rpc.RpcServer) -> None:

@@ -102,6 +102,10 @@ def test_a_file_that_has_been_played_has_ended(played: Any) -> None:
     counts = channel.counts
     assert (counts.submitted, counts.in_flight, counts.unaccounted) == (10, 0, 0)
     assert counts.answered + counts.failed == 10
+    beat = daemon.services.loops.beats["live once"]
+    then_ns = beat.last_ns
+    daemon.services.loops.wake("live once")
+    wait_for(lambda: beat.last_ns > then_ns, "a beat of who has nothing more to do")
 
 
 def test_a_lost_source_is_an_alarm_until_it_is_there_again(played: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,3 +195,37 @@ def test_a_second_worker_is_loaded_only_where_there_is_room(tmp_path: Path, free
         lacking = room_for(model, Tree(tmp_path))
         assert (lacking is None) == fits
         assert fits or "488 MiB" in str(lacking)  # 400,000 KiB and a quarter
+
+
+def test_a_loop_that_stumbles_loads_no_model_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with faulty(tmp_path, monkeypatch) as (daemon, _):
+        model, beat = daemon.services.models.get("chest"), daemon.services.models._loops.beats["models"]
+        runner, generation = model._runner, model.status.model.generation
+
+        def fail(now_ns: int) -> None:
+            raise KeyError("once")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "tend", fail)
+            wait_for(lambda: beat.failures)
+        tended = threading.Event()
+        real = model.tend
+        monkeypatch.setattr(model, "tend", lambda now_ns: (real(now_ns), tended.set()))
+        assert tended.wait(WAIT_S)
+        assert model._runner is runner
+        assert model.status.model.generation == generation
+
+
+def test_a_model_that_finds_no_handles_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tries = hosted.ContainedRunner, []
+
+    def made(*args: Any, **others: Any) -> Any:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*args, **others)
+
+    monkeypatch.setattr(hosted, "RETRY_NS", 1)
+    monkeypatch.setattr(hosted, "ContainedRunner", made)
+    with faulty(tmp_path, monkeypatch) as (daemon, _):
+        assert daemon.services.models._loops.beats["models"].failures == 0

@@ -139,6 +139,22 @@ def done() -> Future[Reply]:
     return future
 
 
+def test_feeds_that_find_no_memory_cost_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[int] = []
+    mirror = Mirror("m", lambda _: Future(), lambda *_: None, dropped=lambda: dropped.append(1))
+
+    def full(_: object) -> None:
+        raise MemoryError
+
+    feeds = frame(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "array", full)
+        assert [mirror.copy(feeds) for _ in range(5)] == [None] * 5
+    assert mirror.copy(feeds) is not None
+    assert len(dropped) == 5
+    mirror.close()
+
+
 def test_only_a_share_is_mirrored_and_feeds_are_copies() -> None:
     mirror = Mirror("m", lambda _: done(), lambda *_: None, share=0.2)
     feeds = {"x": np.zeros(4)}

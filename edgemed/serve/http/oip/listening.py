@@ -1,22 +1,14 @@
-"""Where gRPC listens, what it shows to who connects, and whether it still takes connections."""
+"""Where gRPC listens, and what it shows to who connects."""
 
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
-from pathlib import Path
-from typing import Final
 
 import grpc
 
 from edgemed.base.errors import ResourceError, from_os_error
 from edgemed.serve.config.network import Tls
 from edgemed.serve.tls import Certificates
-
-_TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_LISTENS: Final = "0A"
-_STUCK_LOOKS: Final = 10
-"""In a row at which connections waited: gRPC takes all that there are at a time, under load, too."""
 
 
 def bind(server: grpc.Server, address: str, shown: Shown | None) -> int:
@@ -81,54 +73,3 @@ class Shown:
 def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
     ca = None if tls.ca is None else tls.ca.read_bytes()
     return grpc.ssl_server_certificate_configuration([(tls.key.read_bytes(), tls.certificate.read_bytes())], ca)
-
-
-class Inlet:
-    """Sees from outside of gRPC whether a port takes connections: gRPC may lose it, and does not say so.
-
-    Args:
-        port: that this process listens on now.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._sockets = {inode for inode in _listeners(port) if _holds(inode)}
-        self._waited = 0
-
-    def lost(self) -> str | None:
-        """Why nobody can connect, as a sentence; `None` where all is well, or the system does not tell. To be called
-        each second.
-        """
-        if not self._sockets:
-            return None
-        waiting = [waiting for inode, waiting in _listeners(self._port).items() if inode in self._sockets]
-        if not waiting:
-            return f"gRPC does not listen on port {self._port} any more."
-        self._waited = self._waited + 1 if any(waiting) else 0
-        return f"gRPC takes no connections on port {self._port}." if self._waited >= _STUCK_LOOKS else None
-
-
-def _listeners(port: int) -> dict[str, int]:
-    """The inodes of the sockets that listen on a port, at any address of this machine; how many connections wait at
-    each to be accepted.
-    """
-    found = {}
-    wanted = f":{port:04X}"
-    for table in _TABLES:
-        with suppress(OSError), table.open(encoding="ascii") as lines:
-            for line in lines:
-                _, local, _, state, queues, *others = line.split()
-                if state == _LISTENS and local.endswith(wanted):
-                    found[others[4]] = int(queues.partition(":")[2], 16)
-    return found
-
-
-def _holds(inode: str) -> bool:
-    """Whether a socket is one of this process."""
-    wanted = f"socket:[{inode}]"
-    with suppress(OSError):
-        for descriptor in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):  # closed meanwhile
-                if str(descriptor.readlink()) == wanted:
-                    return True
-    return False

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from typing import Any, Final
@@ -17,8 +17,9 @@ from google.protobuf.message import DecodeError
 from edgemed.base.errors import EdgemedError, ResourceError
 from edgemed.serve.http.access import Logins
 from edgemed.serve.http.answers import HttpError, busy, late, log_bug
+from edgemed.serve.http.inlet import Inlet
 from edgemed.serve.http.oip.infer import Desk, outcome_of, translated
-from edgemed.serve.http.oip.listening import Inlet, Shown, bind
+from edgemed.serve.http.oip.listening import Shown, bind
 from edgemed.serve.http.oip.messages import asked_of, fill_metadata, most_message, response_of
 from edgemed.serve.http.oip.rest import Rest, Room, too_much
 from edgemed.serve.http.proto import SERVICE, Proto
@@ -81,7 +82,7 @@ class RpcServer:
             InputError: certificate or key are not as they must be.
         """
         assert self._config.grpc_port is not None
-        pool = ThreadPoolExecutor(self._config.max_requests, thread_name_prefix="grpc")
+        pool = _Pool(self._config.max_requests, thread_name_prefix="grpc")
         with self._lock:  # who looks meanwhile would open a second port, and gRPC ends a server that nobody holds
             self._port = self._listen(pool, self._config.grpc_port)
             self._pool = pool
@@ -106,7 +107,7 @@ class RpcServer:
         address = f"[{config.host}]" if ":" in config.host else config.host
         port = bind(server, f"{address}:{port}", self._shown)
         server.start()
-        self._server, self._inlet = server, Inlet(port)
+        self._server, self._inlet = server, Inlet("gRPC", port)
         return port
 
     def _most(self) -> int:
@@ -265,6 +266,20 @@ class RpcServer:
             raise late() from error
         except EdgemedError as error:
             raise translated(error, deadline_ns) from error
+
+
+class _Pool(ThreadPoolExecutor):
+    """Refuses in the future where there can be no more threads: an error in the one thread that hands requests on would
+    end it, and nobody was answered any more."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **others: Any) -> Future[Any]:
+        try:
+            return super().submit(work, *args, **others)
+        except RuntimeError as error:  # it waits still: the next thread that is free takes it
+            log.warning("a request waits: %s", error)
+            refused: Future[Any] = Future()
+            refused.set_exception(error)
+            return refused
 
 
 class _Receiver:
