@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "edgemed" / "serve" / "http" / "proto"
@@ -11,11 +13,9 @@ COMPILED = FOLDER / "open_inference_grpc.binpb"
 
 def compile_to(target: Path) -> None:
     """Write the descriptor set."""
-    from grpc_tools import protoc
-
-    command = ["protoc", f"-I{FOLDER}", f"--descriptor_set_out={target}", SOURCE.name]
-    if protoc.main(command):
-        raise SystemExit("protoc failed, see above")
+    # in a process of its own: it brings a protobuf that crashes beside another library's, as TensorFlow's is
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{FOLDER}", f"--descriptor_set_out={target}", SOURCE.name]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
