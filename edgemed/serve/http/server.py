@@ -195,6 +195,13 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.up.set()
 
+    async def main_loop(self) -> None:
+        try:
+            await super().main_loop()
+        except Exception as error:  # it ends as when it is asked to: a loop that is left with open sockets may not end
+            self.failed = error
+            log.exception("the HTTP server ends")
+
     async def on_tick(self, counter: int) -> bool:
         self.beat_ns = time.monotonic_ns()
         return await super().on_tick(counter)

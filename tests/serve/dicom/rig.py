@@ -29,6 +29,7 @@ from edgemed.serve.dicom.inlet import DicomInlet
 from edgemed.serve.services import Part, Services
 from tests.serve import kit
 from tests.serve.store import rows
+from tests.waiting import PATIENCE_S
 
 LOOPBACK = ("127.0.0.0/8",)
 MODALITY = {"ae_title": "CT1", "addresses": LOOPBACK, "may": ("echo", "store", "commit")}
@@ -186,7 +187,7 @@ class Raw:
     """A socket."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
 
     def send(self, *pdus: bytes) -> Raw:
         for pdu in pdus:

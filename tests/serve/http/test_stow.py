@@ -250,7 +250,7 @@ def test_a_fault_of_ours_is_not_laid_on_the_image(stow: Any, monkeypatch: pytest
     with monkeypatch.context() as patched:
         patched.setattr(intake, "name_of", faulty)
         assert reasons(post(stow[2], *multipart(body))) == [0x0110]
-    assert [row["state"] for row in rows(stow[0], uid)] == ["refused"]  # the journal knows it, as over C-STORE
+    assert [row["state"] for row in objects(stow[0], uid)] == ["refused"]  # the journal knows it, as over C-STORE
     assert post(stow[2], *multipart(body)).status_code == 200
 
 
