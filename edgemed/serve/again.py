@@ -11,9 +11,11 @@ from edgemed.serve.digest import digest_of
 from edgemed.serve.journal.file import beside
 from edgemed.serve.journal.records import NoTransition, move_task, receive_again
 from edgemed.serve.journal.recovery import JOURNAL
+from edgemed.serve.journal.returns import is_whole
 from edgemed.serve.states import Event
 
 _ASKED: Final = "An operator asked for it."
+_TOGETHER: Final = 64  # tasks that are tried again in one transaction: the daemon's senders wait meanwhile
 
 
 def retry(root: Path, task: int | None) -> list[int]:
@@ -29,21 +31,31 @@ def retry(root: Path, task: int | None) -> list[int]:
     """
     if not (root / JOURNAL).is_file():
         raise InputError(f"There is no journal in {root}.", "Name a bedside.toml, or the state that it names.")
+    again: list[int] = []
     with beside(root / JOURNAL) as connection:
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("BEGIN IMMEDIATE")  # waits for the daemon's own commit
         numbers = [task] if task is not None else _failed(connection)
-        for number in numbers:
-            if connection.execute("SELECT 1 FROM task WHERE id = ?", (number,)).fetchone() is None:
-                raise InputError(f"There is no task {number}.", "`edgemed reconcile` lists what has failed.")
-            if _is_deleted(connection, number):
-                raise InputError(f"The images of task {number} were deleted after their time.", "Send them again.")
-            try:
-                move_task(connection, number, Event.RETRY, _ASKED)
-            except NoTransition as error:
-                raise InputError(f"{str(error).capitalize()}.", "Only what has failed is tried again.") from error
-        connection.execute("COMMIT")
-    return numbers
+        for first in range(0, len(numbers), _TOGETHER):
+            connection.execute("BEGIN IMMEDIATE")  # waits for the daemon's own commit, and it for this one
+            some = numbers[first : first + _TOGETHER]
+            if task is None:
+                some = [number for number in some if _has_failed(connection, number)]
+            for number in some:
+                _retry(connection, number)
+            connection.execute("COMMIT")
+            again += some
+    return again
+
+
+def _retry(connection: sqlite3.Connection, number: int) -> None:
+    if connection.execute("SELECT 1 FROM task WHERE id = ?", (number,)).fetchone() is None:
+        raise InputError(f"There is no task {number}.", "`edgemed reconcile` lists what has failed.")
+    if not is_whole(connection, number):
+        raise InputError(f"The images of task {number} were deleted after their time.", "Send them again.")
+    try:
+        move_task(connection, number, Event.RETRY, _ASKED)
+    except NoTransition as error:
+        raise InputError(f"{str(error).capitalize()}.", "Only what has failed is tried again.") from error
 
 
 def failed(root: Path) -> list[tuple[int, str, str]]:
@@ -55,12 +67,13 @@ def failed(root: Path) -> list[tuple[int, str, str]]:
 
 def _failed(connection: sqlite3.Connection) -> list[int]:
     tasks = [row[0] for row in connection.execute("SELECT id FROM task WHERE state = 'failed' ORDER BY id")]
-    return [task for task in tasks if not _is_deleted(connection, task)]
+    return [task for task in tasks if is_whole(connection, task)]
 
 
-def _is_deleted(connection: sqlite3.Connection, task: int) -> bool:
-    gone = "SELECT 1 FROM part JOIN object ON object.id = part.object WHERE part.task = ? AND object.path = ''"
-    return connection.execute(gone, (task,)).fetchone() is not None
+def _has_failed(connection: sqlite3.Connection, task: int) -> bool:
+    """Whether it still has, and its images are there."""
+    stands = connection.execute("SELECT 1 FROM task WHERE id = ? AND state = 'failed'", (task,)).fetchone()
+    return stands is not None and is_whole(connection, task)
 
 
 def route_again(root: Path) -> list[int]:

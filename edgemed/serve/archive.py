@@ -68,12 +68,16 @@ class Archive:
         count = 0
         after: int | None = 0 if before else None
         while after is not None:
-            if not goes_on():
-                return count
             with self._journal.read() as connection:
-                units, after = leaving(connection, after, before)
-            lines = [line for unit in units for line in unit.lines]
-            count += self._move(lines, partial(leave, units=units, before=before))
+                batches, after = leaving(connection, after, before)
+            for units in batches:
+                if not goes_on():
+                    return count
+                lines = [line for unit in units for line in unit.lines]
+                moved = self._move(lines, partial(leave, units=units, before=before))
+                if not moved:  # something has changed: what follows may be of the same study
+                    break
+                count += moved
         while True:
             with self._journal.read() as connection:
                 lines = over(connection, before, alarms_before)

@@ -279,7 +279,7 @@ class Router:
             (asked,) = connection.execute(
                 "SELECT count(*) FROM task WHERE state = 'queued' AND model = ?", (FORWARD,)
             ).fetchone()
-        if asked and self._services.journal.write(forward_again):
+        while asked and self._services.journal.write(forward_again):
             self._services.loops.wake(OUTLETS)
 
     def _decide(self, now_ns: int) -> None:

@@ -12,6 +12,7 @@ from edgemed.imaging.dicom.decode import Samples, decode_frame, native_bytes, na
 from edgemed.imaging.dicom.fragments import Fragments, index_fragments
 from edgemed.imaging.dicom.header import Header, PixelElement
 from edgemed.imaging.dicom.module import PixelModule
+from edgemed.imaging.dicom.room import inflate
 from edgemed.imaging.dicom.source import DeflatedSource, MemorySource, Source, read_spans
 from edgemed.imaging.dicom.syntaxes import Syntax
 from edgemed.imaging.dicom.values import raw_bytes
@@ -71,6 +72,7 @@ def locate_frames(header: Header, module: PixelModule, notes: list[str]) -> Fram
 
     Raises:
         InputError: fewer bytes or frames than claimed, or more than can be padding.
+        ResourceError: other deflated files are being read, and hold too much memory.
     """
     element, syntax, source = header.pixels, header.syntax, header.source
     if element is None:
@@ -87,7 +89,7 @@ def locate_frames(header: Header, module: PixelModule, notes: list[str]) -> Fram
     else:
         need = _check_length(source, element.offset, element.length, module, notes)
         if isinstance(source, DeflatedSource) and module.frames > 1:  # or all were inflated again for each
-            kept = MemorySource(read_spans(source, [(element.offset, need)]))
+            kept = inflate(source, (element.offset, need))
             place = replace(element, offset=0, length=need)
             return Frames(kept, syntax, module, place, None, element.offset + need)
     held = element.offset if isinstance(source, DeflatedSource) else 0

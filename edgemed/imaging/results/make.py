@@ -48,7 +48,7 @@ def make_results(content: Content, kinds: Sequence[str]) -> list[ResultFile]:
         sources = [read_source(path) for path in content.sources]
         made = {"json": [make_document(content, sources)] if "json" in kinds else []}
         known = [source for source in sources if source is not None]
-        if known and len(known) == len(sources):
+        if known and len(known) == len(sources) and set(kinds) - {"json"}:
             require("highdicom", extra="serve", purpose="write DICOM results")
             made |= _objects(content, known, kinds)
     return [file for kind in dict.fromkeys(kinds) for file in made.get(kind, [])]

@@ -20,7 +20,7 @@ from edgemed.evaluate.readings import Readings
 from edgemed.imaging.results.content import Content
 from edgemed.serve.analysis.distribution import Distributions
 from edgemed.serve.analysis.examine import TOO_LATE, Examination, Findings
-from edgemed.serve.analysis.results import author_of, deliver, warm
+from edgemed.serve.analysis.results import author_of, deliver, warm, writes_dicom
 from edgemed.serve.analysis.task import Broken, Declined, Interrupted, Task, first_queued, read_task, without_names
 from edgemed.serve.analysis.telling import Teller
 from edgemed.serve.analysis.units import makes_volumes
@@ -28,6 +28,7 @@ from edgemed.serve.clock import from_stamp, utc
 from edgemed.serve.journal.records import NoTransition, move_task
 from edgemed.serve.loops import Beat
 from edgemed.serve.models.served import Served
+from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
 
@@ -61,6 +62,7 @@ class Analyst:
         self._pauses: dict[str, int] = {}
         self._began_ns = time.monotonic_ns()
         self._draining = self._ending = False
+        self._rehearsed = threading.Event()
         self._taken: dict[int, bool] = {}  # tasks under way; whether they are of volumes
         self._idle = threading.Condition()
         self._teller = Teller(services)
@@ -79,7 +81,9 @@ class Analyst:
         for name in self._loops:
             self._services.loops.start(name, self._work, limit_ns=_STEP_NS)
         self._services.loops.start(LOOP, self._wake, limit_ns=_WRITE_NS)
-        self._services.loops.start("rehearsal", self._rehearse, limit_ns=_WRITE_NS)
+        if writes_dicom(self._services.config):
+            self._services.readiness.register("results", self._unrehearsed)
+            self._services.loops.start("rehearsal", self._rehearse, limit_ns=_WRITE_NS)
 
     def drain(self) -> None:
         """Take nothing new; what is under way goes on."""
@@ -102,10 +106,15 @@ class Analyst:
 
     def _rehearse(self, beat: Beat) -> None:
         """Once; then it rests."""
-        if beat.wait(_START_S):
+        if not self._rehearsed.is_set() and beat.wait(_START_S):
             warm(self._services)
+            self._rehearsed.set()
         while beat.wait(_REST_S):
             pass
+
+    def _unrehearsed(self) -> Finding | None:
+        """Tasks are answered meanwhile, as quickly as they can be."""
+        return None if self._rehearsed.is_set() else Finding("results", "What writes results is being loaded.")
 
     def _queue_lost(self) -> None:
         """Tasks that are under way by the journal alone: when one was given back, the disk was full."""

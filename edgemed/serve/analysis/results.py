@@ -15,7 +15,7 @@ from edgemed.serve.config import Config
 from edgemed.serve.config.models import ModelSection
 from edgemed.serve.journal.records import NewResult, add_results, finish_if_delivered, move_task
 from edgemed.serve.models.served import Served
-from edgemed.serve.outlets.plan import made, wanted
+from edgemed.serve.outlets.plan import DICOM, made, wanted
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event, State
 
@@ -86,15 +86,23 @@ def author_of(services: Services, served: Served, info: RunnerInfo | None = None
     )
 
 
+def writes_dicom(config: Config) -> bool:
+    """Whether answers of any model become DICOM objects."""
+    return any(not set(DICOM).isdisjoint(made(section)) for section in config.models)
+
+
 def warm(services: Services) -> None:
     """Write results of each model for nobody: the first patient need not wait a second for what libraries load.
 
+    Where a model's answers are no DICOM objects, nothing is loaded for them.
     What goes wrong is logged: whatever it is, the first task will show it.
     """
     from edgemed.imaging.results.rehearsal import rehearse
 
     for name in services.models.names():
         served = services.models.get(name)
+        if set(DICOM).isdisjoint(made(served.section)):
+            continue
         answer, notice = (kinds_of(served.section, answered=answered) for answered in (True, False))
         try:
             rehearse(author_of(services, served), answer, notice, services.spool.new())

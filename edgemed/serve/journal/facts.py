@@ -11,6 +11,13 @@ TOLD: Final = "audit received"
 ARCHIVE: Final = "archive"
 """Where the archive of what left the journal ends: see `serve/archive.py`."""
 
+_LEFT: Final = "left"
+
+
+def left_of(task: int | str) -> str:
+    """Name of what is kept of a task some of whose objects have left the journal: see `journal/leaving.py`."""
+    return f"{_LEFT} {task}"
+
 
 def fact(connection: sqlite3.Connection, name: str) -> str | None:
     """A value; `None` where none is kept."""
@@ -26,11 +33,18 @@ def keep_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
     )
 
 
+def forget_fact(connection: sqlite3.Connection, name: str) -> None:
+    """Keep nothing under a name any more."""
+    connection.execute("DELETE FROM fact WHERE name = ?", (name,))
+
+
 def forget_numbers(connection: sqlite3.Connection) -> None:
-    """Begin to count anew: events have other numbers now, in a journal that was made anew.
+    """Begin to count anew: events and tasks have other numbers now, in a journal that was made anew.
 
     The archive begins another file, too: a damaged journal may say less of it than counts.
     """
-    connection.execute("DELETE FROM fact WHERE name LIKE 'horizon %' OR name IN (?, ?)", (TOLD, ARCHIVE))
+    connection.execute(
+        "DELETE FROM fact WHERE name LIKE 'horizon %' OR name LIKE ? OR name IN (?, ?)", (left_of("%"), TOLD, ARCHIVE)
+    )
     for table in ("step", "commitment"):  # as young as this journal
         connection.execute(f"UPDATE {table} SET event = 0")  # noqa: S608 - ours

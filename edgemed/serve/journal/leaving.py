@@ -1,7 +1,9 @@
 """Rows that have come to their end long ago leave the journal: what goes together, how it is told, and that it goes.
 
 What is connected leaves together: the objects of a study, their tasks, results and deliveries; an object that is of no
-study, by itself. The newest row of each table stays, for numbers go on from it.
+study, by itself. Of a large study some objects leave at a time, for senders wait meanwhile: each with what is about it
+alone, and what is about several with the last of them. So at any moment what is left makes sense by itself. The newest
+row of each table stays, for numbers go on from it.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgemed.serve.journal.facts import fact, forget_fact, keep_fact, left_of
 from edgemed.serve.journal.retention import newest_event
 from edgemed.serve.states import ENDS
 
 _ENDED: Final = ", ".join(sorted(f"'{state.value}'" for state in ENDS))
 _SPAN: Final = 5_000  # numbers of objects that are looked at together
-_TOGETHER: Final = 20  # objects that leave together, or a whole study: senders wait meanwhile
-_OLD: Final = "NOT EXISTS (SELECT 1 FROM event WHERE what = ? AND subject = ? AND id > ?)"
+_TOGETHER: Final = 20  # objects that leave in one transaction: senders wait meanwhile
+_OLD: Final = "SELECT NOT EXISTS (SELECT 1 FROM event WHERE what = ? AND subject = ? AND id > ?)"
+_LAST: Final = "SELECT max(object) FROM part WHERE task = ?"
+_MEMBERS: Final = "SELECT object FROM part WHERE task = ? ORDER BY object"
 _CANDIDATES: Final = (
     f"SELECT id, study FROM object WHERE id > ?1 AND id <= ?2 AND path = '' AND state IN ({_ENDED})"  # noqa: S608
     " AND NOT EXISTS (SELECT 1 FROM event WHERE what = 'object' AND subject = object.id AND event.id > ?3) ORDER BY id"
@@ -37,23 +42,24 @@ Rows = list[sqlite3.Row]
 
 @dataclass(frozen=True)
 class Unit:
-    """What leaves together.
+    """What leaves together: a study, or some objects of a large one.
 
     Attributes:
-        start: number of an object of it.
+        tasks: of which the last object is here; earlier ones have left by then.
+        parted: tasks that stay, for they have later objects, each with an object of theirs that leaves.
         lines: what is told of it, as JSON, one line for each object and task.
     """
 
-    start: int
     objects: tuple[int, ...]
     tasks: tuple[int, ...]
     results: tuple[int, ...]
     deliveries: tuple[int, ...]
     promised: tuple[str, ...]
+    parted: tuple[tuple[int, int], ...]
     lines: tuple[str, ...]
 
 
-def leaving(connection: sqlite3.Connection, after: int, before: int) -> tuple[list[Unit], int | None]:
+def leaving(connection: sqlite3.Connection, after: int, before: int) -> tuple[list[list[Unit]], int | None]:
     """Units that may leave, by the numbers of their objects.
 
     Args:
@@ -62,54 +68,60 @@ def leaving(connection: sqlite3.Connection, after: int, before: int) -> tuple[li
         before: number of an event: all that happened to a unit is older.
 
     Returns:
-        The units, and the number to go on after; `None` at the end.
+        The units, those of one transaction in one list, in the order in which they must go; and the number to go on
+        after, `None` at the end.
     """
     before = min(before, newest_event(connection) - 1)
     (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM object").fetchone()
-    units: list[Unit] = []
+    batches: list[list[Unit]] = [[]]
     seen = set[str]()
     until = min(after + _SPAN, newest)
     for number, study in connection.execute(_CANDIDATES, (after, until, before)).fetchall():
         if study and study in seen:
             continue
         seen.add(study)
-        found = unit(connection, number, before)
-        if found is not None:
-            units.append(found)
-        if sum(len(each.objects) for each in units) >= _TOGETHER:
-            return units, number
-    return units, until if until < newest else None
+        for found in _units(connection, number, study, before):
+            batches[-1].append(found)
+            if sum(len(each.objects) for each in batches[-1]) >= _TOGETHER:
+                batches.append([])
+        if len(batches) > 1:
+            return [each for each in batches if each], number
+    return [each for each in batches if each], until if until < newest else None
 
 
-def unit(connection: sqlite3.Connection, number: int, before: int) -> Unit | None:
-    """What an object leaves with; `None` where it may not, or is not there."""
-    first = connection.execute("SELECT * FROM object WHERE id = ?", (number,)).fetchone()
-    if first is None:
-        return None
-    objects: Rows = [first]
-    if first["study"]:
-        objects = connection.execute("SELECT * FROM object WHERE study = ? ORDER BY id", (first["study"],)).fetchall()
-    numbers = {row["id"] for row in objects}
+def _units(connection: sqlite3.Connection, number: int, study: str, before: int) -> list[Unit]:
+    """All of a study, or an object that is of none; nothing where something of it has to stay."""
+    numbers = [number]
+    if study:
+        rows = connection.execute("SELECT id FROM object WHERE study = ? ORDER BY id", (study,)).fetchall()
+        numbers = [row[0] for row in rows]
+    found: list[Unit] = []
+    for first in range(0, len(numbers), _TOGETHER):
+        one = unit(connection, numbers[first : first + _TOGETHER], before)
+        if one is None:
+            return []
+        found.append(one)
+    members = {row[0] for each in found for task in each.tasks for row in connection.execute(_MEMBERS, (task,))}
+    parted = {task for each in found for task, _ in each.parted}
+    return found if members <= {*numbers} and parted <= {task for each in found for task in each.tasks} else []
+
+
+def unit(connection: sqlite3.Connection, numbers: Sequence[int], before: int) -> Unit | None:
+    """What some objects of a study leave with; `None` where one may not, or is not there."""
+    objects = _of(connection, "SELECT * FROM object WHERE id = ?", numbers)
     parts = _of(connection, "SELECT * FROM part WHERE object = ? ORDER BY task", numbers)
     tasks = _of(connection, "SELECT * FROM task WHERE id = ?", {row["task"] for row in parts})
-    members = _of(connection, "SELECT * FROM part WHERE task = ? ORDER BY object", {row["id"] for row in tasks})
     results = _of(connection, "SELECT * FROM result WHERE task = ? ORDER BY id", {row["id"] for row in tasks})
     deliveries = _of(connection, "SELECT * FROM delivery WHERE result = ? ORDER BY id", {row["id"] for row in results})
-    ends = {state.value for state in ENDS}
-    if (
-        any(row["state"] not in ends for row in (*objects, *tasks))
-        or any(row["state"] in ("pending", "sent") for row in deliveries)
-        or any(row["path"] for row in (*objects, *results))
-        or not {row["object"] for row in members} <= numbers
-    ):
-        return None
     tables = {"object": objects, "task": tasks, "result": results, "delivery": deliveries}
-    for table, rows in tables.items():
-        (newest,) = connection.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608 - a table of ours
-        old = f"SELECT {_OLD}"
-        for row in rows:
-            if row["id"] == newest or not connection.execute(old, (table, row["id"], before)).fetchone()[0]:
-                return None
+    if len(objects) < len(numbers) or not _has_ended(tables) or not _is_old(connection, tables, before):
+        return None
+    last = {row["id"]: connection.execute(_LAST, (row["id"],)).fetchone()[0] for row in tasks}
+    going = [row for row in tasks if last[row["id"]] in numbers]
+    gone = {row["id"] for row in going}
+    results = [row for row in results if row["task"] in gone]
+    told = {row["id"] for row in results}
+    deliveries = [row for row in deliveries if row["result"] in told]
     promised = _of(
         connection,
         "SELECT sop_instance FROM promise WHERE sop_instance = ?",
@@ -117,37 +129,80 @@ def unit(connection: sqlite3.Connection, number: int, before: int) -> Unit | Non
     )
     kept = tuple(row["sop_instance"] for row in promised)
     promises = frozenset(kept)
-    of_object, of_task = _by("object", parts), _by("task", members)
-    answers, sent = _by("task", results), _by("result", deliveries)
+    of_object, answers, sent = _by("object", parts), _by("task", results), _by("result", deliveries)
     lines = (
         *(_object(connection, row, of_object[row["id"]], row["sop_instance"] in promises) for row in objects),
-        *(_task(connection, row, of_task[row["id"]], answers[row["id"]], sent) for row in tasks),
+        *(_task(connection, row, answers[row["id"]], sent) for row in going),
     )
-    return Unit(
-        number, _numbers(objects), _numbers(tasks), _numbers(results), _numbers(deliveries), promised=kept, lines=lines
+    parted = tuple((row["task"], row["object"]) for row in parts if row["task"] not in gone)
+    return Unit(_numbers(objects), _numbers(going), _numbers(results), _numbers(deliveries), kept, parted, lines)
+
+
+def _has_ended(tables: Mapping[str, Rows]) -> bool:
+    """Whether nothing of it is open, and no file is left."""
+    ends = {state.value for state in ENDS}
+    return (
+        all(row["state"] in ends for row in (*tables["object"], *tables["task"]))
+        and all(row["state"] not in ("pending", "sent") for row in tables["delivery"])
+        and not any(row["path"] for row in (*tables["object"], *tables["result"]))
     )
+
+
+def _is_old(connection: sqlite3.Connection, tables: Mapping[str, Rows], before: int) -> bool:
+    for table, rows in tables.items():
+        (newest,) = connection.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608 - a table of ours
+        for row in rows:
+            if row["id"] == newest or not connection.execute(_OLD, (table, row["id"], before)).fetchone()[0]:
+                return False
+    return True
 
 
 def leave(connection: sqlite3.Connection, units: Sequence[Unit], before: int) -> bool:
     """Delete units, where each is as it was when it was told; else none, and `False`."""
     before = min(before, newest_event(connection) - 1)
-    if any(unit(connection, each.start, before) != each for each in units):
+    if not all(_is_the_same(connection, each, before) for each in units):
         return False
     for each in units:
+        _part(connection, each.parted)
         for sql, numbers in (
             ("DELETE FROM asked WHERE delivery = ?", each.deliveries),
             ("DELETE FROM event WHERE what = 'delivery' AND subject = ?", each.deliveries),
             ("DELETE FROM delivery WHERE id = ?", each.deliveries),
             ("DELETE FROM result WHERE id = ?", each.results),
-            ("DELETE FROM part WHERE task = ?", each.tasks),
+            ("DELETE FROM part WHERE object = ?", each.objects),
             ("DELETE FROM event WHERE what = 'task' AND subject = ?", each.tasks),
             ("DELETE FROM task WHERE id = ?", each.tasks),
             ("DELETE FROM event WHERE what = 'object' AND subject = ?", each.objects),
             ("DELETE FROM object WHERE id = ?", each.objects),
         ):
             connection.executemany(sql, [(number,) for number in numbers])
+        for task in each.tasks:
+            forget_fact(connection, left_of(task))
         connection.executemany("DELETE FROM promise WHERE sop_instance = ?", [(uid,) for uid in each.promised])
     return True
+
+
+def _is_the_same(connection: sqlite3.Connection, told: Unit, before: int) -> bool:
+    """Whether it is as it was told, and what of its tasks had to leave before it has."""
+    earlier = "SELECT 1 FROM part WHERE task = ? AND object < ?"
+    if any(connection.execute(earlier, (task, told.objects[0])).fetchone() for task in told.tasks):
+        return False
+    return unit(connection, told.objects, before) == told
+
+
+def _part(connection: sqlite3.Connection, pairs: Sequence[tuple[int, int]]) -> None:
+    """Remember which objects of a task have left before it: they are told with it."""
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for task, number in pairs:
+        found[task].append(number)
+    for task, numbers in found.items():
+        keep_fact(connection, left_of(task), json.dumps(_left(connection, task) + numbers))
+
+
+def _left(connection: sqlite3.Connection, task: int) -> list[int]:
+    """Numbers of the objects of a task that have left."""
+    kept = fact(connection, left_of(task))
+    return [] if kept is None else list(json.loads(kept))
 
 
 def over(connection: sqlite3.Connection, before: int, alarms_before: int) -> list[str]:
@@ -208,13 +263,11 @@ def _object(connection: sqlite3.Connection, row: sqlite3.Row, parts: Rows, promi
     )
 
 
-def _task(
-    connection: sqlite3.Connection, row: sqlite3.Row, members: Rows, results: Rows, sent: Mapping[int, Rows]
-) -> str:
+def _task(connection: sqlite3.Connection, row: sqlite3.Row, results: Rows, sent: Mapping[int, Rows]) -> str:
     return _line(
         task=row["id"],
         **_told(row),
-        objects=[part["object"] for part in members],
+        objects=[*_left(connection, row["id"]), *(part[0] for part in connection.execute(_MEMBERS, (row["id"],)))],
         results=[
             {
                 **_told(result),

@@ -5,7 +5,9 @@ Each function takes a connection inside a transaction (`Journal.write`) or for r
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +26,19 @@ SHA-256 (of the data set) and UIDs. Nothing is copied; `result.path` is the path
 again is `queued`, and it is the router that takes it.
 """
 
+
+_STATES: Final = (  # of the objects of a task, each with those of all its tasks
+    "SELECT object.id, object.state, group_concat(DISTINCT task.state) FROM part AS its"
+    " JOIN object ON object.id = its.object JOIN part ON part.object = object.id JOIN task ON task.id = part.task"
+    " WHERE its.task = ? GROUP BY object.id"
+)
+_MOVE_OBJECTS: Final = (
+    "UPDATE object SET state = ?, reason = '', changed = ? WHERE id IN (SELECT value FROM json_each(?))"
+)
+_MOVED_OBJECTS: Final = (
+    "INSERT INTO event (at, what, subject, before, event, after, reason)"
+    " SELECT ?, 'object', value, ?, ?, ?, '' FROM json_each(?)"
+)
 
 _OPENING: Final = {State.ARRIVING: "arrive", State.RECEIVED: "accept", State.REFUSED: "refuse"}
 
@@ -300,22 +315,18 @@ def _set(
 
 def _settle(connection: sqlite3.Connection, task: int, opening: Event = Event.RETRY) -> None:
     """Objects of a task end with their last task, and are open again when one is tried again, or joined by another."""
-    for row in connection.execute(
-        "SELECT object.id, object.state FROM object JOIN part ON part.object = object.id WHERE part.task = ?", (task,)
-    ).fetchall():
-        number, before = row[0], State(row[1])
-        if before is State.RECEIVED:  # it is being routed
-            continue
-        states = frozenset(
-            State(r[0])
-            for r in connection.execute(
-                "SELECT task.state FROM task JOIN part ON part.task = task.id WHERE part.object = ?", (number,)
-            )
-        )
+    moved: defaultdict[tuple[State, State], list[int]] = defaultdict(list)
+    for number, stood, tasks in connection.execute(_STATES, (task,)):
+        before, states = State(stood), frozenset(map(State, tasks.split(",")))
         after = worst(states) if states <= ENDS else State.ROUTED
-        if after is not before:
-            event = Event.SETTLE if after in ENDS else opening
-            _set(connection, "object", number, before, event.value, after, "")
+        if after is not before and before is not State.RECEIVED:  # that one is being routed
+            moved[before, after].append(number)
+    now = stamp()
+    for (before, after), numbers in moved.items():  # at once: there may be thousands, and senders wait meanwhile
+        event = (Event.SETTLE if after in ENDS else opening).value
+        each = json.dumps(numbers)
+        connection.execute(_MOVE_OBJECTS, (after.value, now, each))
+        connection.execute(_MOVED_OBJECTS, (now, before.value, event, after.value, each))
 
 
 def _event(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from edgemed.serve.journal.facts import left_of
 from edgemed.serve.journal.records import (
     FORWARD,
     NewObject,
@@ -53,7 +54,7 @@ def bring_back(connection: sqlite3.Connection, number: int, stood: str, new: New
         return True
     stay(connection, number, AGAIN)  # its time begins anew, whether all of its series are there or not
     for task in tasks:
-        if task["state"] in ends and _is_newest(connection, task) and _is_whole(connection, task["id"]):
+        if task["state"] in ends and _is_newest(connection, task) and is_whole(connection, task["id"]):
             move_task(connection, task["id"], Event.RETURN, AGAIN)
     return False
 
@@ -63,7 +64,13 @@ def _is_newest(connection: sqlite3.Connection, task: sqlite3.Row) -> bool:
     return connection.execute(newer, (task["model"], task["subject"], task["revision"])).fetchone() is None
 
 
-def _is_whole(connection: sqlite3.Connection, task: int) -> bool:
-    """Whether no file of a task was deleted after its time; the last one that comes again makes it whole."""
-    gone = "SELECT 1 FROM part JOIN object ON object.id = part.object WHERE part.task = ? AND object.path = ''"
-    return connection.execute(gone, (task,)).fetchone() is None
+def is_whole(connection: sqlite3.Connection, task: int) -> bool:
+    """Whether no file of a task was deleted after its time; the last one that comes again makes it whole.
+
+    One of which objects have left the journal never is: it would be about those alone that are left.
+    """
+    gone = (
+        "SELECT 1 FROM part JOIN object ON object.id = part.object WHERE part.task = ? AND object.path = ''"
+        " UNION ALL SELECT 1 FROM fact WHERE name = ?"
+    )
+    return connection.execute(gone, (task, left_of(task))).fetchone() is None

@@ -20,6 +20,7 @@ from edgemed.serve.journal.records import (
     move_task,
     open_task,
 )
+from edgemed.serve.journal.returns import is_whole
 from edgemed.serve.states import Event, State
 
 LATE: Final = "It came after its series was taken to be complete."
@@ -27,6 +28,8 @@ OTHER_STUDY: Final = "Its series is known as one of another study."
 DELETED: Final = "It came after the images of its series were deleted."
 OURS: Final = "It is a result of ours."
 ALONE: Final = "It is analysed by itself."
+
+_TOGETHER: Final = 64
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def _join(connection: sqlite3.Connection, want: Want, row: sqlite3.Row) -> Joine
             move_task(connection, task, Event.COMPLETE, ALONE)
         return Joined(task, want.model, want.level, 1, opened=True)
     parts = connection.execute(  # read as far as is needed: those of one task are of one study
-        "SELECT object.id, object.path, object.study FROM part JOIN object ON object.id = part.object WHERE task = ?",
+        "SELECT object.id, object.study FROM part JOIN object ON object.id = part.object WHERE task = ?",
         (latest["id"],),
     )
     first = parts.fetchone()
@@ -149,10 +152,9 @@ def _join(connection: sqlite3.Connection, want: Want, row: sqlite3.Row) -> Joine
         return Joined(latest["id"], want.model, want.level, latest["revision"], opened=False)
     if not want.reopen:
         return LATE
-    before = [first, *parts]
-    if not all(part["path"] for part in before):
+    if not is_whole(connection, latest["id"]):
         return DELETED
-    earlier, revision = tuple(part["id"] for part in before), latest["revision"] + 1
+    earlier, revision = tuple(part["id"] for part in (first, *parts)), latest["revision"] + 1
     task = open_task(connection, want.model, want.level, want.subject, [*earlier, number], revision=revision)
     _expect(connection, task, want.expected)
     return Joined(task, want.model, want.level, revision, opened=True, earlier=earlier)
@@ -182,8 +184,14 @@ def _forward(connection: sqlite3.Connection, row: sqlite3.Row, destinations: Seq
 
 
 def forward_again(connection: sqlite3.Connection) -> int:
-    """Tasks that send images on and are to be tried again: what failed is pending. Returns how many there were."""
-    tasks = connection.execute("SELECT id FROM task WHERE state = 'queued' AND model = ?", (FORWARD,)).fetchall()
+    """Tasks that send images on and are to be tried again: what failed is pending.
+
+    Returns:
+        How many there were; there may be more, for senders wait meanwhile: call it again until 0.
+    """
+    tasks = connection.execute(
+        "SELECT id FROM task WHERE state = 'queued' AND model = ? LIMIT ?", (FORWARD, _TOGETHER)
+    ).fetchall()
     for (task,) in tasks:
         move_task(connection, task, Event.START)
         move_task(connection, task, Event.ANSWER)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Literal
 
 from edgemed.serve.clock import stamp
@@ -24,6 +25,7 @@ ended, it is to be completed without a series, or there are too many."""
 MOST_STEPS: Final = 10_000
 MOST_IMAGES: Final = 1_000_000  # of all steps: some 40 MB
 _TOGETHER: Final = 20
+_IMAGES_TOGETHER: Final = 5_000  # of steps that are forgotten in one transaction: senders wait meanwhile
 _HAS_COME: Final = (
     "EXISTS (SELECT 1 FROM object WHERE object.sop_instance = step_image.sop_instance"
     " AND object.state <> 'refused' AND object.state NOT IN ('arriving', 'received'))"
@@ -166,9 +168,12 @@ def forget_steps(connection: sqlite3.Connection, before: int) -> int:
     """Delete steps whose last change is older than an event; returns how many. Call it again until 0."""
     if not before:  # nothing is that old
         return 0
-    return connection.execute(
-        "DELETE FROM step WHERE id IN (SELECT id FROM step WHERE event <= ? LIMIT ?)", (before, _TOGETHER)
-    ).rowcount
+    rows = connection.execute("SELECT id, images FROM step WHERE event <= ? LIMIT ?", (before, _TOGETHER)).fetchall()
+    images = accumulate(row["images"] for row in rows)
+    going = [(row["id"],) for row, so_far in zip(rows, images, strict=True) if so_far <= _IMAGES_TOGETHER]
+    going = going or [(row["id"],) for row in rows[:1]]
+    connection.executemany("DELETE FROM step WHERE id = ?", going)
+    return len(going)
 
 
 def _count(series: Series) -> int:
