@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from edgemed.base.errors import InputError
+from edgemed.serve.again import retry
 from edgemed.serve.archive import FOLDER, Archive
 from edgemed.serve.journal import routes, steps
 from edgemed.serve.journal.database import Journal
@@ -23,7 +24,7 @@ from edgemed.serve.journal.facts import forget_numbers
 from edgemed.serve.journal.records import NewObject, NewResult, add_object, add_results, move_delivery, move_task
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.journal.returns import bring_back
-from edgemed.serve.reconcile import reconcile, retry
+from edgemed.serve.reconcile import reconcile
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event, State
 
