@@ -10,6 +10,7 @@ from pynetdicom import AE
 from tests.serve import kit
 from tests.serve.canary import MARK
 from tests.serve.dicom import rig
+from tests.waiting import wait_for
 
 MPPS = "1.2.840.10008.3.1.2.3.3"
 MODALITY = {**rig.MODALITY, "may": ("echo", "store", "mpps")}
@@ -67,8 +68,12 @@ class Modality:
         ae = AE(calling)
         for uid in (MPPS, *classes):
             ae.add_requested_context(uid, rig.EXPLICIT)
-        self.association = ae.associate("127.0.0.1", port, ae_title="EDGEMED")
-        assert self.association.is_established
+
+        def associated() -> Any:  # again where pynetdicom misses the answer, as it may on a busy machine
+            association = ae.associate("127.0.0.1", port, ae_title="EDGEMED")
+            return association if association.is_established else None
+
+        self.association = wait_for(associated, "an association")
         # pynetdicom's thread for requests of the peer takes answers, too, on a busy machine, and drops them: it rests
         self._resting = self.association._reactor_checkpoint
         self._resting.clear()

@@ -118,7 +118,7 @@ def toy(pacs: ToyPacs, *, port: int = 0, tls: ssl.SSLContext | None = None) -> I
     if pacs.commits:
         ae.add_supported_context(StorageCommitmentPushModel, EXPLICIT)
     ae.require_called_aet = True
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60
 
     def action(event: Any) -> tuple[int, None]:
         pacs._pending.append(event.action_information)
