@@ -26,6 +26,8 @@ from edgemed.serve.audit.trail import AuditEvent, Kind
 from edgemed.serve.audit.verify import verify_trail
 from edgemed.serve.journal.database import Journal
 from tests.serve import kit
+from tests.serve.store import fails_in
+from tests.waiting import wait_for
 
 EVENTS = [
     AuditEvent("received", user="CT1", address="127.0.0.1", study="1.2.3", instances=("1.2.3.4", "1.2.3.5")),
@@ -302,11 +304,32 @@ def test_what_another_process_leaves_is_entered_once_then_goes(tmp_path: Path, a
     collector = Collector(tmp_path, log)
     collector.look()
     assert file.exists()
-    collector.look()
-    assert not file.exists()
+    wait_for(lambda: (collector.look(), not file.exists())[1], "its end")
     collector.look()
     log.close()
     assert verify(log.folder) == 4  # start, the two, stop
+
+
+def test_what_another_process_leaves_stays_until_the_disk_has_it(
+    tmp_path: Path, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Leaver(tmp_path) as left:
+        left.record(EVENTS[0])
+    (file,) = (tmp_path / left_by_others.FOLDER).iterdir()
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    wait_for(lambda: log.written == 1, "the start")
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "write", fails_in("audit"))
+        collector = Collector(tmp_path, log)
+        for _ in range(3):
+            collector.look()
+            assert file.exists()
+        log.close()  # what waited in memory is lost
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    collector = Collector(tmp_path, log)
+    wait_for(lambda: (collector.look(), not file.exists())[1], "its end")
+    log.close()
+    assert verify(log.folder) == 4  # start, start, the one, stop
 
 
 def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
