@@ -134,6 +134,30 @@ def test_a_site_may_give_its_own_key_which_nobody_else_reads(tmp_path: Path, ala
         AuditLog(config, alarms)
 
 
+@pytest.mark.parametrize("began", [True, False])
+def test_entries_whose_sectors_came_to_the_disk_in_part_are_cut_off_and_told(
+    tmp_path: Path, alarms: Alarms, write: Callable[..., Path], began: bool
+) -> None:
+    """Power went while a batch was synced: its first sectors are missing, its last line is there."""
+    folder = write(EVENTS[0])
+    whole = (folder / TRAIL).read_bytes()
+    head = (folder / HEAD).read_bytes()
+    write(*EVENTS)
+    later = (folder / TRAIL).read_bytes()
+    (folder / TRAIL).write_bytes(
+        later[: len(whole)] + bytes(512) + later[len(whole) + 512 :] if began else bytes(512) + later[512:]
+    )
+    if began:
+        (folder / HEAD).write_bytes(head)
+    else:
+        (folder / HEAD).unlink()
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    log.close()
+    assert verify(folder) == (5 if began else 2)
+    text = (folder / TRAIL).read_text()
+    assert f"{len(later) - (len(whole) if began else 0)} bytes of an entry that was never whole" in text
+
+
 def test_a_torn_entry_is_cut_off_and_told(write: Callable[..., Path]) -> None:
     folder = write(*EVENTS)
     with (folder / TRAIL).open("ab") as file:
