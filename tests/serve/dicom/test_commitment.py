@@ -157,12 +157,15 @@ def test_a_report_outlives_association_and_daemon(tmp_path: Path) -> None:
         wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
 
 
+def asked_for(running: rig.Rig, transaction: str, uid: str = "1.2.3") -> None:
+    """A peer that is not there has asked."""
+    entered = partial(enter_request, transaction=transaction, peer="CT1", address="127.0.0.1", at="2026")
+    assert running.services.journal.write(partial(entered, instances=[(kit.CT, uid)]))
+
+
 def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_path: Path) -> None:
     with rig.inlet(tmp_path) as running:
-        modality = Modality(running.port)
-        modality.association.unbind(evt.EVT_N_EVENT_REPORT, modality._told)
-        assert modality.ask("1.2.8", (kit.CT, "1.2.3")) == 0
-        modality.association.abort()
+        asked_for(running, "1.2.8")
         running.services.journal.write(lambda c: c.execute("UPDATE commitment SET received = '1970-01-01'"))
     with rig.inlet(tmp_path) as running:  # the clock was set meanwhile
         commitments = Commitments(running.services, running.services.config.dicom)
@@ -182,10 +185,7 @@ def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_pat
 
 def test_a_journal_that_was_made_anew_gives_no_report_up(tmp_path: Path) -> None:
     with rig.inlet(tmp_path) as running:
-        modality = Modality(running.port)
-        modality.association.unbind(evt.EVT_N_EVENT_REPORT, modality._told)
-        assert modality.ask("1.2.9", (kit.CT, "1.2.3")) == 0
-        modality.association.abort()
+        asked_for(running, "1.2.9")
         running.services.journal.write(facts.forget_numbers)
     with rig.inlet(tmp_path) as running:
         again = Modality(running.port)
@@ -194,12 +194,6 @@ def test_a_journal_that_was_made_anew_gives_no_report_up(tmp_path: Path) -> None
         again.association.release()
         wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported <> ''"), "the entry")
         assert not running.services.alarms.stands("commitment-failed", "CT1")
-
-
-def asked_for(running: rig.Rig, transaction: str, uid: str = "1.2.3") -> None:
-    """A peer that is not there has asked."""
-    entered = partial(enter_request, transaction=transaction, peer="CT1", address="127.0.0.1", at="2026")
-    assert running.services.journal.write(partial(entered, instances=[(kit.CT, uid)]))
 
 
 @pytest.mark.parametrize("damaged", ["x'5b5b22'", "x'ff00fe'", "'[]'", "'5'", "'[[1]]'"])
