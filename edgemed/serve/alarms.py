@@ -113,8 +113,9 @@ class Alarms:
             alarm = self._standing.pop((code, subject), None)
             if alarm is None:
                 return
-            self._store(
-                "UPDATE alarm SET cleared = ? WHERE code = ? AND subject = ? AND cleared IS NULL",
+            self._store(  # with the next number, for its age is counted from here on
+                "UPDATE alarm SET id = (SELECT max(id) + 1 FROM alarm), cleared = ?"
+                " WHERE code = ? AND subject = ? AND cleared IS NULL",
                 (stamp(), code, subject),
             )
         log.info("alarm %s is over: %s", code, alarm.text)

@@ -85,10 +85,8 @@ class Performed:
         followed = self._followed.pop(task, None)
         if followed is None or followed.told is None:
             return
-        if followed.told.awaited:
+        if followed.told.awaited or not followed.told.open:
             self._overdue[followed.subject] = now_ns
-        elif not followed.told.open:
-            self._alarms.clear(ALARM, followed.subject[0])
 
     def _tell(self, connection: sqlite3.Connection, task: int, followed: _Followed, now_ns: int) -> None:
         _, level, uid = followed.subject
@@ -106,18 +104,40 @@ class Performed:
                     self._overdue[subject] = now_ns + model.completeness.quiet_ns
 
     def _judge(self, subject: Subject) -> None:
-        """Say so where images of it are missing still; one that collects again says it by itself."""
-        model, level, uid = subject
+        """Say so where images of it are missing still; one that collects again says it by itself.
+
+        The warning stands until nothing is missing from any other either: the next patient's series is no comfort.
+        """
+        model = subject[0]
         if any(followed.subject == subject for followed in self._followed.values()):
             return
         with self._journal.read() as connection:
-            found = named(connection, level, uid)
-        if found is not None and found.awaited:
-            text = (
-                f"{len(found.awaited)} of {found.total} images that a procedure step names did not come for {model};"
-                " `edgemed reconcile` lists them."
-            )
-            self._alarms.raise_(ALARM, text, model)
+            found = named(connection, *subject[1:])
+            if not (found is not None and found.awaited) and not self._alarms.stands(ALARM, model):
+                return
+            missing = self._missing(connection, model)
+        if missing:
+            self._alarms.raise_(ALARM, _text(model, subject[1], missing), model)
+        else:
+            self._alarms.clear(ALARM, model)
+
+    def _missing(self, connection: sqlite3.Connection, model: str) -> list[Named]:
+        """What steps tell of each that was complete for a model without all of its images."""
+        level = self._models[model].level
+        uids = {each.series if level == "series" else each.study for each in unfinished(connection)}
+        subjects: list[Subject] = [(model, level, uid) for uid in uids]
+        late = [each for each in subjects if each not in self._overdue and _was_complete(connection, each)]
+        told = (named(connection, *each[1:]) for each in late)
+        return [each for each in told if each is not None and each.awaited]
+
+
+def _text(model: str, level: Level, missing: list[Named]) -> str:
+    awaited, total = sum(len(each.awaited) for each in missing), sum(each.total for each in missing)
+    of = "series" if level == "series" else "study" if len(missing) == 1 else "studies"
+    return (
+        f"{awaited} of {total} images that procedure steps name did not come for {model}, of {len(missing)} {of};"
+        " `edgemed reconcile` lists them."
+    )
 
 
 def _was_complete(connection: sqlite3.Connection, subject: Subject) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from edgemed.serve.alarms import Alarms
-from edgemed.serve.audit.trail import Audit
+from edgemed.serve.audit.trail import Trail
 from edgemed.serve.config import Config
 from edgemed.serve.intake import Intake
 from edgemed.serve.journal.database import Journal
@@ -34,7 +34,7 @@ class Services:
     intake: Intake
     models: Models
     board: Board
-    audit: Audit
+    audit: Trail
     pseudonyms: Pseudonyms
     timelines: Timelines
 

@@ -10,7 +10,7 @@ from edgemed.serve.config.destinations import DicomDestination, Retry
 from edgemed.serve.config.inlets import DicomSection, Peer
 from edgemed.serve.dicom import admission, commitment, commitment_scu, inbox, negotiation, reports, requestor, scu, wire
 from edgemed.serve.housekeeping import STEPS_NS
-from edgemed.serve.journal import steps
+from edgemed.serve.journal import requests, steps
 from edgemed.serve.outlets import lane
 from scripts.conformance.tables import duration, size, table
 
@@ -32,7 +32,12 @@ def acceptor() -> str:
             ("command set", size(inbox.MOST_COMMAND_BYTES), "fixed"),
             ("data set of what is no C-STORE", size(inbox.MOST_DATA_BYTES), "fixed"),
             ("instances of a request for storage commitment", f"{reports.MOST_INSTANCES:,}", "fixed"),
-            ("procedure steps that are kept", f"{steps.MOST_STEPS:,}", "fixed"),
+            (
+                "requests for storage commitment that are not reported on, of one peer",
+                f"{requests.MOST_OPEN:,}, {size(requests.MOST_OPEN_BYTES)} of UIDs together",
+                "fixed",
+            ),
+            ("procedure steps that are kept, of one peer", f"{steps.MOST_STEPS:,}", "fixed"),
             ("images that they name", f"{steps.MOST_IMAGES:,}", "fixed"),
             ("associations at a time, of all peers", own(DicomSection, "associations"), "`[dicom] associations`"),
             ("associations at a time, of one peer", own(Peer, "associations"), "`[[dicom.peers]] associations`"),

@@ -47,6 +47,10 @@ _ACTION: Final = {
     commitment.NO_SUCH_INSTANCE: ("no such SOP instance", "it is not the well-known instance"),
     commitment.INVALID_ARGUMENT: ("invalid argument", "no transaction, no instances, too many, or no data set"),
     commitment.PROCESSING_FAILURE: ("processing failure", "the journal does not take it"),
+    commitment.RESOURCE_LIMITATION: (
+        "resource limitation",
+        "too many requests of the peer are not reported on yet; it may ask again later",
+    ),
 }
 _FAILED: Final = {
     commitment.NO_SUCH_INSTANCE: "it never came, was refused, or is not kept any more and was not sent on",
@@ -86,7 +90,7 @@ _STEP: Final = {
         "it is there without a value; N-SET to COMPLETED of a step that names no series",
     ),
     store.NOT_AUTHORIZED: ("not authorised", "N-SET", "another application entity has created the step"),
-    steps.RESOURCE_LIMITATION: ("resource limitation", "both", "there are too many steps, or images of them"),
+    steps.RESOURCE_LIMITATION: ("resource limitation", "both", "the peer has too many steps, or images of them"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,8 @@ def left_for_the_trail(config: Config) -> list[AuditEvent]:
     events: list[AuditEvent] = []
 
     class Kept:
-        def record(self, event: AuditEvent) -> None:
-            events.append(event)
+        def record_all(self, given: Sequence[AuditEvent]) -> None:
+            events.extend(given)
 
     Collector(config.daemon.state, Kept()).look()
     return events

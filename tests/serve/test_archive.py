@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from edgemed.serve.alarms import Alarms
 from edgemed.serve.archive import FOLDER, Archive
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.facts import forget_numbers
 from edgemed.serve.journal.history import untold
-from edgemed.serve.journal.leaving import leave
+from edgemed.serve.journal.leaving import leave, newest_alarm
 from edgemed.serve.journal.records import NewObject, add_object
 from edgemed.serve.journal.recovery import JOURNAL
 from edgemed.serve.journal.retention import newest_event
@@ -220,6 +221,36 @@ def test_commitments_and_alarms_that_are_over_leave_too(tmp_path: Path, journal:
     assert numbers(journal, "alarm") == {2, 3}
     with journal.read() as connection:
         assert [row[0] for row in connection.execute("SELECT transaction_uid FROM commitment")] == ["1.7"]
+
+
+def test_the_age_of_an_alarm_is_that_of_its_end(tmp_path: Path, journal: Journal) -> None:
+    alarms = Alarms(journal)
+    for code in ("hot", "throttled", "disk-low"):
+        alarms.raise_(code, "Something is wrong.")
+    alarms.clear("throttled")
+    years_ago = journal.submit(newest_alarm).result()
+    alarms.clear("hot")  # yesterday
+    alarms.raise_("disk-full", "Something is wrong.")
+    journal.submit(newest_alarm).result()  # behind what was submitted
+    Archive(tmp_path, journal).sweep(1, years_ago, lambda: True)
+    assert [line["code"] for line in lines(tmp_path) if "alarm" in line] == ["throttled"]
+    with journal.read() as connection:
+        found = connection.execute("SELECT code, cleared IS NULL FROM alarm ORDER BY id").fetchall()
+    assert [tuple(row) for row in found] == [("disk-low", 1), ("hot", 0), ("disk-full", 1)]
+
+
+def test_a_commitment_that_is_damaged_leaves_as_it_stands_and_holds_up_nobody(tmp_path: Path, journal: Journal) -> None:
+    def work(connection: Any) -> None:
+        for number, request in enumerate(("x'5b5b22'", "x'5bff'", '\'[["1.2", "1.3"]]\'')):
+            values = f"('1.{number}', 'CT1', '10.0.0.1', CAST({request} AS TEXT), '', '2026', 5)"
+            connection.execute(f"INSERT INTO commitment VALUES {values}")
+
+    journal.write(work)
+    Archive(tmp_path, journal).sweep(10, 0, lambda: True)
+    told = {line["commitment"]: line["request"] for line in lines(tmp_path) if "commitment" in line}
+    assert told == {"1.0": '[["', "1.1": "[\ufffd", "1.2": [["1.2", "1.3"]]}
+    with journal.read() as connection:
+        assert connection.execute("SELECT count(*) FROM commitment").fetchone()[0] == 0
 
 
 def test_refused_ones_leave_by_themselves(tmp_path: Path, journal: Journal) -> None:

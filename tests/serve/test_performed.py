@@ -48,6 +48,12 @@ def names(series: int, count: int, first: int = 0) -> dict[str, list[str]]:
     return {f"1.1.{series}": [uid(series, n) for n in range(first, first + count)]}
 
 
+def missed(images: str, series: int) -> tuple[str, str]:
+    """The warning: whose, and its text."""
+    text = f"{images} images that procedure steps name did not come for ct, of {series} series;"
+    return "ct", f"{text} `edgemed reconcile` lists them."
+
+
 class Taken(Daemon):
     """The daemon as far as the queue."""
 
@@ -151,8 +157,7 @@ def test_a_release_is_not_believed_while_images_are_missing_and_they_are_told_of
         wait_for(running.tasks, "the timer")
         reason = "no image for 2 s; 2 of the 3 images that the procedure step names are missing"
         assert running.tasks() == [("1.1.0", 1, reason)]
-        text = "2 of 3 images that a procedure step names did not come for ct; `edgemed reconcile` lists them."
-        wait_for(lambda: running.alarms() == [("ct", text)], "the warning")
+        wait_for(lambda: running.alarms() == [missed("2 of 3", 1)], "the warning")
         for number in (1, 2):
             kit.arrive(running.services, image(0, number))
         wait_for(lambda: len(running.tasks()) == 2, "the revision")
@@ -173,6 +178,28 @@ def test_images_are_missed_where_the_step_ends_after_the_task(tmp_path: Path) ->
         kit.arrive(running.services, image(1, 0))
         running.tell("9.2", names(1, 1))
         wait_for(lambda: not running.alarms(), "the end of the warning")
+
+
+def test_the_warning_outlives_the_next_patient(tmp_path: Path) -> None:
+    """It is over when the images have come, or somebody has seen it."""
+    with bedside(tmp_path, completeness={"after": "1ms", "quiet": "1s"}) as running:
+        for series, count in ((0, 3), (1, 2)):
+            running.tell(f"9.{series}", names(series, count))
+            running.send(image(series, 0))
+        wait_for(lambda: running.alarms() == [missed("3 of 5", 2)], "the warning")
+        kit.arrive(running.services, image(2, 0))
+        running.tell("9.2", names(2, 1))
+        wait_for(lambda: len(running.tasks()) == 3, "the next series")
+        running.settled()
+        assert running.alarms() == [missed("3 of 5", 2)]
+        kit.arrive(running.services, image(1, 1))
+        wait_for(lambda: running.alarms() == [missed("2 of 3", 1)], "the number of those that are missing still")
+        running.services.alarms.clear("images-missing", "ct")  # as `/admin/alarms/images-missing/seen` does
+        kit.arrive(running.services, image(3, 0))
+        running.tell("9.3", names(3, 1))
+        wait_for(lambda: len(running.tasks()) == 5, "the next series")
+        running.settled()
+        assert running.alarms() == []
 
 
 def test_a_discontinued_step_is_waited_for_no_longer_than_for_a_release(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from edgemed.serve import intake
-from edgemed.serve.dicom.commitment import WAITING
 from edgemed.serve.journal import queries, tally
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.records import (
@@ -22,6 +21,7 @@ from edgemed.serve.journal.records import (
     move_task,
     open_task,
 )
+from edgemed.serve.journal.requests import WAITING
 from edgemed.serve.states import Event, State
 
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgemed.serve.dicom.commitment import WAITING
 from edgemed.serve.journal import queries, retention, routes
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.leaving import leave, leaving
@@ -28,6 +27,7 @@ from edgemed.serve.journal.records import (
     open_task,
     vanish,
 )
+from edgemed.serve.journal.requests import WAITING
 from edgemed.serve.journal.tally import deliveries, ended, miscounted
 from edgemed.serve.outlets import rows
 from edgemed.serve.spool import Spool

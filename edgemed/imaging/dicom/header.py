@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from edgemed.base.errors import EdgemedError, InputError
 from edgemed.base.lazy import require
 from edgemed.imaging.dicom import sniff
+from edgemed.imaging.dicom.identity import UIDS
 from edgemed.imaging.dicom.limits import MAX_DEPTH
 from edgemed.imaging.dicom.source import (
     Budget,
@@ -127,6 +128,7 @@ def _read_elements(reader: HeaderReader, syntax: Syntax, is_end: Any) -> tuple[D
     from pydicom.filereader import read_dataset
 
     found: list[PixelElement] = []
+    seen: set[int] = set()
 
     def stop_when(tag: int, vr: str | None, length: int) -> bool:
         if is_end(tag):
@@ -134,6 +136,10 @@ def _read_elements(reader: HeaderReader, syntax: Syntax, is_end: Any) -> tuple[D
             if tag in PIXEL_TAGS:
                 found.append(PixelElement(PIXEL_TAGS[tag], vr, reader.tell(), defined))
             return True
+        if tag in UIDS:
+            if tag in seen:  # pydicom takes the last, `identity.look` the first
+                raise InputError("it says twice who it is.", "Write each element once, and send it again.")
+            seen.add(tag)
         if length != UNDEFINED and not reader.has(length):
             raise truncated()
         return False

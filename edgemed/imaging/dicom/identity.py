@@ -25,15 +25,16 @@ VERSION_NAME: Final = f"EDGEMED_{__version__}"[:16]
 
 ROWS: Final = 0x00280010
 
-_UIDS: Final = {
+UIDS: Final = {
     0x00080016: "sop_class",
     0x00080018: "sop_instance",
     0x0020000D: "study",
     0x0020000E: "series",
 }
-_LAST: Final = max(_UIDS)
+"""What names an image, by tag."""
+_LAST: Final = max(UIDS)
 _DESCRIBING: Final = {
-    **dict.fromkeys(_UIDS, b"UI"),
+    **dict.fromkeys(UIDS, b"UI"),
     0x00080060: b"CS",  # Modality
     0x00080070: b"LO",  # Manufacturer
     0x0008103E: b"LO",  # Series Description
@@ -91,7 +92,7 @@ def look(head: bytes, syntax: Syntax) -> Glance:
             return Glance(_identity(head, found), _texts(head, found, chain((element,), walk)))
         if tag >> 16 < 0x0008 and not found:
             raise InputError("It does not begin like a data set.", "Send it again.")
-        if tag in _UIDS and tag in found:
+        if tag in UIDS and tag in found:
             raise InputError("It says twice who it is.", "Send it again.")
         if tag in _DESCRIBING:
             found[tag] = element
@@ -117,7 +118,7 @@ def encode_meta(sop_class: str, sop_instance: str, syntax: str, source: str = ""
 
 
 def _identity(head: bytes, found: dict[int, Element]) -> Identity:
-    return Identity(**{name: _uid(_value(head, found[tag])) for tag, name in _UIDS.items() if tag in found})
+    return Identity(**{name: _uid(_value(head, found[tag])) for tag, name in UIDS.items() if tag in found})
 
 
 def _texts(head: bytes, found: dict[int, Element], rest: Iterable[Element]) -> dict[int, str] | None:

@@ -80,7 +80,7 @@ class AuditLog:
             self._lost += 1
 
     def record_all(self, events: Sequence[AuditEvent]) -> threading.Event | None:
-        """Write entries; what is returned is set when all are on the disk. `None`: too many wait, none is written."""
+        """See `Trail`."""
         batch = _Batch(tuple(events))
         try:
             self._queue.put_nowait(batch)

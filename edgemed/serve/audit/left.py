@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import threading
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Final, TextIO
 from edgemed.base.errors import from_os_error
 from edgemed.base.store import fsync_path
 from edgemed.serve.audit.message import message
-from edgemed.serve.audit.trail import Audit, AuditEvent
+from edgemed.serve.audit.trail import AuditEvent, Trail
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Leaver:
             raise from_os_error(error, self._path) from error
 
     def record(self, event: AuditEvent) -> None:
-        """See `Audit`; but what cannot be written is an error: nothing is asked that nobody can enter."""
+        """See `Audit.record`; but what cannot be written is an error: nothing is asked that nobody can enter."""
         try:
             if self._file is None:
                 self._part.parent.mkdir(mode=0o700, exist_ok=True)
@@ -67,28 +68,28 @@ class Leaver:
 
 
 class Collector:
-    """Enters what was left. A file goes one look after its events were handed on: after a crash they come twice."""
+    """Enters what was left. A file goes when the trail has its events on the disk: a crash may bring them twice."""
 
-    def __init__(self, state: Path, audit: Audit) -> None:
+    def __init__(self, state: Path, audit: Trail) -> None:
         self._folder = state / FOLDER
         self._audit = audit
-        self._entered: set[Path] = set()
+        self._under_way: dict[Path, threading.Event] = {}
 
     def look(self) -> None:
         """Enter what is new."""
         with suppress(OSError):  # it is there when somebody has left something
             for path in sorted(self._folder.glob(f"*{_ENDING}")):
-                if path in self._entered:
-                    path.unlink(missing_ok=True)
-                    self._entered.discard(path)
-                else:
+                if path not in self._under_way:
                     self._enter(path)
-                    self._entered.add(path)
+                elif self._under_way[path].is_set():
+                    path.unlink(missing_ok=True)
+                    del self._under_way[path]
 
     def _enter(self, path: Path) -> None:
-        for line in path.read_text("utf-8", "replace").splitlines():
-            if (event := _read(line)) is not None:
-                self._audit.record(event)
+        events = [event for line in path.read_text("utf-8", "replace").splitlines() if (event := _read(line))]
+        done = self._audit.record_all(events)
+        if done is not None:  # else too many wait: at another look
+            self._under_way[path] = done
 
 
 def _read(line: str) -> AuditEvent | None:

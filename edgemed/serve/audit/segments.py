@@ -121,7 +121,7 @@ def find_end(folder: Path, key: Ed25519PublicKey) -> End:
     """
     path, head = folder / TRAIL, read_head(folder, key)
     began = head is not None or bool(closed_segments(folder))
-    torn = _cut_torn(path)
+    torn = _cut_torn(path, head, key, all_of_it=not began)
     if not path.exists() or not path.stat().st_size:
         if began:
             raise cut(path)
@@ -187,18 +187,40 @@ def _said(line: bytes) -> tuple[int, str]:
         return 0, ""
 
 
-def _cut_torn(path: Path) -> int:
+def _cut_torn(path: Path, head: Head | None, key: Ed25519PublicKey, *, all_of_it: bool) -> int:
+    """Cut off what a crash left of entries that were never whole; how many bytes, `all_of_it` only where it may be."""
     if not path.exists():
         return 0
     with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - LONGEST_LINE))
-        tail = file.read()
-        torn = len(tail) - (tail.rfind(b"\n") + 1)
-        if torn:
-            file.truncate(size - torn)
-            os.fsync(file.fileno())
+        whole = _whole(file, head.n if head is not None else 0, key)
+        torn = file.seek(0, os.SEEK_END) - whole
+        if not torn or not (whole or all_of_it):
+            return 0
+        file.truncate(whole)
+        os.fsync(file.fileno())
     return torn
+
+
+def _whole(file: BinaryIO, synced: int, key: Ed25519PublicKey) -> int:
+    """Bytes up to the first line that is not whole.
+
+    Entries behind the head were perhaps not synced when power went: any sectors of them may be there, the last as well.
+    """
+    size, before, number = 0, b"", first_of(file)
+    for line in file:
+        if not line.endswith(b"\n") or number is None or (number > synced and not _follows(line[:-1], before, key)):
+            break
+        size, before, number = size + len(line), line[:-1], number + 1
+    return size
+
+
+def _follows(line: bytes, before: bytes, key: Ed25519PublicKey) -> bool:
+    """Whether a line is ours, and written after that one; the first one of a segment follows what is not here."""
+    try:
+        previous = Seal.read(line, key).digest if is_seal(line) else read_line(line, key).previous
+    except IntegrityError:
+        return False
+    return not before or previous == digest_of(before)
 
 
 def _last_lines(path: Path, count: int) -> list[bytes]:

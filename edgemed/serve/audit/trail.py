@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -58,4 +60,12 @@ class Audit(Protocol):
 
     def record(self, event: AuditEvent) -> None:
         """Write an entry. It never fails its caller: what cannot be written raises an alarm."""
+        ...
+
+
+class Trail(Audit, Protocol):
+    """The same, and says when it is written."""
+
+    def record_all(self, events: Sequence[AuditEvent]) -> threading.Event | None:
+        """Write entries; what is returned is set when all are on the disk. `None`: too many wait, none is written."""
         ...

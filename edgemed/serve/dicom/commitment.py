@@ -7,7 +7,6 @@ goes to the peer's port where one is named, else on any open association of the 
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import threading
@@ -27,8 +26,9 @@ from edgemed.serve.clock import stamp
 from edgemed.serve.config.inlets import DicomSection
 from edgemed.serve.dicom.association import Asked, Association, Report
 from edgemed.serve.dicom.contexts import COMMITMENT_INSTANCE
-from edgemed.serve.dicom.reports import Instance, encode_report, parse_request, send_report
+from edgemed.serve.dicom.reports import encode_report, parse_request, send_report
 from edgemed.serve.dicom.store import NOT_AUTHORIZED, SUCCESS, Status
+from edgemed.serve.journal.requests import WAITING, Instance, end_request, enter_request, requested
 from edgemed.serve.journal.retention import promise, was_sent_on
 from edgemed.serve.loops import Beat
 from edgemed.serve.services import Services
@@ -41,8 +41,7 @@ NO_SUCH_INSTANCE: Final = 0x0112
 INVALID_ARGUMENT: Final = 0x0115
 PROCESSING_FAILURE: Final = 0x0110
 CLASS_INSTANCE_CONFLICT: Final = 0x0119
-
-WAITING: Final = "SELECT * FROM commitment WHERE reported IS NULL ORDER BY event"
+RESOURCE_LIMITATION: Final = 0x0213
 
 _REQUEST: Final = 1  # action type: request storage commitment
 FIRST_NS, CAP_NS = 2 * SECOND, 600 * SECOND
@@ -105,11 +104,15 @@ class Commitments:
         except ValueError as error:
             return Status(INVALID_ARGUMENT, str(error))
         peer = asked.guest.ae_title
-        values = (transaction, peer, asked.association.address, json.dumps(instances), stamp())
+        address, at = asked.association.address, stamp()
         try:
-            self._services.journal.write(partial(_enter, values=values))
+            taken = self._services.journal.write(
+                lambda connection: enter_request(connection, transaction, peer, address, instances, at)
+            )
         except EdgemedError as error:
             return Status(PROCESSING_FAILURE, error.what)
+        if not taken:
+            return Status(RESOURCE_LIMITATION, "Too many of its requests are not reported on.")
         self._tries[transaction, peer] = _Try()
         self._services.loops.wake(LOOP)
         return Status(SUCCESS)
@@ -136,7 +139,7 @@ class Commitments:
             self._services.alarms.raise_(
                 "commitment-failed", f"{row['peer']} does not take the report of a storage commitment.", row["peer"]
             )
-            self._enter_report(row["transaction_uid"], row["peer"], "")
+            self._enter_report(row, "")
 
     def _look(self, row: sqlite3.Row, beat: Beat) -> int:
         """Report on one where its time has come; when to look again."""
@@ -144,7 +147,14 @@ class Commitments:
         attempt = self._tries[key]
         if time.monotonic_ns() < attempt.due_ns:
             return attempt.due_ns
-        instances: list[Instance] = [(str(a), str(b)) for a, b in json.loads(row["request"])]
+        with self._services.journal.read() as connection:
+            instances = requested(connection, row)
+        if instances is None:  # nobody can report on it, and those behind it wait
+            text = f"A storage commitment that {row['peer']} asks for cannot be read in the journal, and is given up."
+            self._services.alarms.raise_("commitment-failed", text, f"request of {row['peer']}")
+            self._enter_report(row, "")
+        if not instances:
+            return time.monotonic_ns() + FIRST_NS
         is_new, away = attempt.pause_ns == FIRST_NS, time.monotonic_ns() < self._away_ns.get(row["peer"], 0)
         try:
             if self._reaches(row["peer"]) and (is_new or not away):  # what is new is promised, whoever is away
@@ -168,7 +178,7 @@ class Commitments:
         peer = self._peers[name]
         event_type = 2 if failed else 1
         encode = partial(encode_report, transaction, instances, failed)
-        answered = partial(self._answered, transaction, name)
+        answered = partial(self._answered, row)
         if peer.port is None:
             self._report_here(name, Report(COMMITMENT_INSTANCE, event_type, encode, answered))
             return
@@ -191,24 +201,19 @@ class Commitments:
             if association.report(report):
                 return
 
-    def _answered(self, transaction: str, peer: str, status: int) -> None:
+    def _answered(self, row: sqlite3.Row, status: int) -> None:
         """The peer has taken a report; else it is tried again, as long as one is."""
         if status != SUCCESS:
-            log.warning("%s answers the report of a storage commitment with status 0x%04X", peer, status)
+            log.warning("%s answers the report of a storage commitment with status 0x%04X", row["peer"], status)
             return
 
-        self._enter_report(transaction, peer, stamp())
-        self._services.alarms.clear("commitment-failed", peer)
+        self._enter_report(row, stamp())
+        self._services.alarms.clear("commitment-failed", row["peer"])
 
-    def _enter_report(self, transaction: str, peer: str, at: str) -> None:
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE commitment SET reported = ? WHERE transaction_uid = ? AND peer = ?", (at, transaction, peer)
-            )
-
+    def _enter_report(self, row: sqlite3.Row, at: str) -> None:
         with suppress(EdgemedError):  # then it is reported twice
-            self._services.journal.write(work)
-        self._tries.pop((transaction, peer), None)
+            self._services.journal.write(partial(end_request, row=row, at=at))
+        self._tries.pop((row["transaction_uid"], row["peer"]), None)
 
     def _judge(self, instances: list[Instance], step: Callable[[], None]) -> list[tuple[Instance, int]]:
         """What is not committed, and the failure reason (PS3.3 section C.14.1.1). The rest is promised from here on."""
@@ -247,16 +252,3 @@ class Commitments:
         except (OSError, EdgemedError):
             intact = False
         return None if intact else PROCESSING_FAILURE
-
-
-def _enter(connection: sqlite3.Connection, values: tuple[str, str, str, str, str]) -> None:
-    event = connection.execute(
-        "INSERT INTO event (at, what, subject, before, event, after) VALUES (?, 'commitment', 0, '', 'ask', '')",
-        values[-1:],
-    ).lastrowid
-    connection.execute(
-        "INSERT INTO commitment (transaction_uid, peer, address, request, received, event) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (transaction_uid, peer) DO UPDATE SET address = excluded.address, request = excluded.request,"
-        " received = excluded.received, reported = NULL, event = excluded.event",
-        (*values, event),
-    )

@@ -15,13 +15,11 @@ from edgemed.imaging.dicom.syntaxes import IMPLICIT_LITTLE, Syntax
 from edgemed.serve.config.inlets import DicomSection, Peer
 from edgemed.serve.dicom.contexts import COMMITMENT, COMMITMENT_INSTANCE, PLAIN
 from edgemed.serve.dicom.negotiation import Accepted
+from edgemed.serve.journal.requests import Instance
 from edgemed.serve.tls import client_context
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-Instance = tuple[str, str]
-"""SOP Class UID and SOP Instance UID."""
 
 Failed = Sequence[tuple[Instance, int]]
 """What is not committed, and why not."""

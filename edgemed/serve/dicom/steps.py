@@ -55,7 +55,7 @@ _ANSWERS: Final[dict[Refusal, Status]] = {
         PROCESSING_FAILURE, "Performed Procedure Step Object may no longer be updated", MAY_NO_LONGER_BE_UPDATED
     ),
     "empty": Status(MISSING_VALUE, "PerformedSeriesSequence is empty."),
-    "full": Status(RESOURCE_LIMITATION, "There are too many steps, or images of them."),
+    "full": Status(RESOURCE_LIMITATION, "There are too many steps of this peer, or images of them."),
 }
 
 

@@ -31,7 +31,8 @@ _CANDIDATES: Final = (
 )
 _LEFT_OUT: Final = frozenset({"id", "path", "task", "result"})  # said by the place in the line, or said no more
 _COMMITMENTS: Final = (
-    "SELECT * FROM commitment WHERE reported IS NOT NULL AND event <= ? ORDER BY event, transaction_uid LIMIT ?"
+    "SELECT transaction_uid, peer, address, CAST(request AS BLOB) AS request, received, reported, event FROM commitment"
+    " WHERE reported IS NOT NULL AND event <= ? ORDER BY event, transaction_uid LIMIT ?"
 )
 _ALARMS: Final = (
     "SELECT * FROM alarm WHERE cleared IS NOT NULL AND id <= ? AND id < (SELECT max(id) FROM alarm) ORDER BY id LIMIT ?"
@@ -206,7 +207,7 @@ def _left(connection: sqlite3.Connection, task: int) -> list[int]:
 
 
 def over(connection: sqlite3.Connection, before: int, alarms_before: int) -> list[str]:
-    """Lines of commitments that were reported on and of alarms that were cleared, both of long ago; some of them."""
+    """Lines of commitments that were reported on and of alarms that were cleared, both long ago; some of them."""
     commitments = connection.execute(_COMMITMENTS, (before, _TOGETHER)).fetchall()
     alarms = connection.execute(_ALARMS, (alarms_before, _TOGETHER)).fetchall()
     return [
@@ -288,7 +289,11 @@ def _told(row: sqlite3.Row, *but: str) -> dict[str, Any]:
 
 
 def _request(row: sqlite3.Row) -> Any:
-    return json.loads(row["request"])
+    """As it was asked; what is damaged goes along as the text that stands there, and holds up nothing."""
+    try:
+        return json.loads(row["request"])
+    except (ValueError, RecursionError):
+        return row["request"].decode("utf-8", "replace")
 
 
 def _events(connection: sqlite3.Connection, what: str, number: int) -> list[dict[str, Any]]:

@@ -20,10 +20,10 @@ Series = Mapping[str, Collection[str]]
 
 Refusal = Literal["duplicate", "unknown", "foreign", "ended", "empty", "full"]
 """Why a step is not created or changed: there is one of its UID, there is none, another peer has created it, it has
-ended, it is to be completed without a series, or there are too many."""
+ended, it is to be completed without a series, or that peer has too many."""
 
-MOST_STEPS: Final = 10_000
-MOST_IMAGES: Final = 1_000_000  # of all steps: some 40 MB
+MOST_STEPS: Final = 10_000  # of each peer, so that none shuts another out
+MOST_IMAGES: Final = 1_000_000  # of all of these: some 40 MB
 _TOGETHER: Final = 20
 _IMAGES_TOGETHER: Final = 5_000  # of steps that are forgotten in one transaction: senders wait meanwhile
 _HAS_COME: Final = (
@@ -76,7 +76,7 @@ def create_step(connection: sqlite3.Connection, uid: str, peer: str, study: str,
     """Enter a step that is in progress; or why not."""
     if connection.execute("SELECT 1 FROM step WHERE sop_instance = ?", (uid,)).fetchone() is not None:
         return "duplicate"
-    steps, images = connection.execute("SELECT count(*), total(images) FROM step").fetchone()
+    steps, images = connection.execute("SELECT count(*), total(images) FROM step WHERE peer = ?", (peer,)).fetchone()
     if steps >= MOST_STEPS or images + _count(series) > MOST_IMAGES:
         return "full"
     now = stamp()
@@ -102,7 +102,9 @@ def set_step(
     if step["state"] != "IN PROGRESS":
         return "ended"
     if series is not None:
-        (others,) = connection.execute("SELECT total(images) FROM step WHERE id <> ?", (step["id"],)).fetchone()
+        (others,) = connection.execute(
+            "SELECT total(images) FROM step WHERE peer = ? AND id <> ?", (peer, step["id"])
+        ).fetchone()
         if others + _count(series) > MOST_IMAGES:
             return "full"
     if state == "COMPLETED" and not (_has_series(connection, step["id"]) if series is None else series):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.datadict import tag_for_keyword
 
 from edgemed.base.errors import InputError, ResourceError
 from edgemed.imaging.dicom import is_dicom, limits, open_dicom
@@ -49,6 +50,18 @@ def refused(path: Path, match: str) -> None:
     assert str(path) in caught.value.what
     assert caught.value.hint
     assert time.monotonic_ns() - start < 2_000_000_000
+
+
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+def test_a_file_that_says_twice_who_it_is(tmp_path: Path, keyword: str) -> None:
+    """Behind Rows the first bytes name the first, and pydicom the last: neither is believed."""
+    path = save(dataset(StudyInstanceUID="1.2.30", SeriesInstanceUID="1.2.31"), tmp_path / "a.dcm")
+    data = path.read_bytes()
+    pixels = data.index(b"\xe0\x7f\x10\x00")
+    tag = tag_for_keyword(keyword)
+    begin = data.index(struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, b"UI"))
+    path.write_bytes(data[:pixels] + data[begin : begin + 8 + data[begin + 6]] + data[pixels:])
+    refused(path, "says twice who it is")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from edgemed.serve.audit.trail import AuditEvent, Kind
 from edgemed.serve.audit.verify import verify_trail
 from edgemed.serve.journal.database import Journal
 from tests.serve import kit
+from tests.serve.store import fails_in
+from tests.waiting import wait_for
 
 EVENTS = [
     AuditEvent("received", user="CT1", address="127.0.0.1", study="1.2.3", instances=("1.2.3.4", "1.2.3.5")),
@@ -130,6 +132,30 @@ def test_a_site_may_give_its_own_key_which_nobody_else_reads(tmp_path: Path, ala
     (tmp_path / "site").chmod(0o640)
     with pytest.raises(IntegrityError, match="Others may read"):
         AuditLog(config, alarms)
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_entries_whose_sectors_came_to_the_disk_in_part_are_cut_off_and_told(
+    tmp_path: Path, alarms: Alarms, write: Callable[..., Path], began: bool
+) -> None:
+    """Power went while a batch was synced: its first sectors are missing, its last line is there."""
+    folder = write(EVENTS[0])
+    whole = (folder / TRAIL).read_bytes()
+    head = (folder / HEAD).read_bytes()
+    write(*EVENTS)
+    later = (folder / TRAIL).read_bytes()
+    (folder / TRAIL).write_bytes(
+        later[: len(whole)] + bytes(512) + later[len(whole) + 512 :] if began else bytes(512) + later[512:]
+    )
+    if began:
+        (folder / HEAD).write_bytes(head)
+    else:
+        (folder / HEAD).unlink()
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    log.close()
+    assert verify(folder) == (5 if began else 2)
+    text = (folder / TRAIL).read_text()
+    assert f"{len(later) - (len(whole) if began else 0)} bytes of an entry that was never whole" in text
 
 
 def test_a_torn_entry_is_cut_off_and_told(write: Callable[..., Path]) -> None:
@@ -302,11 +328,32 @@ def test_what_another_process_leaves_is_entered_once_then_goes(tmp_path: Path, a
     collector = Collector(tmp_path, log)
     collector.look()
     assert file.exists()
-    collector.look()
-    assert not file.exists()
+    wait_for(lambda: (collector.look(), not file.exists())[1], "its end")
     collector.look()
     log.close()
     assert verify(log.folder) == 4  # start, the two, stop
+
+
+def test_what_another_process_leaves_stays_until_the_disk_has_it(
+    tmp_path: Path, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Leaver(tmp_path) as left:
+        left.record(EVENTS[0])
+    (file,) = (tmp_path / left_by_others.FOLDER).iterdir()
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    wait_for(lambda: log.written == 1, "the start")
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "write", fails_in("audit"))
+        collector = Collector(tmp_path, log)
+        for _ in range(3):
+            collector.look()
+            assert file.exists()
+        log.close()  # what waited in memory is lost
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    collector = Collector(tmp_path, log)
+    wait_for(lambda: (collector.look(), not file.exists())[1], "its end")
+    log.close()
+    assert verify(log.folder) == 4  # start, start, the one, stop
 
 
 def test_the_command(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,8 +23,9 @@ from edgemed.serve.dicom.commands import encode_action
 from edgemed.serve.dicom.commitment import Commitments
 from edgemed.serve.dicom.reports import encode_data_set, report, send_report
 from edgemed.serve.dicom.wire import Wire
-from edgemed.serve.journal import facts
+from edgemed.serve.journal import facts, requests
 from edgemed.serve.journal.records import move_delivery, move_object, receive_again
+from edgemed.serve.journal.requests import enter_request
 from edgemed.serve.journal.retention import WELL, release
 from edgemed.serve.journal.routes import Route, enter
 from edgemed.serve.loops import Beat
@@ -156,12 +157,15 @@ def test_a_report_outlives_association_and_daemon(tmp_path: Path) -> None:
         wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported IS NOT NULL"), "the entry")
 
 
+def asked_for(running: rig.Rig, transaction: str, uid: str = "1.2.3") -> None:
+    """A peer that is not there has asked."""
+    entered = partial(enter_request, transaction=transaction, peer="CT1", address="127.0.0.1", at="2026")
+    assert running.services.journal.write(partial(entered, instances=[(kit.CT, uid)]))
+
+
 def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_path: Path) -> None:
     with rig.inlet(tmp_path) as running:
-        modality = Modality(running.port)
-        modality.association.unbind(evt.EVT_N_EVENT_REPORT, modality._told)
-        assert modality.ask("1.2.8", (kit.CT, "1.2.3")) == 0
-        modality.association.abort()
+        asked_for(running, "1.2.8")
         running.services.journal.write(lambda c: c.execute("UPDATE commitment SET received = '1970-01-01'"))
     with rig.inlet(tmp_path) as running:  # the clock was set meanwhile
         commitments = Commitments(running.services, running.services.config.dicom)
@@ -181,10 +185,7 @@ def test_a_report_is_given_up_after_time_that_the_daemon_ran_and_alarmed(tmp_pat
 
 def test_a_journal_that_was_made_anew_gives_no_report_up(tmp_path: Path) -> None:
     with rig.inlet(tmp_path) as running:
-        modality = Modality(running.port)
-        modality.association.unbind(evt.EVT_N_EVENT_REPORT, modality._told)
-        assert modality.ask("1.2.9", (kit.CT, "1.2.3")) == 0
-        modality.association.abort()
+        asked_for(running, "1.2.9")
         running.services.journal.write(facts.forget_numbers)
     with rig.inlet(tmp_path) as running:
         again = Modality(running.port)
@@ -193,6 +194,60 @@ def test_a_journal_that_was_made_anew_gives_no_report_up(tmp_path: Path) -> None
         again.association.release()
         wait_for(lambda: running.rows("SELECT * FROM commitment WHERE reported <> ''"), "the entry")
         assert not running.services.alarms.stands("commitment-failed", "CT1")
+
+
+@pytest.mark.parametrize("damaged", ["x'5b5b22'", "x'ff00fe'", "'[]'", "'5'", "'[[1]]'"])
+def test_a_request_that_is_damaged_is_given_up_and_holds_up_nobody(tmp_path: Path, damaged: str) -> None:
+    with rig.inlet(tmp_path) as running:
+        asked_for(running, "1.2.8")
+        asked_for(running, "1.2.9")
+        sql = f"UPDATE commitment SET request = CAST({damaged} AS TEXT) WHERE transaction_uid = '1.2.8'"
+        running.services.journal.write(lambda c: c.execute(sql))
+    with rig.inlet(tmp_path) as running:
+        again = Modality(running.port)
+        wait_for(lambda: again.reports, "the report")
+        assert again.reports[0][1].TransactionUID == "1.2.9"
+        again.association.release()
+        ended = "SELECT reported = '' FROM commitment WHERE reported IS NOT NULL ORDER BY transaction_uid"
+        wait_for(lambda: [row[0] for row in running.rows(ended)] == [1, 0], "the ends")
+        (alarm,) = running.services.alarms.standing  # a report of another does not clear it
+        assert (alarm.code, alarm.subject) == ("commitment-failed", "request of CT1")
+        assert running.services.loops.beats[commitment.LOOP].failures == 0
+
+
+def test_a_late_answer_is_not_about_the_request_that_uses_the_transaction_again(tmp_path: Path) -> None:
+    with rig.inlet(tmp_path) as running:
+        commitments = Commitments(running.services, running.services.config.dicom)
+        asked_for(running, "1.2.8", "1.2.3")
+        (first,) = commitments._waiting()
+        asked_for(running, "1.2.8", "1.2.4")
+        commitments._answered(first, 0)
+        (second,) = commitments._waiting()
+        with running.services.journal.read() as connection:
+            assert requests.requested(connection, first) == []
+            assert requests.requested(connection, second) == [(kit.CT, "1.2.4")]
+        commitments._answered(second, 0)
+        assert commitments._waiting() == []
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MOST_OPEN", 2), ("MOST_OPEN_BYTES", 90)])
+def test_a_peer_that_asks_for_too_much_is_refused_and_shuts_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(requests, limit, value)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # nobody listens there: nothing is reported on
+        peers = [{**rig.MODALITY, "port": deaf.getsockname()[1]}, {**rig.MODALITY, "ae_title": "CT2"}]
+        with rig.inlet(tmp_path, peers=peers) as running:
+            one, other = Modality(running.port), Modality(running.port, "CT2")
+            asked = [one.ask(f"1.2.{number}", (kit.CT, "1.2.3")) for number in (1, 2, 3, 2)]
+            assert asked == [0, 0, 0x0213, 0]  # asking again is not asking for more
+            assert other.ask("1.2.3", (kit.CT, "1.2.3")) == 0
+            wait_for(lambda: other.reports, "the report")
+            running.services.journal.write(lambda c: c.execute("UPDATE commitment SET reported = ''"))
+            assert one.ask("1.2.3", (kit.CT, "1.2.3")) == 0
+            one.association.release()
+            other.association.release()
 
 
 def test_a_peer_that_takes_a_byte_at_a_time_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,21 @@ def test_there_is_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert [row[0] for row in running.rows("SELECT state FROM step ORDER BY id")] == ["COMPLETED", "IN PROGRESS"]
 
 
+def test_a_peer_at_its_limit_shuts_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MOST_STEPS", 1)
+    monkeypatch.setattr(steps, "MOST_IMAGES", 2)
+    peers = [MODALITY, {**MODALITY, "ae_title": "CT2"}]
+    with (
+        rig.inlet(tmp_path, peers=peers) as running,
+        Modality(running.port) as one,
+        Modality(running.port, "CT2") as two,
+    ):
+        assert [one.create(f"1.{number}").Status for number in (1, 2)] == [0, 0x0213]
+        assert one.set("1.1", ended({"1.1": ["1.1.1", "1.1.2"]})).Status == 0
+        assert [two.create(f"1.{number}").Status for number in (2, 3)] == [0, 0x0213]
+        assert two.set("1.2", ended({"1.1": ["1.1.1", "1.1.2"]})).Status == 0
+
+
 def test_steps_are_forgotten_after_their_time(tmp_path: Path) -> None:
     with rig.inlet(tmp_path, peers=[MODALITY]) as running, Modality(running.port) as modality:
         modality.create("1.1")

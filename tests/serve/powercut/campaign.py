@@ -13,13 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edgemed.base.errors import EdgemedError
+from edgemed.bundle.keys import read_public_key
 from edgemed.imaging.dicom.part10 import hash_dataset, read_meta
 from edgemed.serve.adoption import take_in
+from edgemed.serve.audit.segments import FOLDER, PUBLIC
+from edgemed.serve.audit.verify import verify_trail
 from edgemed.serve.journal.database import Journal
 from edgemed.serve.journal.recovery import opened_journal
 from edgemed.serve.reconcile import reconcile
 from edgemed.serve.spool import Spool
 from tests.serve.powercut.disk import Disk, read_log
+from tests.serve.powercut.sender import TOLD, trail
 from tests.serve.store import in_memory
 
 HERE: Final = Path(__file__).resolve().parent
@@ -44,6 +49,8 @@ class Outcome:
         remade: journals that had to be made anew.
         arrived: rows that did not say yet that their files are there; they were.
         vanished: rows whose files had not come to the disk, and that nobody was promised.
+        told: entries of the audit trail that were on the disk before a cut; each counts at each cut.
+        untold: of them, those that are missing afterwards; all of a trail that does not verify.
     """
 
     cuts: int = 0
@@ -56,6 +63,8 @@ class Outcome:
     remade: int = 0
     arrived: int = 0
     vanished: int = 0
+    told: int = 0
+    untold: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -138,7 +147,8 @@ def _cut(folder: Path, disk: Disk, count: int, dice: random.Random, outcome: Out
 def _judge(state: Path, lines: list[str], outcome: Outcome) -> None:
     """Start on what is left, and look for everything that was promised."""
     outcome.cuts += 1
-    promised = {uid: digest for uid, digest, _ in (line.split() for line in lines)}
+    promised = {uid: digest for uid, digest, _ in (line.split() for line in lines) if uid != TOLD}
+    entries = max((int(line.split()[1]) for line in lines if line.startswith(TOLD)), default=0)
     outcome.promised += len(promised)
     spool = Spool(state)
     spool.make_root()
@@ -152,6 +162,8 @@ def _judge(state: Path, lines: list[str], outcome: Outcome) -> None:
         outcome.arrived += found.arrived
         outcome.vanished += found.vanished
         rows = _rows(journal)
+        outcome.told += entries
+        outcome.untold += max(0, entries - _verified(spool.root, journal, outcome))
     troubles = reconcile(state).troubles
     outcome.unaccounted += len(troubles)
     outcome.notes += [f"{trouble.code}: {trouble.what}: {trouble.text}" for trouble in troubles]
@@ -161,6 +173,17 @@ def _judge(state: Path, lines: list[str], outcome: Outcome) -> None:
             outcome.lost += 1
         elif row[0] != digest or row[2] == "failed" or _hash(spool.path(row[1])) != digest:
             outcome.changed += 1
+
+
+def _verified(state: Path, journal: Journal, outcome: Outcome) -> int:
+    """Entries of the audit trail, after a start; 0 where it does not verify."""
+    try:
+        trail(state, journal).close()
+        folder = state / FOLDER
+        return verify_trail([folder], read_public_key(folder / PUBLIC)).end
+    except EdgemedError as error:
+        outcome.notes.append(error.what)
+        return 0
 
 
 def _rows(journal: Journal) -> dict[str, tuple[str, str, str]]:

@@ -120,16 +120,22 @@ class Disk:
             chance: of what was not synced to survive; 0 is the strictest disk.
             dice: decide.
         """
-        self._write(self._top, target, chance, dice)
+        self._write(self._top, target, chance, dice, {})
 
-    def _write(self, folder: _Folder, target: Path, chance: float, dice: random.Random) -> None:
+    def _write(
+        self, folder: _Folder, target: Path, chance: float, dice: random.Random, written: dict[int, Path]
+    ) -> None:
         for name, node in folder.survives(chance, dice).items():
             path = target / name
             if isinstance(node, _Folder):
                 path.mkdir()
-                self._write(node, path, chance, dice)
+                self._write(node, path, chance, dice, written)
+            elif id(node) in written:  # another name of a file
+                path.hardlink_to(written[id(node)])
             elif not name.endswith("-shm"):  # shared memory, which no power cut leaves behind
+                written[id(node)] = path
                 path.write_bytes(node.survives(chance, dice))
+                path.chmod(0o600)  # modes are not in the log; keys are refused where others may read them
                 for key, value in node.synced_attributes.items():
                     os.setxattr(path, key, value)
 
@@ -182,6 +188,11 @@ class Disk:
         else:
             target.change({new: node})
             source.change({old: None})
+
+    def _do_L(self, record: Record) -> None:
+        source, old = self._find(record.path)
+        target, new = self._find(record.other)
+        target.change({new: source.names[old]})
 
     def _do_U(self, record: Record) -> None:
         folder, name = self._find(record.path)

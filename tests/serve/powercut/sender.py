@@ -1,6 +1,7 @@
 """A process that takes images through the real intake and promises them, until it is killed.
 
-`python sender.py STATE ACKS SEED [MUTATION]`. A line of ACKS is `UID SHA-256 VERDICT`. Mutations are cheaters that the
+`python sender.py STATE ACKS SEED [MUTATION]`. A line of ACKS is `UID SHA-256 VERDICT`, or
+`trail ENTRIES -`. Mutations are cheaters that the
 disk must catch: `no-file-sync`, `no-folder-sync`, `no-journal-sync`, `ack-first`, and `row-alone`, where nobody waits
 for the file.
 """
@@ -20,6 +21,9 @@ from pathlib import Path
 
 from edgemed.serve.adoption import take_in
 from edgemed.serve.alarms import Alarms
+from edgemed.serve.audit.chain import AuditLog
+from edgemed.serve.audit.trail import AuditEvent
+from edgemed.serve.config import Config
 from edgemed.serve.config.daemon import SpoolSection
 from edgemed.serve.intake import Arrival, Intake
 from edgemed.serve.journal.database import Journal
@@ -39,6 +43,7 @@ from edgemed.serve.states import Event
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
+TOLD = "trail"  # begins the lines of ACKS that are about it
 
 
 def element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
@@ -164,6 +169,25 @@ def work(spool: Spool, journal: Journal, sender: Sender) -> None:
             journal.write(lambda c, d=delivery: move_delivery(c, d, "delivered"))
 
 
+def tell(audit: AuditLog, acks: int) -> None:
+    """Entries of the audit trail, long ones, so that segments are closed; how many are promised is a line of ACKS."""
+    event = AuditEvent("received", user="CT1", study="1.2.3", instances=tuple(f"1.2.3.{n}" for n in range(50)))
+    while True:
+        done = audit.record_all([event])
+        if done is not None and done.wait(1):
+            os.write(acks, f"{TOLD} {audit.written} -\n".encode())
+
+
+def trail(root: Path, journal: Journal) -> AuditLog:
+    """The trail of a state, with short segments."""
+    config = {
+        "daemon": {"name": "bedside", "state": root},
+        "models": [{"name": "none", "bundle": root / "none.edgemed"}],
+        "audit": {"segment": "64KiB"},
+    }
+    return AuditLog(Config.model_validate(config), Alarms(journal))
+
+
 def main() -> None:
     root, acks, seed, mutation = (*sys.argv[1:], "")[:4]
     cheat(mutation)
@@ -182,6 +206,7 @@ def main() -> None:
         intake = Intake(section, spool, journal, alarms, Metrics())
         senders = [Sender(intake, file, f"{seed}.{n}", mutation) for n in range(3)]
         threads = [threading.Thread(target=sender.run, daemon=True) for sender in senders]
+        threads.append(threading.Thread(target=tell, args=(trail(spool.root, journal), file), daemon=True))
         threads.append(threading.Thread(target=work, args=(spool, journal, senders[0]), daemon=True))
         for thread in threads:
             thread.start()

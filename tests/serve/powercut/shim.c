@@ -277,9 +277,14 @@ int mkdirat(int at, const char *name, mode_t mode) {
 int mkdir(const char *path, mode_t mode) { return mkdirat(AT_FDCWD, path, mode); }
 
 int linkat(int x, const char *a, int y, const char *b, int flags) {
-    char path[PATH_MAX];
-    if (resolve(y, b, path)) abort(); /* not modelled */
-    return syscall(SYS_linkat, x, a, y, b, flags);
+    char source[PATH_MAX], target[PATH_MAX];
+    int inside = resolve(x, a, source), into = resolve(y, b, target);
+    int result = syscall(SYS_linkat, x, a, y, b, flags);
+    if (!result && (inside || into)) {
+        if (inside != into) abort(); /* not modelled */
+        note('L', 0, 0, source, target, 0, 0);
+    }
+    return result;
 }
 int link(const char *a, const char *b) { return linkat(AT_FDCWD, a, AT_FDCWD, b, 0); }
 

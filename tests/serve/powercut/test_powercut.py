@@ -17,7 +17,12 @@ def test_what_was_promised_outlives_power_cuts() -> None:
     assert (outcome.lost, outcome.changed, outcome.remade) == (0, 0, 0)
     assert outcome.unaccounted == 0
     assert outcome.rowless == 0  # the journal kept its rows by itself
+    assert (outcome.told > 100, outcome.untold) == (True, 0), outcome.notes
     assert outcome.arrived > 0  # power went before rows could say that their files are there
+
+
+def test_the_disk_catches_a_trail_that_is_not_synced() -> None:
+    assert run(1, 2, seed=7, mutation="no-file-sync", lives=1).untold > 0
 
 
 @pytest.mark.parametrize("mutation", ["no-file-sync", "no-folder-sync", "ack-first", "row-alone"])
