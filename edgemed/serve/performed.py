@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from edgemed.serve.completeness import Collector, Told
@@ -14,6 +16,7 @@ from edgemed.serve.states import State
 
 ALARM: Final = "images-missing"
 _NO_STEP: Final = -1
+_AGAIN: Final = 64  # of what lacks images, looked at again at a time: thousands may lack some for good
 
 Subject = tuple[str, Level, str]
 """Model, level, UID at that level."""
@@ -42,12 +45,14 @@ class Performed:
         self._newest = _NO_STEP
         self._followed: dict[int, _Followed] = {}
         self._overdue: dict[Subject, int] = {}
+        self._late: dict[Subject, tuple[int, int]] = {}  # images missing, and of how many; seen longest ago first
 
     def clear(self) -> None:
         """Forget everything: the journal is read anew."""
         self._newest = _NO_STEP
         self._followed.clear()
         self._overdue.clear()
+        self._late.clear()
 
     def follow(self, task: int, subject: Subject, now_ns: int) -> None:
         """A task collects, and the collector knows it."""
@@ -76,9 +81,11 @@ class Performed:
                 for task, followed in self._followed.items():
                     self._tell(connection, task, followed, now_ns)
                 self._find_overdue(connection, after, now_ns)
-        for subject in [subject for subject, due_ns in self._overdue.items() if due_ns <= now_ns]:
+        due = [subject for subject, due_ns in self._overdue.items() if due_ns <= now_ns]
+        for subject in due:
             del self._overdue[subject]
-            self._judge(subject)
+        for model in dict.fromkeys(subject[0] for subject in due):
+            self._judge(model, [subject for subject in due if subject[0] == model])
 
     def closed(self, task: int, now_ns: int) -> None:
         """A task collects no more."""
@@ -103,39 +110,41 @@ class Performed:
                 if _was_complete(connection, subject):
                     self._overdue[subject] = now_ns + model.completeness.quiet_ns
 
-    def _judge(self, subject: Subject) -> None:
-        """Say so where images of it are missing still; one that collects again says it by itself.
+    def _judge(self, model: str, due: Collection[Subject]) -> None:
+        """Say so where images are missing still; what collects again is judged when it is complete.
 
         The warning stands until nothing is missing from any other either: the next patient's series is no comfort.
         """
-        model = subject[0]
-        if any(followed.subject == subject for followed in self._followed.values()):
-            return
+        others = [each for each in self._late if each[0] == model and each not in due]
         with self._journal.read() as connection:
-            found = named(connection, *subject[1:])
-            if not (found is not None and found.awaited) and not self._alarms.stands(ALARM, model):
+            news = [self._lacks(connection, subject) for subject in due]
+            if not any(news) and not self._alarms.stands(ALARM, model):
                 return
-            missing = self._missing(connection, model)
-        if missing:
-            self._alarms.raise_(ALARM, _text(model, subject[1], missing), model)
+            for subject in islice(others, _AGAIN):
+                self._lacks(connection, subject)
+        late = [counts for subject, counts in self._late.items() if subject[0] == model]
+        if late:
+            self._alarms.raise_(ALARM, _text(model, self._models[model].level, late), model)
         else:
             self._alarms.clear(ALARM, model)
 
-    def _missing(self, connection: sqlite3.Connection, model: str) -> list[Named]:
-        """What steps tell of each that was complete for a model without all of its images."""
-        level = self._models[model].level
-        uids = {each.series if level == "series" else each.study for each in unfinished(connection)}
-        subjects: list[Subject] = [(model, level, uid) for uid in uids]
-        late = [each for each in subjects if each not in self._overdue and _was_complete(connection, each)]
-        told = (named(connection, *each[1:]) for each in late)
-        return [each for each in told if each is not None and each.awaited]
+    def _lacks(self, connection: sqlite3.Connection, subject: Subject) -> bool:
+        """Whether images are missing of what is complete, and that is remembered."""
+        self._late.pop(subject, None)
+        if subject in self._overdue or any(followed.subject == subject for followed in self._followed.values()):
+            return False
+        found = named(connection, *subject[1:])
+        if found is None or not found.awaited:
+            return False
+        self._late[subject] = len(found.awaited), found.total
+        return True
 
 
-def _text(model: str, level: Level, missing: list[Named]) -> str:
-    awaited, total = sum(len(each.awaited) for each in missing), sum(each.total for each in missing)
-    of = "series" if level == "series" else "study" if len(missing) == 1 else "studies"
+def _text(model: str, level: Level, late: list[tuple[int, int]]) -> str:
+    awaited, total = (sum(counts) for counts in zip(*late, strict=True))
+    of = "series" if level == "series" else "study" if len(late) == 1 else "studies"
     return (
-        f"{awaited} of {total} images that procedure steps name did not come for {model}, of {len(missing)} {of};"
+        f"{awaited} of {total} images that procedure steps name did not come for {model}, of {len(late)} {of};"
         " `edgemed reconcile` lists them."
     )
 
