@@ -62,6 +62,7 @@ class HttpServer:
         self._disk = ThreadPoolExecutor(_WRITERS, thread_name_prefix="http-disk")
         self._tokens: Tokens | None = None
         self._certificates: Certificates | None = None
+        self._draining = False
         self.port = 0
         self.grpc_port: int | None = None
 
@@ -98,6 +99,7 @@ class HttpServer:
         """
         config = self._config
         self._gate = make_app(self._services, self._logins, self._disk)
+        self._gate.draining = self._draining  # the end may come while one server takes another's place
         settings = _settings(config, self._gate, gathering(self._services.models), self._certificates)
         with ExitStack() as stack:
             listener = stack.enter_context(_listen(config.host, port))
@@ -135,7 +137,7 @@ class HttpServer:
 
     def _look(self) -> None:
         """Serve anew where the server has ended, or nobody can connect any more."""
-        if self._gate.draining:
+        if self._draining:
             return
         alarms = self._services.alarms
         lost = self._inlet.lost(self._server.taken) if self._thread.is_alive() else "The HTTP server ended."
@@ -147,7 +149,8 @@ class HttpServer:
         try:
             socket.socket().close()  # where no more files may be open, who is connected keeps what there is
             self._end()
-            self._begin(self.port)
+            if not self._draining:
+                self._begin(self.port)
         except (OSError, ResourceError) as error:  # the port was ours a moment ago; the next look tries again
             log.warning("http does not listen yet: %s", type(error).__name__)
 
@@ -158,6 +161,7 @@ class HttpServer:
 
     def drain(self) -> None:
         """Take nothing new; who asks is told to come back."""
+        self._draining = True
         self._gate.draining = True
         if self._rpc is not None:
             self._rpc.draining = True

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from edgemed.base.quantity import SECOND
 from edgemed.serve.http import inlet, server
 from edgemed.serve.http.inlet import Inlet
 from edgemed.serve.http.server import HttpServer
@@ -88,6 +89,27 @@ def test_a_port_that_somebody_else_took_stays_an_alarm(tmp_path: Path) -> None:
             wait_for(lambda: daemon.services.alarms.stands("inlet-lost", "http"))
         wait_for(lambda: not daemon.services.alarms.stands("inlet-lost", "http"))
         assert httpx.get(f"http://127.0.0.1:{http.port}/v2/health/live").status_code == 200
+
+
+def test_a_server_that_is_lost_while_the_daemon_ends_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To begin anew takes a while: what began then would outlive the daemon, and take what nobody keeps any more."""
+    with served(tmp_path, ready=False) as (daemon, http, _):
+        assert isinstance(http, HttpServer)
+        assert daemon.services.loops.stop(10 * SECOND) == []
+        before, end = http._server, http._end
+
+        def end_with_the_daemon() -> None:
+            end()
+            http.drain()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(http._inlet, "lost", lambda taken: "Nobody can connect.")
+            patch.setattr(http, "_end", end_with_the_daemon)
+            http._look()
+        assert http._server is before
+        assert not http._thread.is_alive()
 
 
 def test_where_nobody_accepts_is_lost_too() -> None:
