@@ -76,14 +76,18 @@ class Collector:
         self._under_way: dict[Path, threading.Event] = {}
 
     def look(self) -> None:
-        """Enter what is new."""
+        """Enter what is new. What cannot be read now holds up nothing, and is looked at again."""
         with suppress(OSError):  # it is there when somebody has left something
             for path in sorted(self._folder.glob(f"*{_ENDING}")):
-                if path not in self._under_way:
-                    self._enter(path)
-                elif self._under_way[path].is_set():
-                    path.unlink(missing_ok=True)
-                    del self._under_way[path]
+                with suppress(OSError):
+                    self._tend(path)
+
+    def _tend(self, path: Path) -> None:
+        if path not in self._under_way:
+            self._enter(path)
+        elif self._under_way[path].is_set():
+            path.unlink(missing_ok=True)
+            del self._under_way[path]
 
     def _enter(self, path: Path) -> None:
         events = [event for line in path.read_text("utf-8", "replace").splitlines() if (event := _read(line))]

@@ -334,6 +334,20 @@ def test_what_another_process_leaves_is_entered_once_then_goes(tmp_path: Path, a
     assert verify(log.folder) == 4  # start, the two, stop
 
 
+def test_what_another_process_leaves_that_cannot_be_read_holds_up_nothing(tmp_path: Path, alarms: Alarms) -> None:
+    """Left by another user, say."""
+    with Leaver(tmp_path) as left:
+        left.record(EVENTS[0])
+    (file,) = (tmp_path / left_by_others.FOLDER).iterdir()
+    unreadable = file.with_name("0.jsonl")
+    unreadable.mkdir()
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    collector = Collector(tmp_path, log)
+    wait_for(lambda: (collector.look(), not file.exists())[1], "its end")
+    log.close()
+    assert unreadable.exists()
+
+
 def test_what_another_process_leaves_stays_until_the_disk_has_it(
     tmp_path: Path, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
