@@ -61,8 +61,9 @@ class Renewed(Generic[T]):
         self._paths = tuple(paths)
         self._read = read
         self._told = told
+        self._wrong: str | None = None
         self._lock = threading.Lock()
-        self._seen = states_of(self._paths)
+        self._seen: tuple[State | None, ...] = states_of(self._paths)
         self._value = read()
         told(None)
 
@@ -74,14 +75,22 @@ class Renewed(Generic[T]):
                 try:
                     self._value = self._read()
                 except ResourceError as error:
-                    self._told(error)
+                    self._seen = ()  # they are read again even where they come back as they were
+                    self._tell(error)
                 except EdgemedError as error:
                     self._seen = seen
-                    self._told(error)
+                    self._tell(error)
                 else:
                     self._seen = seen
-                    self._told(None)
+                    self._tell(None)
             return self._value
+
+    def _tell(self, error: EdgemedError | None) -> None:
+        """Once: the looks go on, each second perhaps, and the alarm is in the journal."""
+        wrong = None if error is None else error.what
+        if wrong != self._wrong:
+            self._wrong = wrong
+            self._told(error)
 
 
 def _state_of(path: Path) -> State | None:

@@ -13,6 +13,7 @@ import httpx
 
 from edgemed.base.errors import from_os_error
 from edgemed.serve.dicom.inlet import DicomInlet
+from edgemed.serve.http.tokens import read_tokens
 from edgemed.serve.renewal import Renewed
 from tests.serve import kit
 from tests.serve.dicom.certificates import Authority
@@ -120,3 +121,18 @@ def test_files_that_cannot_be_read_for_a_moment_are_read_when_they_can(tmp_path:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert renewed.now() == "new"
     assert [what is None for what in told] == [True, False, True]
+
+
+def test_files_that_come_back_as_they_were_are_right_again(tmp_path: Path) -> None:
+    """On a disk that was away, say; and what is wrong is told once, not at each look."""
+    kept, path = tmp_path / "kept", tmp_path / "tokens"
+    kept.write_text(token("old"))
+    path.symlink_to(kept)
+    told: list[bool] = []
+    renewed = Renewed([path], lambda: read_tokens(path), lambda error: told.append(error is None))
+    before = renewed.now()
+    path.unlink()
+    assert [renewed.now() for _ in range(3)] == [before] * 3
+    path.symlink_to(kept)
+    assert renewed.now() == before
+    assert told == [True, False, True]
