@@ -345,6 +345,24 @@ def test_a_full_disk_costs_no_promise(tmp_path: Path, data: bytes, monkeypatch: 
     assert_promised(tmp_path)
 
 
+def test_a_start_that_cannot_mark_where_it_moves_the_journal_leaves_nothing(
+    tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches starts it again and again, for as long as the disk is full."""
+    promised(tmp_path, data)
+
+    def full(*_: object) -> None:
+        raise ResourceError("The disk is full.", "")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "write_atomic", full)
+        for _ in range(2):
+            with pytest.raises(ResourceError, match="full"), disk(tmp_path):
+                pass
+    assert list(Spool(tmp_path).damaged.iterdir()) == []
+    assert_promised(tmp_path)
+
+
 def test_what_stands_before_the_damage_of_a_table_is_kept(tmp_path: Path) -> None:
     with disk(tmp_path) as one:
         one.journal.write(

@@ -144,7 +144,11 @@ def _folder(spool: Spool, noted: _Mark) -> Path:
         return spool.damaged / noted.folder
     folder = Path(tempfile.mkdtemp(prefix=f"{stamp().replace(':', '')}-", dir=spool.damaged))
     fsync_path(spool.damaged)
-    _set_mark(spool, _Mark(noted.reason, folder.name))
+    try:
+        _set_mark(spool, _Mark(noted.reason, folder.name))
+    except EdgemedError:  # a full disk: each start would leave another one
+        folder.rmdir()
+        raise
     return folder
 
 
