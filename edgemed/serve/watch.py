@@ -79,11 +79,11 @@ class Watch:
     def _look_around(self, beat: Beat) -> None:
         """At what else may change, in a loop of its own: an error there is none of the daemon's life."""
         while beat.wait(_EVERY_S):
-            self._look()
+            self._look(beat)
 
-    def _look(self) -> None:
+    def _look(self, beat: Beat) -> None:
         services = self._services
-        self._left.look()
+        self._left.look(beat)
         if self._clock.jumped():
             services.alarms.raise_("clock-jumped", "The clock of this machine was set by more than two seconds.")
         elif self._clock.quiet_ns > _JUMP_SHOWN_NS:

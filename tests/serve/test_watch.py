@@ -260,7 +260,7 @@ def test_systemd_hears_on_where_what_is_around_cannot_be_looked_at(
 ) -> None:
     failed = threading.Event()
 
-    def fail(_: Watch) -> None:
+    def fail(*_: object) -> None:
         failed.set()
         raise KeyError("what was left")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -346,6 +347,24 @@ def test_what_another_process_leaves_that_cannot_be_read_holds_up_nothing(tmp_pa
     wait_for(lambda: (collector.look(), not file.exists())[1], "its end")
     log.close()
     assert unreadable.exists()
+
+
+def test_much_that_another_process_leaves_comes_in_pieces(tmp_path: Path, alarms: Alarms) -> None:
+    """Who enters it shows progress at each: one file for all results took longer than a loop may be silent."""
+    with Leaver(tmp_path) as left:
+        for number in range(2_500):
+            left.record(AuditEvent("queried", user="pacs", subject="1.2.9", detail=f"Number {number}."))
+    files = sorted((tmp_path / left_by_others.FOLDER).iterdir())
+    assert [len(file.read_text().splitlines()) for file in files] == [1_000, 1_000, 500]
+    log = AuditLog(kit.bedside(tmp_path), alarms)
+    collector, steps = Collector(tmp_path, log), iter(range(1_000_000))
+    collector.look(lambda: next(steps) and None)
+    assert next(steps) == 3
+    wait_for(lambda: (collector.look(), not any(file.exists() for file in files))[1], "their end")
+    log.close()
+    assert verify(log.folder) == 2_502  # start, stop
+    (*told,) = re.findall(r"Number (\d+)\.", (log.folder / TRAIL).read_text())
+    assert [*map(int, told)] == [*range(2_500)]
 
 
 def test_what_another_process_leaves_stays_until_the_disk_has_it(
