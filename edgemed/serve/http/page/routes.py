@@ -48,9 +48,7 @@ LiveName = Annotated[str, Path(max_length=64)]
 
 def include_page(app: FastAPI, services: Services) -> None:
     """Add the page's paths. It is mounted behind the gate: tokens, hosts and headers are dealt with there."""
-    counting = CapacityLimiter(
-        1
-    )  # the weekly report goes through the whole journal: one at a time, in no other's thread
+    counting = CapacityLimiter(1)  # the weekly report goes through the whole journal, and takes no other's thread
     app.include_router(_html(_Pages(services), counting))
     app.include_router(_api(services, counting))
     app.include_router(_streams(services))
