@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,9 @@ def find_end(folder: Path, key: Ed25519PublicKey) -> End:
     """
     path, head = folder / TRAIL, read_head(folder, key)
     began = head is not None or bool(closed_segments(folder))
-    torn = _cut_torn(path, head, key, all_of_it=not began)
+    # closed segments have had a head: where somebody took it away, nothing but a last line without its end is cut off
+    synced = head.n if head is not None else sys.maxsize if began else 0
+    torn = _cut_torn(path, synced, key, all_of_it=not began)
     if not path.exists() or not path.stat().st_size:
         if began:
             raise cut(path)
@@ -187,12 +190,15 @@ def _said(line: bytes) -> tuple[int, str]:
         return 0, ""
 
 
-def _cut_torn(path: Path, head: Head | None, key: Ed25519PublicKey, *, all_of_it: bool) -> int:
-    """Cut off what a crash left of entries that were never whole; how many bytes, `all_of_it` only where it may be."""
+def _cut_torn(path: Path, synced: int, key: Ed25519PublicKey, *, all_of_it: bool) -> int:
+    """Cut off what a crash left of entries that were never whole; how many bytes, `all_of_it` only where it may be.
+
+    Entries up to the number `synced` were whole: whatever became of them since stays for `edgemed audit verify`.
+    """
     if not path.exists():
         return 0
     with path.open("r+b") as file:
-        whole = _whole(file, head.n if head is not None else 0, key)
+        whole = _whole(file, synced, key)
         torn = file.seek(0, os.SEEK_END) - whole
         if not torn or not (whole or all_of_it):
             return 0

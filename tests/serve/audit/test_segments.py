@@ -81,6 +81,19 @@ def verify(*paths: Path, since: int | None = None) -> Verified:
     return verify_trail(paths, KEY.public_key(), since=since)
 
 
+def test_without_its_head_a_trail_keeps_what_follows_a_changed_entry(trail: Path) -> None:
+    """It was whole once: to cut it off as what a crash has left would hide what somebody did."""
+    (trail / HEAD).unlink()
+    first, second, *others = (trail / TRAIL).read_bytes().splitlines(keepends=True)
+    changed = b"".join([first, second.replace(b">0<", b">7<"), *others])
+    assert others
+    (trail / TRAIL).write_bytes(changed)
+    write(trail, 0)
+    assert (trail / TRAIL).read_bytes() == changed
+    with pytest.raises(IntegrityError):
+        verify(trail)
+
+
 def test_a_long_trail_is_cut_into_segments_that_are_one_chain(tmp_path: Path) -> None:
     config = kit.bedside(tmp_path, audit={"segment": "64KiB"})
     with Journal(tmp_path / "j.sqlite3") as journal:
