@@ -1,0 +1,3 @@
+from tests.serve.steady import make_steady
+
+make_steady()

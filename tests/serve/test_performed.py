@@ -155,7 +155,7 @@ def test_a_release_is_not_believed_while_images_are_missing_and_they_are_told_of
     with bedside(tmp_path, completeness={"after": "1ms", "quiet": "2s"}) as running:
         running.tell("9.1", names(0, 3))
         running.send(image(0, 0))
-        running.modality.let_go().release()
+        running.modality.association.release()
         wait_for(running.tasks, "the timer")
         reason = "no image for 2 s; 2 of the 3 images that the procedure step names are missing"
         assert running.tasks() == [("1.1.0", 1, reason)]
@@ -420,7 +420,7 @@ def test_kill_9_between_the_end_of_a_step_and_completion(tmp_path: Path, missing
         assert modality.set("9.1", ended(names(0, 3))).Status == 0
         process.child.kill()
         process.child.wait()
-        modality.let_go().abort()
+        modality.association.abort()
         sock.close()  # pynetdicom leaves it to the garbage collector
     with started(tmp_path, **sections) as process:
         process.ready()

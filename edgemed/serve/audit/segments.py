@@ -4,6 +4,7 @@ audit/trail.jsonl                 entries, the newest; the open segment
 audit/trail-000000000001.jsonl    a closed one, by the number of its first entry; its last line is its seal
 audit/head.json                   number and digest of the last entry of all, signed
 audit/public.pem                  the key to verify them with; keep a copy elsewhere
+audit/torn-2026-11-27T101112.000000Z   what was cut off at a start, if ever; no part of the trail
 
 An open segment has an entry at least, from its first moment on, and is there at every moment: the daemon itself never
 looks at closed ones, which are the site's to move away.
@@ -12,6 +13,7 @@ looks at closed ones, which are the site's to move away.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -20,11 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from edgemed.base.errors import IntegrityError
+from edgemed.base.errors import EdgemedError, IntegrityError
+from edgemed.base.store import write_atomic
 from edgemed.serve.audit.entry import FIRST, Head, Seal, digest_of, is_seal, read_line
+from edgemed.serve.clock import stamp
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+log = logging.getLogger(__name__)
 
 FOLDER: Final = "audit"
 TRAIL: Final = "trail.jsonl"
@@ -202,9 +208,20 @@ def _cut_torn(path: Path, synced: int, key: Ed25519PublicKey, *, all_of_it: bool
         torn = file.seek(0, os.SEEK_END) - whole
         if not torn or not (whole or all_of_it):
             return 0
+        file.seek(whole)
+        _put_aside(path.parent, file.read())
         file.truncate(whole)
         os.fsync(file.fileno())
     return torn
+
+
+def _put_aside(folder: Path, data: bytes) -> None:
+    """Keep what is cut off, for who has to find out what became of it. The trail goes on where a full disk cannot."""
+    path = folder / f"torn-{stamp().replace(':', '')}"
+    try:
+        write_atomic(path, data)
+    except EdgemedError as error:
+        log.error("what was torn of the audit trail cannot be kept: %s", error.what)
 
 
 def _whole(file: BinaryIO, synced: int, key: Ed25519PublicKey) -> int:

@@ -112,6 +112,9 @@ class Commitments:
         except EdgemedError as error:
             return Status(PROCESSING_FAILURE, error.what)
         if not taken:
+            self._services.alarms.raise_(
+                "commitment-failed", f"{peer} does not take reports of storage commitment: too many wait for it.", peer
+            )
             return Status(RESOURCE_LIMITATION, "Too many of its requests are not reported on.")
         self._tries[transaction, peer] = _Try()
         self._services.loops.wake(LOOP)

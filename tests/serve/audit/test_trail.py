@@ -166,6 +166,7 @@ def test_a_torn_entry_is_cut_off_and_told(write: Callable[..., Path]) -> None:
     write()
     assert verify(folder) == len(EVENTS) + 4
     assert b"22 bytes of an entry that was never whole" in (folder / TRAIL).read_bytes()
+    assert [one.read_bytes() for one in folder.glob("torn-*")] == [b'{"at":"2026-01-01T00:0']
 
 
 def test_a_daemon_does_not_go_on_behind_a_cut(write: Callable[..., Path]) -> None:

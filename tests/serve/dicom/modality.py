@@ -74,21 +74,12 @@ class Modality:
             return association if association.is_established else None
 
         self.association = wait_for(associated, "an association")
-        # pynetdicom's thread for requests of the peer takes answers, too, on a busy machine, and drops them: it rests
-        self._resting = self.association._reactor_checkpoint
-        self._resting.clear()
-        self._resting.set = lambda: None
 
     def __enter__(self) -> Modality:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.let_go().release()
-
-    def let_go(self) -> Any:
-        """The association, which may end now."""
-        vars(self._resting).pop("set", None)
-        return self.association
+        self.association.release()
 
     def create(self, uid: str | None, ds: Dataset | None = None) -> Dataset:
         status: Dataset = self.association.send_n_create(begun() if ds is None else ds, MPPS, uid)[0]

@@ -242,6 +242,7 @@ def test_a_peer_that_asks_for_too_much_is_refused_and_shuts_nobody_out(
             one, other = Modality(running.port), Modality(running.port, "CT2")
             asked = [one.ask(f"1.2.{number}", (kit.CT, "1.2.3")) for number in (1, 2, 3, 2)]
             assert asked == [0, 0, 0x0213, 0]  # asking again is not asking for more
+            assert running.services.alarms.stands("commitment-failed", "CT1")
             assert other.ask("1.2.3", (kit.CT, "1.2.3")) == 0
             wait_for(lambda: other.reports, "the report")
             running.services.journal.write(lambda c: c.execute("UPDATE commitment SET reported = ''"))
