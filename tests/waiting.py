@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,3 +27,11 @@ def wait_for(condition: Callable[[], T], what: Callable[[], object] | str = "it"
             raise AssertionError(f"{what} did not come" if isinstance(what, str) else str(what()))
         time.sleep(_LOOK_S)
     return found
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has, reaped or not: whoever inherited it may not have done that yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

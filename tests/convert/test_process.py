@@ -17,7 +17,7 @@ import pytest
 from edgemed.base.errors import ChildError, InputError, ResourceError, UnsafeModelError
 from edgemed.convert import ConvertOptions, KerasModel
 from edgemed.convert.process import ChildLog
-from tests.waiting import wait_for
+from tests.waiting import has_ended, wait_for
 
 CUSTOM = """
 import keras
@@ -213,14 +213,6 @@ def test_allowed_code_that_is_missing_or_raises(models: Path, tmp_path: Path) ->
     assert "ZeroDivisionError" in str(error)
 
 
-def gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
-    return state == "Z"  # dead; whoever inherited it has not reaped it yet
-
-
 def test_killed_child(tmp_path: Path) -> None:
     from edgemed.convert import process
 
@@ -231,7 +223,7 @@ def test_killed_child(tmp_path: Path) -> None:
     with pytest.raises(ChildError, match="was killed, most likely because memory ran out") as caught:
         child.ask(op="convert")
     assert caught.value.exit_code == 6
-    wait_for(lambda: gone(pid))
+    wait_for(lambda: has_ended(pid))
 
 
 def test_leaving_the_block_kills_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +235,7 @@ def test_leaving_the_block_kills_the_group(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(child, "_answers", InterruptedStream(child._answers))
     with pytest.raises(KeyboardInterrupt):
         child.ask(op="load")
-    wait_for(lambda: gone(pid))
+    wait_for(lambda: has_ended(pid))
 
 
 class InterruptedStream:
@@ -267,9 +259,9 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        assert not gone(pid)
+        assert not has_ended(pid)
         parent.kill()
-    wait_for(lambda: gone(pid))
+    wait_for(lambda: has_ended(pid))
 
 
 def test_parent_never_imports_tensorflow_and_leaves_nothing(models: Path, tmp_path: Path) -> None:
@@ -293,7 +285,7 @@ def test_parent_never_imports_tensorflow_and_leaves_nothing(models: Path, tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    wait_for(lambda: gone(int(done.stdout)))
+    wait_for(lambda: has_ended(int(done.stdout)))
     assert {path.name for path in workdir.iterdir()} <= {"model.onnx", "convert.log", "keras-home"}
 
 
