@@ -26,7 +26,7 @@ from edgemed.serve.reconcile import reconcile
 from edgemed.serve.spool import Spool
 from edgemed.serve.states import Event
 from tests.serve import kit
-from tests.serve.store import arrival, disk, wait_routed
+from tests.serve.store import Disk, arrival, disk, wait_routed
 
 tmp_path = kit.folder_in_memory
 
@@ -251,12 +251,17 @@ def test_a_ruined_log_loses_no_object(tmp_path: Path, data: bytes) -> None:
         assert [row["state"] for row in two.rows()] == ["received"]
 
 
+def promise(one: Disk, data: bytes) -> None:
+    """Keep an image, promises, and ages beside another fact."""
+    one.send(data)
+    one.journal.write(lambda c: c.execute(COMMITMENT))
+    one.journal.write(lambda c: c.execute("INSERT INTO promise VALUES ('1.2.3')"))
+    one.journal.write(lambda c: c.execute("INSERT INTO fact VALUES ('horizon ended', '{}'), ('other', 'kept')"))
+
+
 def test_promises_to_peers_outlive_the_journal_where_they_can_be_read(tmp_path: Path, data: bytes) -> None:
     with disk(tmp_path) as one:
-        one.send(data)
-        one.journal.write(lambda c: c.execute(COMMITMENT))
-        one.journal.write(lambda c: c.execute("INSERT INTO promise VALUES ('1.2.3')"))
-        one.journal.write(lambda c: c.execute("INSERT INTO fact VALUES ('horizon ended', '{}'), ('other', 'kept')"))
+        promise(one, data)
         one.journal.on_damage(IntegrityError("The journal is damaged: test."))
     with disk(tmp_path) as two:
         assert two.damage is not None
@@ -271,10 +276,7 @@ def test_promises_to_peers_outlive_the_journal_where_they_can_be_read(tmp_path: 
 def promised(tmp_path: Path, data: bytes) -> None:
     """A state whose journal holds promises, ages, and is no journal any more by what its head says."""
     with disk(tmp_path) as one:
-        one.send(data)
-        one.journal.write(lambda c: c.execute(COMMITMENT))
-        one.journal.write(lambda c: c.execute("INSERT INTO promise VALUES ('1.2.3')"))
-        one.journal.write(lambda c: c.execute("INSERT INTO fact VALUES ('horizon ended', '{}'), ('other', 'kept')"))
+        promise(one, data)
         one.journal.write(lambda c: c.execute("PRAGMA application_id=7") and None)
 
 

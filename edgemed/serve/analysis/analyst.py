@@ -20,7 +20,7 @@ from edgemed.evaluate.readings import Readings
 from edgemed.imaging.results.content import Content
 from edgemed.serve.analysis.distribution import Distributions
 from edgemed.serve.analysis.examine import TOO_LATE, Examination, Findings
-from edgemed.serve.analysis.results import author_of, deliver, warm, writes_dicom
+from edgemed.serve.analysis.results import author_of, deliver, warm
 from edgemed.serve.analysis.task import Broken, Declined, Interrupted, Task, first_queued, read_task, without_names
 from edgemed.serve.analysis.telling import Teller
 from edgemed.serve.analysis.units import makes_volumes
@@ -28,6 +28,7 @@ from edgemed.serve.clock import from_stamp, utc
 from edgemed.serve.journal.records import NoTransition, move_task
 from edgemed.serve.loops import Beat
 from edgemed.serve.models.served import Served
+from edgemed.serve.outlets.plan import makes_dicom
 from edgemed.serve.readiness import Finding
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event
@@ -81,7 +82,7 @@ class Analyst:
         for name in self._loops:
             self._services.loops.start(name, self._work, limit_ns=_STEP_NS)
         self._services.loops.start(LOOP, self._wake, limit_ns=_WRITE_NS)
-        if writes_dicom(self._services.config):
+        if any(map(makes_dicom, self._services.config.models)):
             self._services.readiness.register("results", self._unrehearsed)
             self._services.loops.start("rehearsal", self._rehearse, limit_ns=_WRITE_NS)
 

@@ -15,7 +15,7 @@ from edgemed.serve.config import Config
 from edgemed.serve.config.models import ModelSection
 from edgemed.serve.journal.records import NewResult, add_results, finish_if_delivered, move_task
 from edgemed.serve.models.served import Served
-from edgemed.serve.outlets.plan import DICOM, made, wanted
+from edgemed.serve.outlets.plan import made, makes_dicom, wanted
 from edgemed.serve.services import Services
 from edgemed.serve.states import Event, State
 
@@ -86,11 +86,6 @@ def author_of(services: Services, served: Served, info: RunnerInfo | None = None
     )
 
 
-def writes_dicom(config: Config) -> bool:
-    """Whether answers of any model become DICOM objects."""
-    return any(not set(DICOM).isdisjoint(made(section)) for section in config.models)
-
-
 def warm(services: Services) -> None:
     """Write results of each model for nobody: the first patient need not wait a second for what libraries load.
 
@@ -101,7 +96,7 @@ def warm(services: Services) -> None:
 
     for name in services.models.names():
         served = services.models.get(name)
-        if set(DICOM).isdisjoint(made(served.section)):
+        if not makes_dicom(served.section):
             continue
         answer, notice = (kinds_of(served.section, answered=answered) for answered in (True, False))
         try:

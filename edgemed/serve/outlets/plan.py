@@ -31,6 +31,11 @@ def made(model: ModelSection) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*model.results, "json")))
 
 
+def makes_dicom(model: ModelSection) -> bool:
+    """Whether answers of a model become DICOM objects."""
+    return not set(DICOM).isdisjoint(made(model))
+
+
 def destinations(config: Config, model: ModelSection) -> dict[str, Sequence[str]]:
     """Kinds of results by the destination that takes them: what `records.add_results` wants.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -55,17 +56,24 @@ def device() -> Device:
     return Device()
 
 
+Begin = Callable[..., Scheduler]
+
+
 @pytest.fixture
-def schedulers() -> Iterator[list[Scheduler]]:
-    made: list[Scheduler] = []
-    yield made
-    for scheduler in made:
-        scheduler.close()
+def begin() -> Iterator[Begin]:
+    """Makes schedulers that end with the test."""
+    with ExitStack() as stack:
+
+        def begun(*values: Any, **others: Any) -> Scheduler:
+            scheduler = Scheduler(*values, **others)
+            stack.callback(scheduler.close)
+            return scheduler
+
+        yield begun
 
 
-def test_one_is_asked_for_at_a_time_in_the_order_of_their_dues(device: Device, schedulers: list[Scheduler]) -> None:
-    scheduler = Scheduler(device, FIXED)
-    schedulers.append(scheduler)
+def test_one_is_asked_for_at_a_time_in_the_order_of_their_dues(device: Device, begin: Begin) -> None:
+    scheduler = begin(device, FIXED)
     first = scheduler.submit(x(0))
     later = scheduler.submit(x(2), due_ns=20)
     soon = scheduler.submit(x(1), due_ns=10)
@@ -76,9 +84,8 @@ def test_one_is_asked_for_at_a_time_in_the_order_of_their_dues(device: Device, s
     assert soon.result().spans[0].name == "queue"
 
 
-def test_a_batch_is_split_back_exactly(device: Device, schedulers: list[Scheduler]) -> None:
-    scheduler = Scheduler(device, VARYING, Rules(most=8))
-    schedulers.append(scheduler)
+def test_a_batch_is_split_back_exactly(device: Device, begin: Begin) -> None:
+    scheduler = begin(device, VARYING, Rules(most=8))
     blocking = scheduler.submit(x(0))
     sizes = [1, 3, 2, 1, 4]
     futures = [scheduler.submit(x(*(10 * i + k for k in range(size)))) for i, size in enumerate(sizes)]
@@ -90,17 +97,15 @@ def test_a_batch_is_split_back_exactly(device: Device, schedulers: list[Schedule
         assert future.result(0).outputs["y"].tolist() == [[10 * i + k + 1] for k in range(size)]
 
 
-def test_too_few_are_filled_up_and_cut_off_again(device: Device, schedulers: list[Scheduler]) -> None:
-    scheduler = Scheduler(device, VARYING, Rules(most=8), least=4)
-    schedulers.append(scheduler)
+def test_too_few_are_filled_up_and_cut_off_again(device: Device, begin: Begin) -> None:
+    scheduler = begin(device, VARYING, Rules(most=8), least=4)
     future = scheduler.submit(x(1, 2))
     assert device.answer()[:, 0].tolist() == [1, 2, 2, 2]
     assert future.result(0).outputs["y"].tolist() == [[2], [3]]
 
 
-def test_one_that_breaks_the_worker_does_not_take_others_with_it(device: Device, schedulers: list[Scheduler]) -> None:
-    scheduler = Scheduler(device, VARYING, Rules(most=8))
-    schedulers.append(scheduler)
+def test_one_that_breaks_the_worker_does_not_take_others_with_it(device: Device, begin: Begin) -> None:
+    scheduler = begin(device, VARYING, Rules(most=8))
     scheduler.submit(x(0))
     bad, good = scheduler.submit(x(1)), scheduler.submit(x(2))
     device.answer()
@@ -130,9 +135,8 @@ def test_every_drop_has_its_reason(device: Device) -> None:
     assert scheduler.dropped == {"full": 1, "expired": 1, "closed": 2}
 
 
-def test_a_cancelled_request_is_not_computed(device: Device, schedulers: list[Scheduler]) -> None:
-    scheduler = Scheduler(device, FIXED)
-    schedulers.append(scheduler)
+def test_a_cancelled_request_is_not_computed(device: Device, begin: Begin) -> None:
+    scheduler = begin(device, FIXED)
     scheduler.submit(x(0))
     unwanted, wanted = scheduler.submit(x(1)), scheduler.submit(x(2))
     assert unwanted.cancel()
@@ -141,9 +145,8 @@ def test_a_cancelled_request_is_not_computed(device: Device, schedulers: list[Sc
     assert wanted.done()
 
 
-def test_the_worker_is_told_when_nobody_wants_the_answer(device: Device, schedulers: list[Scheduler]) -> None:
-    scheduler = Scheduler(device, VARYING, Rules(most=8))
-    schedulers.append(scheduler)
+def test_the_worker_is_told_when_nobody_wants_the_answer(device: Device, begin: Begin) -> None:
+    scheduler = begin(device, VARYING, Rules(most=8))
     far_ns = time.monotonic_ns() + 10**12
     scheduler.submit(x(0), deadline_ns=far_ns)
     scheduler.submit(x(1), deadline_ns=far_ns + 5)
@@ -153,21 +156,19 @@ def test_the_worker_is_told_when_nobody_wants_the_answer(device: Device, schedul
     assert device.deadlines == [far_ns, far_ns + 9]
 
 
-def test_feeds_that_do_not_fit_are_refused_at_once(device: Device, schedulers: list[Scheduler]) -> None:
-    scheduler = Scheduler(device, FIXED)
-    schedulers.append(scheduler)
+def test_feeds_that_do_not_fit_are_refused_at_once(device: Device, begin: Begin) -> None:
+    scheduler = begin(device, FIXED)
     with pytest.raises(InputError, match="takes"):
         scheduler.submit({"x": np.zeros((1, 3), np.float32)})
 
 
-def test_a_worker_that_refuses_at_once_fails_thousands_without_nesting(schedulers: list[Scheduler]) -> None:
+def test_a_worker_that_refuses_at_once_fails_thousands_without_nesting(begin: Begin) -> None:
     def refuse(feeds: Any, *, frame: int | None = None, deadline_ns: int | None = None) -> Future[Reply]:
         gate.wait(PATIENCE_S)
         raise ChildError("There is no worker.", "")
 
     gate = threading.Event()
-    scheduler = Scheduler(refuse, FIXED, Rules(bound=5000))
-    schedulers.append(scheduler)
+    scheduler = begin(refuse, FIXED, Rules(bound=5000))
     threading.Timer(0.2, gate.set).start()
     with_one = threading.Thread(target=scheduler.submit, args=(x(0),))
     with_one.start()
@@ -176,7 +177,7 @@ def test_a_worker_that_refuses_at_once_fails_thousands_without_nesting(scheduler
     assert all(isinstance(future.exception(PATIENCE_S), ChildError) for future in futures)
 
 
-def test_many_threads_each_get_their_own(schedulers: list[Scheduler]) -> None:
+def test_many_threads_each_get_their_own(begin: Begin) -> None:
     def compute(feeds: Any, *, frame: int | None = None, deadline_ns: int | None = None) -> Future[Reply]:
         future: Future[Reply] = Future()
 
@@ -186,8 +187,7 @@ def test_many_threads_each_get_their_own(schedulers: list[Scheduler]) -> None:
         threading.Thread(target=run).start()
         return future
 
-    scheduler = Scheduler(compute, VARYING, Rules(most=16), depth=2)
-    schedulers.append(scheduler)
+    scheduler = begin(compute, VARYING, Rules(most=16), depth=2)
     wrong = []
 
     def client(number: int) -> None:
@@ -206,10 +206,9 @@ def test_many_threads_each_get_their_own(schedulers: list[Scheduler]) -> None:
 
 
 def test_an_answer_that_cannot_be_handed_on_ends_its_requests_and_frees_the_worker(
-    device: Device, schedulers: list[Scheduler]
+    device: Device, begin: Begin
 ) -> None:
-    scheduler = Scheduler(device, VARYING)
-    schedulers.append(scheduler)
+    scheduler = begin(device, VARYING)
     bad, good = scheduler.submit(x(1)), scheduler.submit(x(2))
     device.asked.pop(0)[1].set_result(Reply({"y": None}, INFO, (), 1, 1))  # type: ignore[dict-item]
     with pytest.raises(TypeError):
@@ -219,10 +218,9 @@ def test_an_answer_that_cannot_be_handed_on_ends_its_requests_and_frees_the_work
 
 
 def test_an_error_while_one_is_chosen_is_its_callers_alone(
-    device: Device, schedulers: list[Scheduler], monkeypatch: pytest.MonkeyPatch
+    device: Device, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = Scheduler(device, FIXED)
-    schedulers.append(scheduler)
+    scheduler = begin(device, FIXED)
 
     def fail(now_ns: int) -> list[Any]:
         raise MemoryError
@@ -238,10 +236,9 @@ def test_an_error_while_one_is_chosen_is_its_callers_alone(
 
 
 def test_where_there_can_be_no_more_threads_the_next_request_has_deadlines_watched(
-    device: Device, schedulers: list[Scheduler], monkeypatch: pytest.MonkeyPatch
+    device: Device, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = Scheduler(device, FIXED)
-    schedulers.append(scheduler)
+    scheduler = begin(device, FIXED)
     scheduler.submit(x(0))
     soon_ns = time.monotonic_ns() + 100_000_000
 
@@ -257,10 +254,9 @@ def test_where_there_can_be_no_more_threads_the_next_request_has_deadlines_watch
 
 
 def test_who_looks_at_deadlines_outlives_an_error(
-    device: Device, schedulers: list[Scheduler], monkeypatch: pytest.MonkeyPatch
+    device: Device, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = Scheduler(device, FIXED)
-    schedulers.append(scheduler)
+    scheduler = begin(device, FIXED)
     scheduler.submit(x(0))
     failed = threading.Event()
     pump = scheduler._pump
